@@ -1,0 +1,1 @@
+"""Reclaims the database connections that frozen Lambda functions leave behind."""

@@ -1,0 +1,223 @@
+"""Which server, as whom, and how safely: what a connection needs to know, read from a mapping or a DSN."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+
+class ConfigurationError(ValueError):
+    """Something a person configured is wrong; the message says what, with which value, and what to do."""
+
+
+class EngineName(StrEnum):
+    MYSQL = "mysql"  # MySQL, MariaDB and Aurora MySQL: the flavour is read from the server
+    POSTGRES = "postgres"
+
+
+class Auth(StrEnum):
+    SECRET = "secret"  # noqa: S105  a way to log in, not a secret
+    IAM = "iam"
+    PASSWORD = "password"  # noqa: S105  a way to log in, not a password
+
+
+class Tls(StrEnum):
+    VERIFY = "verify"
+    REQUIRE = "require"
+    OFF = "off"
+
+
+DEFAULT_PORTS = {EngineName.MYSQL: 3306, EngineName.POSTGRES: 5432}
+_Kind = TypeVar("_Kind", bound=StrEnum)
+_SCHEMES = {
+    "mysql": EngineName.MYSQL,
+    "mariadb": EngineName.MYSQL,
+    "postgresql": EngineName.POSTGRES,
+    "postgres": EngineName.POSTGRES,
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """One database server and the account to use there.
+
+    `tls` None means: verified, except on loopback, where it is not asked for.
+    """
+
+    name: str
+    engine: EngineName
+    host: str
+    port: int
+    user: str
+    database: str | None = None
+    auth: Auth = Auth.PASSWORD
+    secret: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: Tls | None = None
+    ca: str | None = None
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any], where: str = "target") -> Self:
+        """Read and check one entry of a target list; raise ConfigurationError naming the key and the value."""
+        reject_unknown_keys(given, [f.name for f in fields(cls)], where)
+        for key in ("host", "user"):
+            if not given.get(key):
+                raise ConfigurationError(f"{where}: {key} is missing")
+        name = text(given, "name", where) or str(given["host"]).split(".")[0]
+        where = f"target {name!r}"
+        engine = choice(given, "engine", EngineName, where)
+        if engine is None:
+            raise ConfigurationError(f"{where}: engine is missing; say mysql or postgres")
+        target = cls(
+            name=name,
+            engine=engine,
+            host=text(given, "host", where) or "",
+            port=_port(given, engine, where),
+            user=text(given, "user", where) or "",
+            database=text(given, "database", where),
+            auth=choice(given, "auth", Auth, where) or (Auth.SECRET if given.get("secret") else Auth.PASSWORD),
+            secret=text(given, "secret", where),
+            password=_password(given, where),
+            tls=choice(given, "tls", Tls, where),
+            ca=text(given, "ca", where),
+        )
+        target._check(where)
+        return target
+
+    @classmethod
+    def from_dsn(cls, dsn: str) -> Self:
+        """Read `mysql://user:password@host:port/database?tls=off` or `postgresql://…`; other keys are options."""
+        return cls.from_mapping(parse_dsn(dsn), f"DSN {redact(dsn)!r}")
+
+    @property
+    def effective_tls(self) -> Tls:
+        return self.tls or (Tls.OFF if is_loopback(self.host) else Tls.VERIFY)
+
+    def _check(self, where: str) -> None:
+        if self.auth is Auth.SECRET and not self.secret:
+            raise ConfigurationError(f"{where}: auth is 'secret' but secret is missing; give its ARN or name")
+        if self.auth is Auth.IAM and self.effective_tls is Tls.OFF:
+            raise ConfigurationError(f"{where}: auth 'iam' needs TLS, but tls is 'off'; an IAM token is a password")
+        if self.ca and not Path(self.ca).is_file():
+            raise ConfigurationError(f"{where}: ca {self.ca!r} is not a file")
+
+
+def parse_dsn(dsn: str) -> dict[str, Any]:
+    """The mapping a DSN stands for, not yet checked against a target's keys."""
+    shown = redact(dsn)  # every error below shows the DSN, none its password
+    try:
+        parts = urlsplit(dsn)
+        port = parts.port
+    except ValueError as problem:
+        raise ConfigurationError(f"DSN {shown!r}: {problem}") from None
+    engine = _SCHEMES.get(parts.scheme)
+    if engine is None or "://" not in dsn:
+        raise ConfigurationError(f"DSN {shown!r}: begin it with mysql:// or postgresql://")
+    for part, value in (("host", parts.hostname), ("user", parts.username)):
+        if not value:
+            raise ConfigurationError(f"DSN {shown!r} has no {part}; write {parts.scheme}://user@host:port/database")
+    found = {
+        "engine": engine.value,
+        "host": parts.hostname,
+        "port": port,
+        "user": unquote(parts.username or ""),
+        "password": unquote(parts.password) if parts.password else None,
+        "database": unquote(parts.path.lstrip("/")) or None,
+    }
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if twice := options.keys() & {key for key, value in found.items() if value is not None}:
+        raise ConfigurationError(f"DSN {shown!r} gives {min(twice)} twice")
+    return found | options
+
+
+def redact(dsn: str) -> str:
+    """The DSN without its password, fit for an error message."""
+    hidden = re.sub(r"(password=)[^&]*", r"\1***", dsn, flags=re.IGNORECASE)
+    # Greedy up to the last @: a password typed without percent-encoding may hold one itself.
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", hidden)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def reject_unknown_keys(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    """Raise ConfigurationError for the first key that is not known, with the nearest one that is."""
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"{where} is {type(given).__name__}, not an object with keys")
+    names = list(known)
+    for key in given:
+        if key not in names:
+            value = shown(str(key), given[key])
+            raise ConfigurationError(f"{where}: unknown key {key!r} with value {value}{hint(key, names)}")
+
+
+def hint(word: object, known: Iterable[str]) -> str:
+    """The end of an error about an unknown word: the nearest known one, else all of them."""
+    near = nearest(word, known)
+    return f"; did you mean {near!r}?" if near else f"; known: {', '.join(known)}"
+
+
+def nearest(word: object, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    found = difflib.get_close_matches(str(word), list(known), n=1, cutoff=cutoff)
+    return found[0] if found else None
+
+
+def shown(key: str, value: object) -> str:
+    """A value as an error message may show it: short, on one line, and never a secret."""
+    if "password" in key.lower():
+        return "***"
+    try:
+        found = repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        return f"a huge {type(value).__name__}"
+    return found if len(found) <= 60 else found[:57] + "..."
+
+
+def text(given: Mapping[str, Any], key: str, where: str) -> str | None:
+    value = given.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{where}: {key} is {shown(key, value)}; give it as a text")
+    return value
+
+
+def choice(given: Mapping[str, Any], key: str, kinds: type[_Kind], where: str) -> _Kind | None:
+    value = given.get(key)
+    if value is None:
+        return None
+    try:
+        return kinds(value)
+    except ValueError:
+        raise ConfigurationError(f"{where}: {key} is {shown(key, value)}; choose {', '.join(kinds)}") from None
+
+
+def _password(given: Mapping[str, Any], where: str) -> str | None:
+    value = given.get("password")
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{where}: password is no text")
+    return value
+
+
+def _port(given: Mapping[str, Any], engine: EngineName, where: str) -> int:
+    value = given.get("port")
+    if value is None:
+        return DEFAULT_PORTS[engine]
+    # A secret and a DSN option spell the port as a text.
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 < number < 65536:
+        raise ConfigurationError(f"{where}: port is {shown('port', value)}; give a number from 1 to 65535")
+    return number

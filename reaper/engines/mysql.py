@@ -1,0 +1,450 @@
+"""MySQL, MariaDB and Aurora MySQL: the process list, KILL and mysql.rds_kill."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pymysql
+from pymysql.cursors import DictCursor
+
+from reaper.client.deadline import Clock
+from reaper.client.drivers.base import Connection
+from reaper.client.target import EngineName
+from reaper.engines.base import WINDOW, Look, Struck, limits, number, whole
+from reaper.model import Holding, Mark, Outcome, Session, Snapshot, State
+
+KILL, RDS_KILL = "kill", "rds_kill"
+
+_NO_SUCH_THREAD = 1094
+_REFUSED = frozenset({
+    1095,  # ER_KILL_DENIED_ERROR
+    1142,  # ER_TABLEACCESS_DENIED_ERROR, inside a procedure
+    1227,  # ER_SPECIFIC_ACCESS_DENIED_ERROR
+    1305,  # ER_SP_DOES_NOT_EXIST
+    1370,  # ER_PROCACCESS_DENIED_ERROR; also said of a procedure that does not exist
+})
+_RDS_REFUSES = 1054  # rds_kill refuses by selecting a column named "ERROR (RDS): CANNOT KILL …"
+_DENIED = frozenset({1044, 1142, 1143, 1227, 1146, 1109})  # no right to read, or no such table in this version
+
+_HANDSHAKE_USER = "unauthenticated user"
+_REPLICATION = ("Binlog Dump", "Slave", "Replica", "Register Slave", "Register Replica", "Table Dump")
+_SERVERS_OWN = ("system user", "event_scheduler")
+_FIRST_GUESS = 0.0002  # seconds a KILL takes, before one was measured
+_REAPERS_AT_ONCE = 4  # other sessions of the reaper's own account beyond this are not the reaper's
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What does not change while a connection lives."""
+
+    flavour: str
+    connection_id: int
+    current_user: str
+    max_connections: int
+    sees_statements: bool  # performance_schema is on and may be read: true idle times
+
+
+class MySQLServer:
+    def __init__(self, connection: Connection, clock: Clock) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._slowest_kill = _FIRST_GUESS
+
+    def look(self) -> Look:
+        before = self._counters()
+        rows = self._query(self._list_sql)
+        after = self._counters()
+        ends = self._statement_ends() if self._facts.sees_statements else {}
+        transactions = self._query_if_allowed(_GET_TRANSACTIONS)
+        locks = self._query_if_allowed(_GET_NAMED_LOCKS) if self._facts.sees_statements else None
+        context = {
+            "connection_id": self._facts.connection_id,
+            "current_user": self._facts.current_user,
+            "flavour": self._facts.flavour,
+            "max_connections": self._facts.max_connections,
+            "uptime_s": after["Uptime"],
+            # The lower of two counts: a newcomer between count and list must not look like a hidden session.
+            "threads_connected": min(before["Threads_connected"], after["Threads_connected"]),
+            # Reading innodb_trx takes the PROCESS privilege, with which nothing is hidden.
+            "sees_all": transactions is not None,
+            "innodb_trx": transactions or [],
+            "user_limits": self._user_limits(),
+        }
+        if locks is not None:
+            context["user_level_locks"] = locks
+        return Look(EngineName.MYSQL, [self._row(row, ends) for row in rows], context | self._idle_facts(rows, ends))
+
+    def strike(self, victims: Sequence[Session]) -> Struck:
+        began = self._clock()
+        found = self._marks([victim.id for victim in victims])
+        outcomes: dict[int, Outcome] = {}
+        unchanged: list[int] = []
+        for victim in victims:
+            mark = found.get(victim.id)
+            if mark is None:
+                outcomes[victim.id] = Outcome.GONE if victim.id not in found else Outcome.CHANGED
+            elif victim.mark is not None and mark.matches(victim.mark):
+                unchanged.append(victim.id)
+            else:
+                outcomes[victim.id] = Outcome.CHANGED
+        outcomes.update(self._kill(unchanged[: self._affordable(began)]))
+        return Struck(outcomes, self._clock() - began)
+
+    def lingering(self, victims: Sequence[Session]) -> set[int]:
+        ids = [victim.id for victim in victims]
+        table, _ = self._source
+        listed = self._query(f"SELECT ID FROM {table} WHERE ID IN ({_listed(ids)})")
+        # The row of a killed session vanishes at once; the slot only when its transaction is rolled back.
+        rolling_back = self._query_if_allowed(_GET_TRANSACTIONS) or []
+        return {row["ID"] for row in listed} | {t["trx_mysql_thread_id"] for t in rolling_back} & set(ids)
+
+    @cached_property
+    def method(self) -> str | None:
+        grants = [str(value) for row in self._query("SHOW GRANTS") for value in row.values()]
+        if may_kill(grants):
+            return KILL
+        return RDS_KILL if self._query(_GET_RDS_KILL) else None
+
+    @cached_property
+    def _facts(self) -> _Facts:
+        (row,) = self._query(_GET_FACTS)
+        aurora = self._query("SHOW GLOBAL VARIABLES LIKE 'aurora_version'")
+        flavour = "mariadb" if "mariadb" in row["version"].lower() else "aurora_mysql" if aurora else "mysql"
+        readable = bool(row["performance_schema"]) and flavour != "mariadb"
+        return _Facts(
+            flavour=flavour,
+            connection_id=row["connection_id"],
+            current_user=row["current_user"],
+            max_connections=row["max_connections"],
+            sees_statements=readable and self._query_if_allowed(_GET_STATEMENT_ENDS) is not None,
+        )
+
+    @property
+    def _source(self) -> tuple[str, str]:
+        """The process list to read, and what only this flavour can add to it.
+
+        MySQL's performance_schema.processlist takes no global mutex and is indexed by Id, but is empty where
+        performance_schema is off. What is added changes with every statement a session runs.
+        """
+        if self._facts.flavour == "mariadb":
+            return "information_schema.processlist", "TIME_MS / 1000 AS exact_s, QUERY_ID AS token"
+        table = "performance_schema.processlist" if self._facts.sees_statements else "information_schema.processlist"
+        return table, "NULL AS exact_s, NULL AS token"
+
+    @property
+    def _list_sql(self) -> str:
+        table, extra = self._source
+        return _GET_SESSIONS.format(table=table, extra=extra)
+
+    def _marks(self, ids: Sequence[int]) -> dict[int, Mark | None]:
+        """The marks of those that are still listed; None for one that is awake."""
+        rows = self._query(f"{self._list_sql} WHERE ID IN ({_listed(ids)})")
+        ends = self._statement_ends(ids) if self._facts.sees_statements else {}
+        return {row["ID"]: self._mark(row, ends) for row in rows}
+
+    def _mark(self, row: Mapping[str, Any], ends: Mapping[int, Mapping[str, Any]]) -> Mark | None:
+        if row["COMMAND"] != "Sleep" or row["TIME"] is None:
+            return None
+        key = (row["USER"], row["HOST"], ends[row["ID"]]["event"] if row["ID"] in ends else row["token"])
+        if row["exact_s"] is not None:
+            return Mark(key, float(row["now_s"]) - float(row["exact_s"]), slack=0.5)
+        # Whole seconds at both ends; the two clocks are read an instant apart, so two looks may differ by one.
+        return Mark(key, int(row["now_s"]) - int(row["TIME"]), slack=1.0)
+
+    def _row(self, row: Mapping[str, Any], ends: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+        """A row with the columns of SHOW FULL PROCESSLIST, and its mark."""
+        exact = number(row["exact_s"]) if row["COMMAND"] == "Sleep" else None
+        return {
+            "Id": row["ID"],
+            "User": row["USER"],
+            "Host": row["HOST"],
+            "db": row["DB"],
+            "Command": row["COMMAND"],
+            "Time": row["TIME"] if exact is None else exact,
+            "State": row["STATE"],
+            "Info": row["INFO"],
+            "_mark": self._mark(row, ends),
+        }
+
+    def _idle_facts(self, rows: Iterable[Mapping[str, Any]], ends: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+        """How Time is to be corrected, and whose Time is only an upper bound of the idle time.
+
+        MySQL counts Time from the start of the last command. The end of that command, by performance_schema's
+        own clock, is exact and also immune to SET timestamp, which falsifies Time.
+        """
+        if self._facts.flavour == "mariadb":
+            return {}
+        asleep = {row["ID"]: row["TIME"] for row in rows if row["COMMAND"] == "Sleep" and row["TIME"] is not None}
+        return {
+            "last_statement_s": {
+                str(id_): time - float(ends[id_]["idle_s"]) for id_, time in asleep.items() if id_ in ends
+            },
+            "unconfirmed": [id_ for id_ in asleep if id_ not in ends],
+        }
+
+    def _statement_ends(self, ids: Sequence[int] | None = None) -> dict[int, Mapping[str, Any]]:
+        only = "" if ids is None else f" AND t.PROCESSLIST_ID IN ({_listed(ids)})"
+        return {row["id"]: row for row in self._query(_GET_STATEMENT_ENDS + only)}
+
+    def _counters(self) -> dict[str, int]:
+        rows = self._query("SHOW GLOBAL STATUS WHERE Variable_name IN ('Threads_connected', 'Uptime')")
+        return {row["Variable_name"]: int(row["Value"]) for row in rows}
+
+    def _user_limits(self) -> dict[str, int] | None:
+        rows = self._query_if_allowed(_GET_USER_LIMITS)
+        return None if rows is None else {row["name"]: int(row["most"]) for row in rows}
+
+    def _affordable(self, began: float) -> int:
+        """How many kills fit into what is left of the window, were each twice as slow as the slowest yet."""
+        left = began + WINDOW - self._clock()
+        return max(0, int(left / (2 * self._slowest_kill)))
+
+    def _kill(self, ids: Sequence[int]) -> dict[int, Outcome]:
+        """Terminate, and remember how long one kill took."""
+        if not ids:
+            return {}
+        if self.method is None:
+            return dict.fromkeys(ids, Outcome.REFUSED)
+        began = self._clock()
+        outcomes = self._kill_packet(ids)
+        self._slowest_kill = max(self._slowest_kill, (self._clock() - began) / len(outcomes))
+        return outcomes
+
+    def _kill_packet(self, ids: Sequence[int]) -> dict[int, Outcome]:
+        """One packet for all; an error ends the packet, so those after it have no outcome yet."""
+        pattern = "KILL {:d}" if self.method == KILL else "CALL mysql.rds_kill({:d})"
+        done = 0
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute("; ".join(pattern.format(id_) for id_ in ids))
+                done += cursor.description is None
+                while cursor.nextset():
+                    # Only the end of a statement has no columns: a procedure may send rows before it.
+                    done += cursor.description is None
+        except pymysql.Error as error:
+            return dict.fromkeys(ids[:done], Outcome.SIGNALLED) | {ids[done]: classify(error)}
+        return dict.fromkeys(ids, Outcome.SIGNALLED)
+
+    def _query(self, sql: str) -> list[dict[str, Any]]:
+        with self._connection.cursor(DictCursor) as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+    def _query_if_allowed(self, sql: str) -> list[dict[str, Any]] | None:
+        """The rows, or None where this account or this version may not read them."""
+        try:
+            return self._query(sql)
+        except pymysql.Error as error:
+            if _code(error) in _DENIED:
+                return None
+            raise
+
+
+class MySQL:
+    def server(self, connection: Connection, clock: Clock) -> MySQLServer:
+        return MySQLServer(connection, clock)
+
+    def read(self, look: Look) -> Snapshot:
+        context = look.context
+        flavour = str(context.get("flavour") or "mysql")
+        own_id = whole(context.get("connection_id"))
+        reader = _Reader(context, is_mariadb=flavour == "mariadb")
+        sessions = tuple(reader.session(row) for row in look.rows)
+        user, _, _ = str(context.get("current_user") or "").rpartition("@")
+        own_users = frozenset(
+            name for name in (user, *(s.user for s in sessions if s.id == own_id and own_id is not None)) if name
+        )
+        used = whole(context.get("threads_connected"))
+        return Snapshot(
+            engine=EngineName.MYSQL,
+            flavour=flavour,
+            sessions=sessions,
+            own_id=own_id,
+            own_users=own_users,
+            used=sum(s.is_client for s in sessions) if used is None else used,
+            max_connections=whole(context.get("max_connections")),
+            reserved=whole(context.get("reserved_connections")) or 0,
+            user_limits=limits(context.get("user_limits")),
+            database_limits=limits(context.get("database_limits")),
+            blind=not context.get("sees_all") and _is_blind(sessions, own_users, used),
+            warnings=tuple(_warnings(context, sessions, own_users)),
+        )
+
+
+class _Reader:
+    """Reads rows in the light of the context around them."""
+
+    def __init__(self, context: Mapping[str, Any], is_mariadb: bool) -> None:
+        self._is_mariadb = is_mariadb
+        self._uptime = number(context.get("uptime_s"))
+        self._statements = {whole(id_): number(s) for id_, s in (context.get("last_statement_s") or {}).items()}
+        self._unconfirmed = {whole(id_) for id_ in context.get("unconfirmed") or ()}
+        self._transactions = {whole(t.get("trx_mysql_thread_id")): t for t in context.get("innodb_trx") or ()}
+        self._lockers = {whole(lock.get("processlist_id")) for lock in context.get("user_level_locks") or ()}
+
+    def session(self, row: Mapping[str, Any]) -> Session:
+        row = {key if key == "_mark" else key.lower(): value for key, value in row.items()}
+        id_ = whole(row.get("id"))
+        if id_ is None:
+            raise ValueError("a row without an Id")
+        state, idle, at_most = self._state(row), None, None
+        if state is State.IDLE:
+            at_most = self._asleep(row)
+            state = self._idle_state(id_, at_most)
+            if at_most is not None:
+                idle = None if id_ in self._unconfirmed else self._idle(id_, at_most)
+        transaction = self._transactions.get(id_, {})
+        return Session(
+            id=id_,
+            user=row.get("user"),
+            host=strip_port(row.get("host")),
+            database=row.get("db"),
+            state=state,
+            idle_seconds=idle,
+            idle_at_most=at_most if idle is None else None,
+            transaction_seconds=number(transaction.get("age_s")),
+            rollback_rows=whole(transaction.get("rows_modified")) or 0,
+            holds=frozenset({Holding.LOCK}) if id_ in self._lockers else frozenset(),
+            mark=row.get("_mark"),
+        )
+
+    def _state(self, row: Mapping[str, Any]) -> State:
+        user, command = row.get("user"), row.get("command")
+        if not isinstance(command, str) or not isinstance(user, str):
+            return State.UNKNOWN
+        if user in _SERVERS_OWN or command == "Daemon":
+            return State.BACKGROUND
+        if user == _HANDSHAKE_USER or command == "Connect":
+            return State.HANDSHAKE
+        if command.startswith(_REPLICATION):
+            return State.REPLICATION
+        if command != "Sleep":
+            return State.ACTIVE
+        return State.UNKNOWN if row.get("info") else State.IDLE
+
+    def _asleep(self, row: Mapping[str, Any]) -> float | None:
+        """The row's Time; None where SET timestamp has falsified it or a handshake has none."""
+        time = number(row.get("time"))
+        if time is None or time < 0 or (self._uptime is not None and time > self._uptime + 1):
+            return None
+        return time
+
+    def _idle_state(self, id_: int, asleep: float | None) -> State:
+        if asleep is None:
+            return State.UNKNOWN
+        return State.IDLE_IN_TRANSACTION if id_ in self._transactions else State.IDLE
+
+    def _idle(self, id_: int, asleep: float) -> float:
+        # MariaDB's Time counts from the end of the last command already.
+        statement = None if self._is_mariadb else self._statements.get(id_)
+        return asleep if statement is None else max(0.0, asleep - statement)
+
+
+def may_kill(grants: Iterable[str]) -> bool:
+    """Whether SHOW GRANTS names the right to KILL the sessions of others, directly or by an active role."""
+    return any(
+        re.search(r"\b(CONNECTION[_ ]ADMIN|SUPER|ALL PRIVILEGES)\b.* ON \*\.\* TO", grant, re.IGNORECASE)
+        for grant in grants
+    )
+
+
+def strip_port(host: object) -> str | None:
+    """The host of `10.0.1.15:43210`, of `::1:43210` and of a bare `localhost`."""
+    if not isinstance(host, str) or not host:
+        return None
+    name, colon, port = host.rpartition(":")
+    if not colon or not port.isdigit() or (name.endswith(":") and name != "::"):
+        return host.strip("[]")
+    return name.strip("[]")
+
+
+def classify(error: pymysql.Error) -> Outcome:
+    """What a failed kill means for its victim; a lost connection is nobody's outcome and is raised again."""
+    code = _code(error)
+    if code == _NO_SUCH_THREAD:
+        return Outcome.GONE
+    if code in _REFUSED or (code == _RDS_REFUSES and "RDS" in str(error)):
+        return Outcome.REFUSED
+    if isinstance(error, pymysql.InterfaceError) or (code is not None and 2000 <= code < 3000):
+        raise error
+    return Outcome.FAILED
+
+
+def _code(error: pymysql.Error) -> int | None:
+    return error.args[0] if error.args and isinstance(error.args[0], int) else None
+
+
+def _listed(ids: Iterable[int]) -> str:
+    """Ids for an IN list: integers and nothing else, since KILL clamps what it cannot read."""
+    return ", ".join(f"{id_:d}" for id_ in ids)
+
+
+def _is_blind(sessions: Sequence[Session], own_users: frozenset[str], used: int | None) -> bool:
+    if any(session.user not in own_users for session in sessions):
+        return False
+    return used is not None and used > len(sessions)
+
+
+def _warnings(context: Mapping[str, Any], sessions: Sequence[Session], own_users: frozenset[str]) -> Iterable[str]:
+    if "user_level_locks" not in context:
+        yield "named_locks_unseen"
+    if context.get("unconfirmed"):
+        yield "idle_upper_bound"
+    if context.get("user_limits") is None:
+        yield "user_limits_unseen"
+    if sum(session.user in own_users for session in sessions) > 1 + _REAPERS_AT_ONCE:
+        yield "own_account_shared"
+
+
+_GET_FACTS = """
+SELECT VERSION() AS version, CONNECTION_ID() AS connection_id, CURRENT_USER() AS `current_user`,
+       @@GLOBAL.max_connections AS max_connections, @@GLOBAL.performance_schema AS performance_schema
+"""
+
+# SYSDATE, unlike NOW, is the clock itself. INFO is cut: the running statements of others can be megabytes.
+_GET_SESSIONS = """
+SELECT ID, USER, HOST, DB, COMMAND, TIME, STATE, LEFT(INFO, 1024) AS INFO,
+       UNIX_TIMESTAMP(SYSDATE(6)) AS now_s, {extra}
+FROM {table}
+"""
+
+_GET_TRANSACTIONS = """
+SELECT trx_mysql_thread_id, TIMESTAMPDIFF(SECOND, trx_started, NOW()) AS age_s,
+       trx_rows_locked AS rows_locked, trx_rows_modified AS rows_modified
+FROM information_schema.innodb_trx
+WHERE trx_mysql_thread_id <> 0
+"""
+
+_GET_NAMED_LOCKS = """
+SELECT t.PROCESSLIST_ID AS processlist_id, l.OBJECT_NAME AS name
+FROM performance_schema.metadata_locks AS l
+JOIN performance_schema.threads AS t ON t.THREAD_ID = l.OWNER_THREAD_ID
+WHERE l.OBJECT_TYPE = 'USER LEVEL LOCK' AND l.LOCK_STATUS = 'GRANTED'
+"""
+
+# The statement that asks is itself running: its start is the present by the clock of the others' ends.
+_GET_STATEMENT_ENDS = """
+SELECT t.PROCESSLIST_ID AS id, e.EVENT_ID AS event,
+       (own.TIMER_START - e.TIMER_END) / 1e12 AS idle_s
+FROM performance_schema.events_statements_current AS e
+JOIN performance_schema.threads AS t ON t.THREAD_ID = e.THREAD_ID
+JOIN (SELECT c.TIMER_START FROM performance_schema.events_statements_current AS c
+      JOIN performance_schema.threads AS me ON me.THREAD_ID = c.THREAD_ID
+      WHERE me.PROCESSLIST_ID = CONNECTION_ID() AND c.NESTING_EVENT_ID IS NULL) AS own
+WHERE e.NESTING_EVENT_ID IS NULL AND e.END_EVENT_ID IS NOT NULL AND t.PROCESSLIST_ID IS NOT NULL
+"""
+
+_GET_USER_LIMITS = """
+SELECT User AS name, MIN(max_user_connections) AS most FROM mysql.user
+WHERE max_user_connections > 0 GROUP BY User
+"""
+
+_GET_RDS_KILL = """
+SELECT 1 FROM information_schema.routines WHERE routine_schema = 'mysql' AND routine_name = 'rds_kill'
+"""
+
+ENGINE = MySQL()

@@ -1,0 +1,256 @@
+"""PostgreSQL and Aurora PostgreSQL: pg_stat_activity and pg_terminate_backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psycopg
+
+from reaper.client.deadline import Clock
+from reaper.client.drivers.base import Connection
+from reaper.client.target import EngineName
+from reaper.engines.base import WINDOW, Look, Struck, first_word, limits, number, whole
+from reaper.model import Holding, Mark, Outcome, Session, Snapshot, State
+
+_HIDDEN = "<insufficient privilege>"
+_STATES = {
+    "idle": State.IDLE,
+    "idle in transaction": State.IDLE_IN_TRANSACTION,
+    "idle in transaction (aborted)": State.IDLE_IN_TRANSACTION,
+    "active": State.ACTIVE,
+    "fastpath function call": State.ACTIVE,
+    "starting": State.HANDSHAKE,  # PostgreSQL 18
+}
+_INSUFFICIENT_PRIVILEGE = "42501"
+_REFUSALS_IN_A_ROW = 3
+
+
+class PostgresServer:
+    method = "pg_terminate_backend"
+
+    def __init__(self, connection: Connection, clock: Clock) -> None:
+        self._connection = connection
+        self._clock = clock
+
+    def look(self) -> Look:
+        rows = self._query(_GET_SESSIONS)
+        (context,) = self._query(_GET_CONTEXT)
+        for row in rows:
+            row["_mark"] = Mark((row.pop("backend_start"), row["state"], row.pop("state_change")))
+        return Look(EngineName.POSTGRES, rows, context)
+
+    def strike(self, victims: Sequence[Session]) -> Struck:
+        try:
+            return self._strike(victims)
+        except psycopg.errors.InsufficientPrivilege:
+            # One refused victim aborts the whole statement, so find out whose it was.
+            return self._strike_each(victims)
+
+    def _strike(self, victims: Sequence[Session]) -> Struck:
+        began = self._clock()
+        keys = [victim.mark.key for victim in victims if victim.mark]
+        rows = self._query(
+            _DO_TERMINATE,
+            {
+                "pids": [victim.id for victim in victims],
+                "born": [key[0] for key in keys],
+                "states": [key[1] for key in keys],
+                "since": [key[2] for key in keys],
+                "window": WINDOW,
+            },
+        )
+        return Struck(
+            {row["pid"]: _outcome(row) for row in rows if not _is_late(row)},
+            self._clock() - began,
+        )
+
+    def _strike_each(self, victims: Sequence[Session]) -> Struck:
+        outcomes: dict[int, Outcome] = {}
+        refusals, longest = 0, 0.0
+        for victim in victims:
+            try:
+                struck = self._strike([victim])
+                outcomes.update(struck.outcomes)
+                refusals, longest = 0, max(longest, struck.seconds)
+            except psycopg.errors.InsufficientPrivilege:
+                outcomes[victim.id] = Outcome.REFUSED
+                refusals += 1
+            if refusals == _REFUSALS_IN_A_ROW:
+                break
+        return Struck(outcomes, longest)
+
+    def lingering(self, victims: Sequence[Session]) -> set[int]:
+        born = {victim.id: victim.mark.key[0] for victim in victims if victim.mark}
+        rows = self._query(_GET_BIRTHS, {"pids": list(born)})
+        return {row["pid"] for row in rows if row["backend_start"] == born[row["pid"]]}
+
+    def _query(self, sql: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self._connection.execute(sql, values).fetchall()
+        return rows
+
+
+class Postgres:
+    def server(self, connection: Connection, clock: Clock) -> PostgresServer:
+        return PostgresServer(connection, clock)
+
+    def read(self, look: Look) -> Snapshot:
+        context = look.context
+        own_id = whole(context.get("backend_pid"))
+        lockers = {whole(pid) for pid in context.get("advisory_lock_pids") or ()}
+        sessions = tuple(_session(row, lockers) for row in look.rows)
+        own_users = frozenset(
+            user
+            for user in (context.get("current_user"), *(s.user for s in sessions if s.id == own_id and own_id))
+            if user
+        )
+        used = whole(context.get("connections_used"))
+        return Snapshot(
+            engine=EngineName.POSTGRES,
+            flavour=str(context.get("flavour") or "postgres"),
+            sessions=sessions,
+            own_id=own_id,
+            own_users=own_users,
+            used=sum(s.is_client for s in sessions) if used is None else used,
+            max_connections=whole(context.get("max_connections")),
+            reserved=whole(context.get("reserved_connections")) or 0,
+            superusers=frozenset(context.get("superusers") or ()),
+            user_limits=limits(context.get("user_limits")),
+            database_limits=limits(context.get("database_limits")),
+            blind=_is_blind(sessions, own_users, used),
+            warnings=("own_account_shared",) if _is_shared(sessions, own_users, own_id) else (),
+        )
+
+
+def _session(row: Mapping[str, Any], lockers: set[int | None]) -> Session:
+    pid = whole(row.get("pid"))
+    if pid is None:
+        raise ValueError("a row without a pid")
+    state = _state(row)
+    idle = number(row.get("state_age_s")) if state in (State.IDLE, State.IDLE_IN_TRANSACTION) else None
+    session_age, transaction_age = number(row.get("backend_age_s")), number(row.get("xact_age_s"))
+    if _contradicts(state, idle, session_age, row):
+        state = State.UNKNOWN
+    holds = {Holding.LOCK} if pid in lockers else set()
+    if _listens(row.get("query")):
+        holds.add(Holding.LISTEN)
+    return Session(
+        id=pid,
+        user=row.get("usename"),
+        host=row.get("client_addr"),
+        database=row.get("datname"),
+        application=row.get("application_name"),
+        state=state,
+        idle_seconds=idle,
+        session_seconds=session_age,
+        transaction_seconds=transaction_age,
+        holds=frozenset(holds),
+        mark=row.get("_mark"),
+    )
+
+
+def _state(row: Mapping[str, Any]) -> State:
+    kind = row.get("backend_type")
+    if row.get("query") == _HIDDEN:
+        return State.UNSEEN
+    if kind == "walsender":
+        return State.REPLICATION
+    if kind is None:
+        # Hidden rows have no type; those without a user are the server's own processes.
+        hidden = row.get("state") is None
+        return State.UNKNOWN if not hidden else State.UNSEEN if row.get("usename") else State.BACKGROUND
+    if kind != "client backend" or row.get("leader_pid") is not None:
+        return State.BACKGROUND
+    return _STATES.get(str(row.get("state")), State.UNKNOWN)
+
+
+def _contradicts(state: State, idle: float | None, session_age: float | None, row: Mapping[str, Any]) -> bool:
+    if state not in (State.IDLE, State.IDLE_IN_TRANSACTION):
+        return False
+    return (
+        idle is None
+        or idle < 0
+        or (session_age is not None and idle > session_age + 1)
+        or (state is State.IDLE and row.get("xact_age_s") is not None)
+    )
+
+
+def _listens(query: object) -> bool:
+    """Whether the last statement was a LISTEN, alone or one of several sent together."""
+    return any(first_word(part) == "LISTEN" for part in str(query or "").split(";"))
+
+
+def _is_blind(sessions: Sequence[Session], own_users: frozenset[str], used: int | None) -> bool:
+    others = [s for s in sessions if s.user and s.user not in own_users and s.is_client]
+    if others:
+        return all(session.state is State.UNSEEN for session in others)
+    return used is not None and used > sum(s.is_client for s in sessions)
+
+
+def _is_shared(sessions: Sequence[Session], own_users: frozenset[str], own_id: int | None) -> bool:
+    """Whether somebody who is no reaper uses the reaper's account."""
+    return any(s.user in own_users and s.id != own_id and s.application != "reaper" and s.is_client for s in sessions)
+
+
+def _is_late(row: Mapping[str, Any]) -> bool:
+    """Whether the window had passed before it was this victim's turn."""
+    return row["unchanged"] and row["signalled"] is None
+
+
+def _outcome(row: Mapping[str, Any]) -> Outcome:
+    if not row["present"]:
+        return Outcome.GONE
+    if not row["unchanged"]:
+        return Outcome.CHANGED
+    # False means that the process was no longer there to be signalled.
+    return Outcome.SIGNALLED if row["signalled"] else Outcome.GONE
+
+
+_GET_SESSIONS = """
+SELECT pid, usename::text, datname::text, application_name, host(client_addr) AS client_addr, client_port,
+       backend_type, leader_pid, state, left(query, 1024) AS query, wait_event_type, wait_event,
+       extract(epoch FROM clock_timestamp() - state_change)::float8 AS state_age_s,
+       extract(epoch FROM clock_timestamp() - xact_start)::float8 AS xact_age_s,
+       extract(epoch FROM clock_timestamp() - backend_start)::float8 AS backend_age_s,
+       backend_start, state_change
+FROM pg_stat_activity
+"""
+
+# rds_superuser's own reserved slots are a setting that only RDS knows. Without the right to see, backend_type
+# is NULL for others' sessions: a database and no type is a client as far as one can tell.
+_GET_CONTEXT = """
+SELECT pg_backend_pid() AS backend_pid, session_user::text AS current_user,
+       (SELECT count(*) FROM pg_stat_activity
+        WHERE backend_type = 'client backend' OR (backend_type IS NULL AND datid IS NOT NULL)) AS connections_used,
+       current_setting('max_connections')::int AS max_connections,
+       current_setting('superuser_reserved_connections')::int
+         + coalesce(nullif(current_setting('reserved_connections', true), ''), '0')::int
+         + coalesce(nullif(current_setting('rds.rds_superuser_reserved_connections', true), ''), '0')::int
+         AS reserved_connections,
+       CASE WHEN to_regproc('aurora_version') IS NULL THEN 'postgres' ELSE 'aurora_postgres' END AS flavour,
+       coalesce((SELECT array_agg(rolname::text ORDER BY rolname) FROM pg_roles WHERE rolsuper), '{}') AS superusers,
+       coalesce((SELECT array_agg(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory' AND granted), '{}')
+         AS advisory_lock_pids,
+       coalesce((SELECT json_object_agg(rolname, rolconnlimit) FROM pg_roles WHERE rolconnlimit > 0), '{}')
+         AS user_limits,
+       coalesce((SELECT json_object_agg(datname, datconnlimit) FROM pg_database WHERE datconnlimit > 0), '{}')
+         AS database_limits
+"""
+
+# The inner query reads pg_stat_activity once, at the start; the CASE keeps the kill from whoever changed since
+# the snapshot, and from everybody once the window has passed.
+_DO_TERMINATE = """
+SELECT pid, present, unchanged,
+       CASE WHEN unchanged AND clock_timestamp() < statement_timestamp() + make_interval(secs => %(window)s)
+            THEN pg_terminate_backend(pid) END AS signalled
+FROM (SELECT v.pid, a.pid IS NOT NULL AS present,
+             coalesce((a.backend_start, a.state, a.state_change) = (v.born, v.state, v.since), false) AS unchanged
+      FROM unnest(%(pids)s::int[], %(born)s::timestamptz[], %(states)s::text[], %(since)s::timestamptz[])
+             WITH ORDINALITY AS v(pid, born, state, since, place)
+      LEFT JOIN pg_stat_activity AS a ON a.pid = v.pid
+      ORDER BY v.place) AS seen
+"""
+
+_GET_BIRTHS = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = ANY(%(pids)s)"
+
+ENGINE = Postgres()

@@ -1,0 +1,285 @@
+"""Who must go, and why: the pure decision over one snapshot."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import NamedTuple
+
+from reaper.model import (
+    Action,
+    Holding,
+    InTransaction,
+    Mode,
+    Reason,
+    Rules,
+    Session,
+    Snapshot,
+    State,
+    Verdict,
+)
+
+# Exact names: `admin` and `root` belong to the customer. Source: RDS master account documentation and the
+# engines' own reserved accounts.
+PROVIDER_ACCOUNTS = frozenset({
+    "rdsadmin",
+    "rdsrepladmin",
+    "rdsrepladmin_priv_checks_user",
+    "rdsgrprepladmin",
+    "rdsproxyadmin",
+    "rdstopmgr",
+    "system user",
+    "event_scheduler",
+    "unauthenticated user",
+    "mysql.sys",
+    "mysql.session",
+    "mysql.infoschema",
+    "mariadb.sys",
+})
+
+_STATE_REASONS = {
+    State.REPLICATION: Reason.REPLICATION,
+    State.BACKGROUND: Reason.BACKGROUND,
+    State.HANDSHAKE: Reason.HANDSHAKE,
+    State.UNSEEN: Reason.UNSEEN,
+    State.UNKNOWN: Reason.UNKNOWN,
+    State.ACTIVE: Reason.ACTIVE,
+}
+
+_CONDEMNED = frozenset({Reason.IDLE, Reason.IDLE_IN_TRANSACTION, Reason.PRESSURE})
+_ROUNDING = 1e-9  # 0.6 * 95 is not quite 57 in binary
+
+_Ruling = tuple[Session, Reason]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdicts in the order of the kills, then the spared by id; and the mode they were reached in."""
+
+    mode: Mode
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def victims(self) -> tuple[Verdict, ...]:
+        return tuple(verdict for verdict in self.verdicts if verdict.action is Action.TERMINATE)
+
+
+class Scope(NamedTuple):
+    """Something that can run out of slots: the server (no name), one user, one database."""
+
+    kind: str
+    name: str | None = None
+
+
+_SERVER = Scope("server")
+
+
+def judge(snapshot: Snapshot, rules: Rules) -> Judgement:
+    """Give every session of the snapshot its verdict. Same snapshot and rules, same answer."""
+    excess = find_pressure(snapshot, rules)
+    repeated = {id_ for id_, count in Counter(session.id for session in snapshot.sessions).items() if count > 1}
+    youngest = _youngest(snapshot.sessions, rules.min_idle_per_user)
+    routine: list[_Ruling] = []
+    pressed: list[_Ruling] = []
+    spared: list[_Ruling] = []
+    for session in sorted(snapshot.sessions, key=_longest_idle_first):
+        reason = _reason(session, snapshot, rules, excess, repeated)
+        if reason in _CONDEMNED and session.id in youngest:
+            reason = Reason.MIN_IDLE_PER_USER
+        verdicts = pressed if reason is Reason.PRESSURE else routine if reason in _CONDEMNED else spared
+        verdicts.append((session, reason))
+    chosen, left_over = _until_relieved(routine, pressed, excess)
+    victims, over_the_cap = chosen[: rules.max_kills], chosen[rules.max_kills :]
+    spared += left_over + [(session, Reason.MAX_KILLS) for session, _ in over_the_cap]
+    spared.sort(key=lambda ruling: ruling[0].id)
+    return Judgement(
+        mode=Mode.PRESSURE if excess else Mode.ROUTINE,
+        verdicts=(
+            *(Verdict(session, Action.TERMINATE, reason) for session, reason in victims),
+            *(Verdict(session, Action.SPARE, reason) for session, reason in spared),
+        ),
+    )
+
+
+def find_pressure(snapshot: Snapshot, rules: Rules) -> dict[Scope, float]:
+    """What is under pressure, each with the number of slots that must come free to reach the target.
+
+    A user or a database at its own limit is pressure for its sessions only. Superusers pass PostgreSQL's limits.
+    """
+    taken = Counter(scope for session in snapshot.sessions if session.is_client for scope in _scopes(session))
+    limits: list[tuple[Scope, float, float]] = []
+    if snapshot.used is not None and snapshot.usable is not None:
+        limits.append((_SERVER, snapshot.used, snapshot.usable))
+    for user, limit in snapshot.user_limits.items():
+        if user not in snapshot.superusers:
+            limits.append((Scope("user", user), taken[Scope("user", user)], limit))
+    for database, limit in snapshot.database_limits.items():
+        limits.append((Scope("database", database), taken[Scope("database", database)], limit))
+    return {
+        scope: used - rules.target_utilization * limit
+        for scope, used, limit in limits
+        if used > 0 and used >= rules.trigger_utilization * limit - _ROUNDING
+    }
+
+
+def _reason(
+    session: Session, snapshot: Snapshot, rules: Rules, excess: Mapping[Scope, float], repeated: set[int]
+) -> Reason:
+    if session.id in repeated:
+        return Reason.UNKNOWN
+    under_pressure = any(scope in excess for scope in _scopes(session))
+    return (
+        _protection(session, snapshot)
+        or _exclusion(session, rules)
+        or (_in_transaction if session.state is State.IDLE_IN_TRANSACTION else _idle)(session, rules, under_pressure)
+    )
+
+
+def _protection(session: Session, snapshot: Snapshot) -> Reason | None:
+    """The built-in protections: no rule reaches them."""
+    if session.id == snapshot.own_id or session.user in snapshot.own_users:
+        return Reason.OWN_ACCOUNT
+    if session.user in PROVIDER_ACCOUNTS:
+        return Reason.PROVIDER_ACCOUNT
+    if session.user in snapshot.superusers:
+        return Reason.SUPERUSER
+    if session.state in _STATE_REASONS:
+        return _STATE_REASONS[session.state]
+    if session.user is None or (session.idle_seconds is None and session.idle_at_most is None):
+        return Reason.UNKNOWN
+    if Holding.LOCK in session.holds:
+        return Reason.HOLDS_LOCK
+    return Reason.LISTENING if Holding.LISTEN in session.holds else None
+
+
+def _exclusion(session: Session, rules: Rules) -> Reason | None:
+    """What protect_* and allow_* say; protection wins, and what cannot be told is spared."""
+    checks = (
+        (session.user, rules.protect_users, rules.allow_users, matches_name),
+        (session.database or "", rules.protect_databases, rules.allow_databases, matches_name),
+        (session.application, rules.protect_applications, rules.allow_applications, matches_name),
+        (session.host, rules.protect_hosts, rules.allow_hosts, matches_host),
+    )
+    protected = [matches(value, protect) for value, protect, _, matches in checks]
+    if True in protected:
+        return Reason.PROTECTED
+    if None in protected:
+        return Reason.UNKNOWN
+    if not all(matches(value, allow) for value, _, allow, matches in checks if allow):
+        return Reason.NOT_ALLOWED
+    return None
+
+
+def _in_transaction(session: Session, rules: Rules, under_pressure: bool) -> Reason:
+    if rules.in_transaction is InTransaction.SPARE:
+        return Reason.IN_TRANSACTION
+    if session.rollback_rows > rules.max_rollback_rows:
+        return Reason.ROLLBACK_TOO_LARGE
+    if session.transaction_seconds is None:
+        return Reason.UNKNOWN
+    # MySQL counts Time from the start of the last statement, so the transaction it began may be younger.
+    idle = min(_at_most(session), session.transaction_seconds)
+    if idle < rules.in_transaction_seconds:
+        return Reason.NOT_IDLE_LONG_ENOUGH
+    if session.idle_seconds is None:
+        return Reason.UNCONFIRMED
+    if rules.only_under_pressure and not under_pressure:
+        return Reason.NO_PRESSURE
+    return Reason.IDLE_IN_TRANSACTION
+
+
+def _idle(session: Session, rules: Rules, under_pressure: bool) -> Reason:
+    long_enough = _at_most(session) >= rules.idle_seconds
+    long_for_pressure = under_pressure and _at_most(session) >= rules.pressure_idle_seconds
+    if not (long_enough or long_for_pressure):
+        return Reason.NOT_IDLE_LONG_ENOUGH
+    if session.idle_seconds is None:
+        return Reason.UNCONFIRMED
+    if rules.only_under_pressure and not under_pressure:
+        return Reason.NO_PRESSURE
+    return Reason.IDLE if long_enough else Reason.PRESSURE
+
+
+def _until_relieved(
+    routine: list[_Ruling], pressed: list[_Ruling], excess: Mapping[Scope, float]
+) -> tuple[list[_Ruling], list[_Ruling]]:
+    """All routine victims, then of those that only pressure condemns as many as the target takes."""
+    needed = dict(excess)
+    chosen, left_over = [], []
+    for session, reason in [*routine, *pressed]:
+        scopes = [scope for scope in _scopes(session) if scope in needed]
+        if reason is Reason.PRESSURE and all(needed[scope] <= _ROUNDING for scope in scopes):
+            left_over.append((session, Reason.TARGET_REACHED))
+            continue
+        chosen.append((session, reason))
+        for scope in scopes:
+            needed[scope] -= 1
+    return chosen, left_over
+
+
+def _youngest(sessions: Iterable[Session], count: int) -> set[int]:
+    """The ids of each user's `count` least idle sessions."""
+    if not count:
+        return set()
+    idle: dict[str | None, list[Session]] = defaultdict(list)
+    for session in sorted(sessions, key=_longest_idle_first):
+        if session.state is State.IDLE:
+            idle[session.user].append(session)
+    return {session.id for of_user in idle.values() for session in of_user[-count:]}
+
+
+def _scopes(session: Session) -> tuple[Scope, ...]:
+    return _SERVER, Scope("user", session.user), Scope("database", session.database)
+
+
+def _at_most(session: Session) -> float:
+    """The longest the session can have been idle; protections saw to it that something is known."""
+    known = session.idle_seconds if session.idle_seconds is not None else session.idle_at_most
+    return known or 0.0
+
+
+def _longest_idle_first(session: Session) -> tuple[float, int]:
+    return -(session.idle_seconds or 0.0), session.id
+
+
+def matches_name(name: str | None, patterns: Iterable[str]) -> bool | None:
+    """Whether a name equals a pattern or fits it as a glob; None where the name is not known and it matters."""
+    if name is None:
+        return None if any(patterns) else False
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def matches_host(host: str | None, patterns: Iterable[str]) -> bool | None:
+    """Whether a host fits an address, a network or a glob; None where that cannot be told.
+
+    A host the server shows by name fits no address or network, nor is it known not to.
+    """
+    if host is None:
+        return None if any(patterns) else False
+    found = [_matches_one_host(host, pattern) for pattern in patterns]
+    return True if True in found else None if None in found else False
+
+
+def _matches_one_host(host: str, pattern: str) -> bool | None:
+    if fnmatchcase(host.lower(), pattern.lower()):
+        return True
+    address = _address(host)
+    if "/" in pattern:
+        network = ip_network(pattern, strict=False)
+        return None if address is None else address in network
+    wanted = _address(pattern)
+    if wanted is None:
+        return False
+    return None if address is None else address == wanted
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    """The address a host spells; an IPv4 client on an IPv6 socket is the IPv4 address it is."""
+    try:
+        address = ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

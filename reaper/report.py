@@ -1,0 +1,149 @@
+"""What one sweep saw and did, and its JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from reaper.model import Action, Mode, Outcome, Reason, Session, Snapshot, State, Verdict
+
+VICTIMS_SHOWN = 100
+
+
+class ErrorKind(StrEnum):
+    LOCKED_OUT = "locked_out"
+    BLIND = "blind"
+    BUSY = "busy"
+    CREDENTIALS = "credentials"
+    UNREACHABLE = "unreachable"
+    CONFIGURATION = "configuration"
+    RIGHTS = "rights"
+    DEADLINE = "deadline"
+    SERVER = "server"
+
+
+@dataclass(frozen=True)
+class SweepError:
+    kind: ErrorKind
+    message: str
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A condemned session and what became of it; None where it was not reached."""
+
+    verdict: Verdict
+    outcome: Outcome | None = None
+
+    @property
+    def session(self) -> Session:
+        return self.verdict.session
+
+    def to_json(self) -> dict[str, Any]:
+        session = self.session
+        return {
+            "id": session.id,
+            "user": session.user,
+            "host": session.host,
+            "database": session.database,
+            "application": session.application,
+            "idle_seconds": rounded(session.idle_seconds),
+            "reason": self.verdict.reason,
+            "outcome": self.outcome,
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """One sweep of one target. What was not read stays None or empty."""
+
+    target: str
+    engine: str
+    trigger: str
+    dry_run: bool
+    mode: Mode = Mode.ROUTINE
+    method: str | None = None
+    snapshot: Snapshot | None = field(default=None, repr=False)
+    verdicts: Sequence[Verdict] = field(default=(), repr=False)
+    victims: Sequence[Victim] = field(default=(), repr=False)
+    warnings: Sequence[str] = ()
+    duration_seconds: float = 0.0
+    error: SweepError | None = None
+
+    @property
+    def saw(self) -> Snapshot | None:
+        """The snapshot where it is to be believed: a blind account saw nothing."""
+        return None if self.snapshot is None or self.snapshot.blind else self.snapshot
+
+    @property
+    def zombies(self) -> int:
+        """All that the rules condemn, those beyond max_kills included."""
+        return sum(v.action is Action.TERMINATE or v.reason is Reason.MAX_KILLS for v in self.verdicts)
+
+    @property
+    def outcomes(self) -> Counter[Outcome]:
+        return Counter(victim.outcome for victim in self.victims if victim.outcome is not None)
+
+    @property
+    def freed(self) -> int:
+        """Slots seen to be free again; never a difference of counts, which newcomers move."""
+        return self.outcomes[Outcome.TERMINATED]
+
+    @property
+    def spared(self) -> Counter[Reason]:
+        return Counter(v.reason for v in self.verdicts if v.action is Action.SPARE)
+
+    @property
+    def oldest_idle_seconds(self) -> float | None:
+        idle = [s.idle_seconds for s in self.saw.in_state(State.IDLE) if s.idle_seconds is not None] if self.saw else []
+        return max(idle, default=None)
+
+    def count(self, *states: State) -> int | None:
+        return None if self.saw is None else len(self.saw.in_state(*states))
+
+    @property
+    def total(self) -> int | None:
+        return None if self.saw is None else sum(s.state is not State.BACKGROUND for s in self.saw.sessions)
+
+    def to_json(self) -> dict[str, Any]:
+        saw = self.saw
+        return {
+            "target": self.target,
+            "engine": self.engine,
+            "flavour": self.snapshot.flavour if self.snapshot else None,
+            "method": self.method,
+            "warnings": list(self.warnings),
+            "trigger": self.trigger,
+            "mode": self.mode,
+            "dry_run": self.dry_run,
+            "connections": {
+                "used": saw.used if saw else None,
+                "max": saw.usable if saw else None,
+                "utilization": rounded(saw.utilization) if saw else None,
+            },
+            "sessions": {
+                "total": self.total,
+                "active": self.count(State.ACTIVE),
+                "idle": self.count(State.IDLE),
+                "idle_in_transaction": self.count(State.IDLE_IN_TRANSACTION),
+            },
+            "zombies": self.zombies,
+            "outcomes": _by_name(self.outcomes),
+            "freed": self.freed,
+            "spared": _by_name(self.spared),
+            "oldest_idle_seconds": rounded(self.oldest_idle_seconds),
+            "victims": [victim.to_json() for victim in self.victims[:VICTIMS_SHOWN]],
+            "duration_seconds": rounded(self.duration_seconds),
+            "error": {"kind": self.error.kind, "message": self.error.message} if self.error else None,
+        }
+
+
+def rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def _by_name(counts: Counter[Any]) -> dict[str, int]:
+    return {str(name): counts[name] for name in sorted(counts)}

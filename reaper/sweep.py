@@ -1,0 +1,228 @@
+"""One sweep of one target: look, judge, strike, verify."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from reaper.client.credentials import login_for
+from reaper.client.deadline import Clock, Deadline
+from reaper.client.drivers import driver_for
+from reaper.client.drivers.base import Connection, Driver
+from reaper.client.faults import Fault, first_line
+from reaper.client.target import ConfigurationError
+from reaper.engines import engine_for
+from reaper.engines.base import Engine, Look, Server, TooSlowToStrikeError, strike_all
+from reaper.model import Mode, Outcome, Reason, Rules, Session, Snapshot, SweepTarget, Verdict
+from reaper.policy import Judgement, judge
+from reaper.report import ErrorKind, Report, SweepError, Victim
+
+SECOND_LOOK = 2.0  # seconds between two looks at a session whose true idle time the server does not tell
+VERIFY = 1.0  # seconds to wait for the victims to be gone
+_VERIFY_STEP = 0.05
+_REFUSALS_IN_A_ROW = 3
+
+_KINDS = {
+    Fault.TOO_MANY: ErrorKind.LOCKED_OUT,
+    Fault.CREDENTIALS: ErrorKind.CREDENTIALS,
+    Fault.CONFIGURATION: ErrorKind.CONFIGURATION,
+    Fault.UNREACHABLE: ErrorKind.UNREACHABLE,
+    Fault.TIMEOUT: ErrorKind.DEADLINE,
+}
+
+Sightings = MutableMapping[int, Session]
+
+
+class SweepFailed(Exception):
+    """Ends a sweep with an error that its report carries."""
+
+    def __init__(self, kind: ErrorKind, message: str) -> None:
+        super().__init__(message)
+        self.error = SweepError(kind, message)
+
+
+def _yes(_: Sequence[Verdict]) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Observers:
+    """What somebody beside the sweep may want to see or say. Defaults: nobody watches, nobody objects."""
+
+    approve: Callable[[Sequence[Verdict]], bool] = _yes  # asked once, before the first kill
+    looked: Callable[[Look], None] = lambda _: None
+    struck: Callable[[int, int], None] = lambda done, of: None  # noqa: ARG005  named for the caller
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Everything one sweep needs; `run` never raises for what the server or the network did.
+
+    `sightings` are the sleepers of unknown idle time that this environment's previous sweep saw on the target.
+    `two_looks` confirms those within this sweep: in manual runs, and always under pressure.
+    """
+
+    target: SweepTarget
+    rules: Rules
+    trigger: str
+    deadline: Deadline
+    two_looks: bool = False
+    sightings: Sightings = field(default_factory=dict)
+    observers: Observers = Observers()
+    clock: Clock = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def run(self) -> Report:
+        began = self.clock()
+        report = Report(
+            target=self.target.name,
+            engine=self.target.target.engine,
+            trigger=self.trigger,
+            dry_run=self.rules.dry_run,
+        )
+        driver = driver_for(self.target.target.engine)
+        try:
+            connection = self._connect(driver)
+        except Exception as problem:  # noqa: BLE001  whatever it was is told in the report, never swallowed
+            report = replace(report, error=_error(problem, driver))
+        else:
+            try:
+                report = self._sweep(driver, connection, report)
+            finally:
+                driver.close(connection)
+        return replace(report, duration_seconds=self.clock() - began)
+
+    def _connect(self, driver: Driver) -> Connection:
+        target = self.target.target
+        login = login_for(target)
+        return driver.connect(replace(target, user=login.user), login.password, self.deadline, batch=True)
+
+    def _sweep(self, driver: Driver, connection: Connection, report: Report) -> Report:
+        """Look, judge, strike, verify, adding to the report what each step found."""
+        engine = engine_for(self.target.target.engine)
+        server = engine.server(connection, self.clock)
+        victims: list[Victim] = []
+        try:
+            snapshot, judgement = self._look(engine, server)
+            report = replace(report, snapshot=snapshot, warnings=snapshot.warnings, method=server.method)
+            if snapshot.blind:
+                raise SweepFailed(ErrorKind.BLIND, _blind_message(report.engine))
+            report = replace(report, mode=judgement.mode, verdicts=judgement.verdicts)
+            victims[:] = [Victim(verdict) for verdict in judgement.victims]
+            if self.rules.dry_run:
+                victims[:] = [replace(victim, outcome=Outcome.WOULD_TERMINATE) for victim in victims]
+            elif victims and self.observers.approve(judgement.victims):
+                if not driver.is_alive(connection):
+                    raise SweepFailed(ErrorKind.SERVER, "the connection ended between the look and the first kill")
+                self._strike_and_verify(server, victims)
+        except Exception as problem:  # noqa: BLE001  whatever it was is told in the report, never swallowed
+            report = replace(report, error=_error(problem, driver))
+        return replace(report, victims=tuple(victims))
+
+    def _look(self, engine: Engine, server: Server) -> tuple[Snapshot, Judgement]:
+        look, snapshot = self._confirmed(engine, server, self.sightings)
+        judgement = judge(snapshot, self.rules)
+        doubted = any(verdict.reason is Reason.UNCONFIRMED for verdict in judgement.verdicts)
+        if doubted and (self.two_looks or judgement.mode is Mode.PRESSURE) and self.deadline.affords(SECOND_LOOK):
+            self.sleep(SECOND_LOOK)
+            look, snapshot = self._confirmed(engine, server, _by_id(snapshot))
+            judgement = judge(snapshot, self.rules)
+        self.sightings.clear()
+        self.sightings.update(_by_id(snapshot))
+        self.observers.looked(look)
+        return snapshot, judgement
+
+    def _confirmed(self, engine: Engine, server: Server, earlier: Mapping[int, Session]) -> tuple[Look, Snapshot]:
+        """A look in which those found asleep exactly as in an earlier one count as idle since then."""
+        look = server.look()
+        snapshot = confirm(engine.read(look), earlier)
+        if "unconfirmed" in look.context:
+            doubted = [session.id for session in snapshot.sessions if session.is_unconfirmed]
+            look = replace(look, context={**look.context, "unconfirmed": doubted})
+        return look, snapshot
+
+    def _strike_and_verify(self, server: Server, victims: list[Victim]) -> None:
+        try:
+            self._strike(server, victims)
+        except SweepFailed:
+            self._verify(server, victims)
+            raise
+        self._verify(server, victims)
+
+    def _strike(self, server: Server, victims: list[Victim]) -> None:
+        """Give each victim its outcome, in order; stop where going on is pointless."""
+        places = {victim.session.id: place for place, victim in enumerate(victims)}
+        refused = 0
+        strikes = strike_all(server, [victim.session for victim in victims], self.deadline.less(VERIFY))
+        for done, (session, outcome) in enumerate(strikes, 1):
+            place = places[session.id]
+            victims[place] = replace(victims[place], outcome=outcome)
+            self.observers.struck(done, len(victims))
+            refused = refused + 1 if outcome is Outcome.REFUSED else 0
+            if refused == _REFUSALS_IN_A_ROW:
+                raise SweepFailed(ErrorKind.RIGHTS, _rights_message(self.target, server.method))
+        if any(victim.outcome is None for victim in victims):
+            raise SweepFailed(ErrorKind.DEADLINE, "the time ran out before all victims were struck")
+
+    def _verify(self, server: Server, victims: list[Victim]) -> None:
+        """Look again until the signalled are gone, for a second at most: only then are they terminated."""
+        until = self.deadline.sooner(VERIFY)
+        while True:
+            waiting = [v.session for v in victims if v.outcome is Outcome.SIGNALLED]
+            still = server.lingering(waiting) if waiting else set()
+            for place, victim in enumerate(victims):
+                if victim.outcome is Outcome.SIGNALLED and victim.session.id not in still:
+                    victims[place] = replace(victim, outcome=Outcome.TERMINATED)
+            if not still or not until.affords(_VERIFY_STEP):
+                return
+            self.sleep(_VERIFY_STEP)
+
+
+def confirm(snapshot: Snapshot, earlier: Mapping[int, Session]) -> Snapshot:
+    """The snapshot in which sleepers that an earlier look saw in the same sleep have their idle time confirmed."""
+    sessions = tuple(_confirm(session, earlier.get(session.id)) for session in snapshot.sessions)
+    return replace(snapshot, sessions=sessions)
+
+
+def _confirm(session: Session, before: Session | None) -> Session:
+    if not session.is_unconfirmed or before is None or session.mark is None or before.mark is None:
+        return session
+    if before.state is not session.state or not session.mark.matches(before.mark):
+        return session
+    return replace(session, idle_seconds=session.idle_at_most, idle_at_most=None)
+
+
+def _by_id(snapshot: Snapshot) -> dict[int, Session]:
+    """The sleepers whose mark a later look can compare."""
+    return {s.id: s for s in snapshot.sessions if s.mark is not None}
+
+
+def _error(problem: Exception, driver: Driver) -> SweepError:
+    """What went wrong, in the report's words. Text below the first line could quote SQL, so it stays out."""
+    match problem:
+        case SweepFailed():
+            return problem.error
+        case ConfigurationError():
+            return SweepError(ErrorKind.CONFIGURATION, str(problem))
+        case TooSlowToStrikeError():
+            return SweepError(ErrorKind.SERVER, str(problem))
+    return SweepError(_KINDS.get(driver.fault(problem), ErrorKind.SERVER), first_line(problem))
+
+
+def _blind_message(engine: str) -> str:
+    right = "PROCESS" if engine == "mysql" else "pg_read_all_stats"
+    return f"the account cannot see the sessions of others; GRANT it {right}"
+
+
+def _rights_message(target: SweepTarget, method: str | None) -> str:
+    rights = {
+        None: "CONNECTION_ADMIN, or EXECUTE ON PROCEDURE mysql.rds_kill",
+        "rds_kill": "EXECUTE ON PROCEDURE mysql.rds_kill",
+        "kill": "CONNECTION_ADMIN",
+        "pg_terminate_backend": "pg_signal_backend",
+    }
+    return (
+        f"{_REFUSALS_IN_A_ROW} terminations in a row were refused; "
+        f"the account {target.target.user!r} needs {rights[method]}"
+    )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
 from math import ceil
-from typing import Any
+from typing import Any, TextIO, cast
 
 from aws_lambda_powertools import Logger
 
@@ -160,6 +161,16 @@ def _answer(
     return {"trigger": trigger, "dry_run": dry_run, "targets": [report.to_json() for report in reports]}
 
 
+class _StandardOutput:
+    """Standard output as it is now; a logger keeps the stream it was made with, which may be closed by then."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
 @cache
 def _logger() -> Logger:
-    return Logger(service="reaper")
+    return Logger(service="reaper", stream=cast(TextIO, _StandardOutput()))

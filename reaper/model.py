@@ -9,7 +9,16 @@ from enum import StrEnum
 from ipaddress import ip_network
 from typing import Any, Self
 
-from reaper.client.target import ConfigurationError, EngineName, Target, nearest, reject_unknown_keys, shown, text
+from reaper.client.target import (
+    ConfigurationError,
+    EngineName,
+    Target,
+    first_label,
+    nearest,
+    reject_unknown_keys,
+    shown,
+    text,
+)
 
 
 class State(StrEnum):
@@ -98,6 +107,7 @@ class Snapshot:
     superusers: frozenset[str] = frozenset()
     user_limits: Mapping[str, int] = field(default_factory=dict)
     database_limits: Mapping[str, int] = field(default_factory=dict)
+    lag_seconds: float = 0.0  # what happened within the last so many seconds may not show yet
     blind: bool = False
     warnings: tuple[str, ...] = ()
 
@@ -326,7 +336,11 @@ class SweepTarget:
     @property
     def resource(self) -> str:
         """What an alarm's DBInstanceIdentifier or DBClusterIdentifier calls it: its id, else its host's first label."""
-        return self.id or self.target.host.split(".")[0]
+        return self.id or first_label(self.target.host)
+
+    @classmethod
+    def from_dsn(cls, dsn: str) -> Self:
+        return cls(Target.from_dsn(dsn))
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any], where: str = "target") -> Self:

@@ -150,6 +150,8 @@ def _protection(session: Session, snapshot: Snapshot) -> Reason | None:
         return _STATE_REASONS[session.state]
     if session.user is None or (session.idle_seconds is None and session.idle_at_most is None):
         return Reason.UNKNOWN
+    if _at_most(session) < snapshot.lag_seconds:
+        return Reason.NOT_IDLE_LONG_ENOUGH
     if Holding.LOCK in session.holds:
         return Reason.HOLDS_LOCK
     return Reason.LISTENING if Holding.LISTEN in session.holds else None

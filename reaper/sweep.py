@@ -11,7 +11,7 @@ from reaper.client.deadline import Clock, Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.drivers.base import Connection, Driver
 from reaper.client.faults import Fault, first_line
-from reaper.client.target import ConfigurationError
+from reaper.client.target import ConfigurationError, EngineName
 from reaper.engines import engine_for
 from reaper.engines.base import Engine, Look, Server, TooSlowToStrikeError, strike_all
 from reaper.model import Mode, Outcome, Reason, Rules, Session, Snapshot, SweepTarget, Verdict
@@ -20,7 +20,7 @@ from reaper.report import ErrorKind, Report, SweepError, Victim
 
 SECOND_LOOK = 2.0  # seconds between two looks at a session whose true idle time the server does not tell
 VERIFY = 1.0  # seconds to wait for the victims to be gone
-_VERIFY_STEP = 0.05
+_VERIFY_STEP = 0.12  # more than the 100 ms within which reading innodb_trx again shows the same old rows
 _REFUSALS_IN_A_ROW = 3
 
 _KINDS = {
@@ -37,9 +37,9 @@ Sightings = MutableMapping[int, Session]
 class SweepFailed(Exception):
     """Ends a sweep with an error that its report carries."""
 
-    def __init__(self, kind: ErrorKind, message: str) -> None:
-        super().__init__(message)
-        self.error = SweepError(kind, message)
+    def __init__(self, error: SweepError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 def _yes(_: Sequence[Verdict]) -> bool:
@@ -70,6 +70,8 @@ class Sweep:
     two_looks: bool = False
     sightings: Sightings = field(default_factory=dict)
     observers: Observers = Observers()
+    drivers: Callable[[EngineName], Driver] = driver_for
+    engines: Callable[[EngineName], Engine] = engine_for
     clock: Clock = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
@@ -81,7 +83,7 @@ class Sweep:
             trigger=self.trigger,
             dry_run=self.rules.dry_run,
         )
-        driver = driver_for(self.target.target.engine)
+        driver = self.drivers(self.target.target.engine)
         try:
             connection = self._connect(driver)
         except Exception as problem:  # noqa: BLE001  whatever it was is told in the report, never swallowed
@@ -100,21 +102,23 @@ class Sweep:
 
     def _sweep(self, driver: Driver, connection: Connection, report: Report) -> Report:
         """Look, judge, strike, verify, adding to the report what each step found."""
-        engine = engine_for(self.target.target.engine)
+        engine = self.engines(self.target.target.engine)
         server = engine.server(connection, self.clock)
         victims: list[Victim] = []
         try:
             snapshot, judgement = self._look(engine, server)
-            report = replace(report, snapshot=snapshot, warnings=snapshot.warnings, method=server.method)
+            report = replace(report, snapshot=snapshot, method=server.method)
+            powerless = ("no_right_to_terminate",) if server.method is None else ()
+            report = replace(report, warnings=snapshot.warnings + powerless)
             if snapshot.blind:
-                raise SweepFailed(ErrorKind.BLIND, _blind_message(report.engine))
+                raise SweepFailed(blind_error(self.target.target.engine))
             report = replace(report, mode=judgement.mode, verdicts=judgement.verdicts)
             victims[:] = [Victim(verdict) for verdict in judgement.victims]
             if self.rules.dry_run:
                 victims[:] = [replace(victim, outcome=Outcome.WOULD_TERMINATE) for victim in victims]
             elif victims and self.observers.approve(judgement.victims):
                 if not driver.is_alive(connection):
-                    raise SweepFailed(ErrorKind.SERVER, "the connection ended between the look and the first kill")
+                    raise SweepFailed(SweepError(ErrorKind.SERVER, "the connection ended after the look"))
                 self._strike_and_verify(server, victims)
         except Exception as problem:  # noqa: BLE001  whatever it was is told in the report, never swallowed
             report = replace(report, error=_error(problem, driver))
@@ -161,9 +165,9 @@ class Sweep:
             self.observers.struck(done, len(victims))
             refused = refused + 1 if outcome is Outcome.REFUSED else 0
             if refused == _REFUSALS_IN_A_ROW:
-                raise SweepFailed(ErrorKind.RIGHTS, _rights_message(self.target, server.method))
+                raise SweepFailed(_rights_error(self.target, server.method))
         if any(victim.outcome is None for victim in victims):
-            raise SweepFailed(ErrorKind.DEADLINE, "the time ran out before all victims were struck")
+            raise SweepFailed(SweepError(ErrorKind.DEADLINE, "the time ran out before all victims were struck"))
 
     def _verify(self, server: Server, victims: list[Victim]) -> None:
         """Look again until the signalled are gone, for a second at most: only then are they terminated."""
@@ -210,19 +214,22 @@ def _error(problem: Exception, driver: Driver) -> SweepError:
     return SweepError(_KINDS.get(driver.fault(problem), ErrorKind.SERVER), first_line(problem))
 
 
-def _blind_message(engine: str) -> str:
-    right = "PROCESS" if engine == "mysql" else "pg_read_all_stats"
-    return f"the account cannot see the sessions of others; GRANT it {right}"
+def blind_error(engine: EngineName) -> SweepError:
+    right = {EngineName.MYSQL: "PROCESS", EngineName.POSTGRES: "pg_read_all_stats"}[engine]
+    return SweepError(ErrorKind.BLIND, f"the account cannot see the sessions of others; GRANT it {right}")
 
 
-def _rights_message(target: SweepTarget, method: str | None) -> str:
-    rights = {
-        None: "CONNECTION_ADMIN, or EXECUTE ON PROCEDURE mysql.rds_kill",
-        "rds_kill": "EXECUTE ON PROCEDURE mysql.rds_kill",
-        "kill": "CONNECTION_ADMIN",
-        "pg_terminate_backend": "pg_signal_backend",
-    }
-    return (
+_RIGHTS = {
+    None: "CONNECTION_ADMIN, or EXECUTE ON PROCEDURE mysql.rds_kill",
+    "rds_kill": "EXECUTE ON PROCEDURE mysql.rds_kill",
+    "kill": "CONNECTION_ADMIN",
+    "pg_terminate_backend": "pg_signal_backend",
+}
+
+
+def _rights_error(target: SweepTarget, method: str | None) -> SweepError:
+    return SweepError(
+        ErrorKind.RIGHTS,
         f"{_REFUSALS_IN_A_ROW} terminations in a row were refused; "
-        f"the account {target.target.user!r} needs {rights[method]}"
+        f"the account {target.target.user!r} needs {_RIGHTS[method]}",
     )

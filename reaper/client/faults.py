@@ -19,5 +19,9 @@ class Fault(StrEnum):
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's text: what drivers append below it can quote SQL."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    match error.args:
+        case (int(code), str(text)):  # PyMySQL's way to carry the server's number
+            shown = f"{text} ({code})"
+        case _:
+            shown = str(error)
+    return next(iter(shown.strip().splitlines()), type(error).__name__)

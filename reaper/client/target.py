@@ -70,7 +70,7 @@ class Target:
         for key in ("host", "user"):
             if not given.get(key):
                 raise ConfigurationError(f"{where}: {key} is missing")
-        name = text(given, "name", where) or str(given["host"]).split(".")[0]
+        name = text(given, "name", where) or first_label(str(given["host"]))
         where = f"target {name!r}"
         engine = choice(given, "engine", EngineName, where)
         if engine is None:
@@ -144,13 +144,21 @@ def redact(dsn: str) -> str:
     return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", hidden)
 
 
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+def first_label(host: str) -> str:
+    """`orders` of `orders.abc.eu-central-1.rds.amazonaws.com`; an address has no labels and is itself."""
+    return host if _address(host) else host.split(".")[0]
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return None
+
+
+def is_loopback(host: str) -> bool:
+    address = _address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
 
 
 def reject_unknown_keys(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:

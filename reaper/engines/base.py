@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from reaper.client.deadline import Clock, Deadline
 from reaper.client.drivers.base import Connection
-from reaper.client.target import EngineName
+from reaper.client.target import ConfigurationError, EngineName, choice, reject_unknown_keys, shown
 from reaper.model import Outcome, Session, Snapshot
 
 WINDOW = 0.050  # seconds from the start of a victim's re-read to its kill, at most
@@ -32,6 +32,31 @@ class Look:
     engine: EngineName
     rows: Sequence[Mapping[str, Any]]
     context: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_file(self, all_sql: bool = False) -> dict[str, Any]:
+        """The snapshot file's document. Of SQL text only the kind is kept, unless all is asked for."""
+        rows = [{key: value for key, value in row.items() if not key.startswith("_")} for row in self.rows]
+        if not all_sql:
+            rows = [row | {key: sql_kind(row[key]) for key in _SQL_COLUMNS if row.get(key)} for row in rows]
+        return {"engine": self.engine, "rows": rows, "context": dict(self.context)}
+
+    @classmethod
+    def from_file(cls, document: Any) -> Look:
+        """Read a snapshot file's document; raise ConfigurationError for what is none."""
+        if not isinstance(document, Mapping):
+            raise ConfigurationError("the snapshot is no object with engine, rows and context")
+        reject_unknown_keys(document, ("engine", "rows", "context"), "snapshot")
+        engine = choice(document, "engine", EngineName, "snapshot")
+        if engine is None:
+            raise ConfigurationError("snapshot: engine is missing; say mysql or postgres")
+        context = document.get("context") or {}
+        if not isinstance(context, Mapping):
+            raise ConfigurationError(f"snapshot: context is {shown('context', context)}, not an object with keys")
+        return cls(engine, list(objects(document.get("rows"), "rows")), context)
+
+
+_SQL_COLUMNS = ("Info", "query")
+HIDDEN_SQL = "<insufficient privilege>"
 
 
 @dataclass(frozen=True)
@@ -108,8 +133,23 @@ def number(value: object) -> float | None:
     return found if abs(found) < float("inf") else None
 
 
+def objects(given: object, what: str) -> Iterator[Mapping[str, Any]]:
+    """The objects of a list in a saved file; raise ConfigurationError where there is something else."""
+    if not isinstance(given, list | tuple) or not all(isinstance(item, Mapping) for item in given):
+        raise ConfigurationError(f"snapshot: {what} is {shown(what, given)}, not a list of objects")
+    yield from given
+
+
+def sql_kind(sql: object) -> str:
+    """What is kept of a statement's text: LISTEN where one of its statements is that, else its first word."""
+    if sql == HIDDEN_SQL:
+        return HIDDEN_SQL
+    text = str(sql or "")
+    return "LISTEN" if any(first_word(part) == "LISTEN" for part in text.split(";")) else first_word(text)
+
+
 def first_word(sql: object) -> str:
-    """The first word of a statement, upper case, comments skipped; all that is kept of SQL text."""
+    """The first word of a statement, upper case, comments skipped."""
     rest = str(sql or "").lstrip("( \t\r\n;")
     while rest.startswith(("--", "/*")):
         _, _, rest = rest.partition("\n" if rest.startswith("--") else "*/")

@@ -13,8 +13,8 @@ from pymysql.cursors import DictCursor
 
 from reaper.client.deadline import Clock
 from reaper.client.drivers.base import Connection
-from reaper.client.target import EngineName
-from reaper.engines.base import WINDOW, Look, Struck, limits, number, whole
+from reaper.client.target import ConfigurationError, EngineName, shown
+from reaper.engines.base import WINDOW, Look, Struck, limits, number, objects, whole
 from reaper.model import Holding, Mark, Outcome, Session, Snapshot, State
 
 KILL, RDS_KILL = "kill", "rds_kill"
@@ -33,7 +33,10 @@ _DENIED = frozenset({1044, 1142, 1143, 1227, 1146, 1109})  # no right to read, o
 _HANDSHAKE_USER = "unauthenticated user"
 _REPLICATION = ("Binlog Dump", "Slave", "Replica", "Register Slave", "Register Replica", "Table Dump")
 _SERVERS_OWN = ("system user", "event_scheduler")
-_FIRST_GUESS = 0.0002  # seconds a KILL takes, before one was measured
+# innodb_trx is a cache of the server's, renewed only when nobody has read it for 100 ms [InnoDB, trx0i_s.cc]: a
+# session that fell asleep just now may be in a transaction that it does not show yet.
+_TRX_LAG = 0.2
+_FIRST_GUESS = 0.001  # seconds one kill takes, before one was measured
 _REAPERS_AT_ONCE = 4  # other sessions of the reaper's own account beyond this are not the reaper's
 
 
@@ -52,15 +55,17 @@ class MySQLServer:
     def __init__(self, connection: Connection, clock: Clock) -> None:
         self._connection = connection
         self._clock = clock
-        self._slowest_kill = _FIRST_GUESS
+        self._kill_seconds = _FIRST_GUESS
 
     def look(self) -> Look:
         before = self._counters()
         rows = self._query(self._list_sql)
         after = self._counters()
-        ends = self._statement_ends() if self._facts.sees_statements else {}
+        ends: dict[int, Mapping[str, Any]] = {}
+        if self._facts.sees_statements:
+            ends = {row["id"]: row for row in self._query(_GET_STATEMENT_ENDS)}
         transactions = self._query_if_allowed(_GET_TRANSACTIONS)
-        locks = self._query_if_allowed(_GET_NAMED_LOCKS) if self._facts.sees_statements else None
+        locks = self._locks({t["trx_mysql_thread_id"] for t in transactions or ()})
         context = {
             "connection_id": self._facts.connection_id,
             "current_user": self._facts.current_user,
@@ -72,6 +77,7 @@ class MySQLServer:
             # Reading innodb_trx takes the PROCESS privilege, with which nothing is hidden.
             "sees_all": transactions is not None,
             "innodb_trx": transactions or [],
+            "lag_s": _TRX_LAG,
             "user_limits": self._user_limits(),
         }
         if locks is not None:
@@ -143,7 +149,9 @@ class MySQLServer:
     def _marks(self, ids: Sequence[int]) -> dict[int, Mark | None]:
         """The marks of those that are still listed; None for one that is awake."""
         rows = self._query(f"{self._list_sql} WHERE ID IN ({_listed(ids)})")
-        ends = self._statement_ends(ids) if self._facts.sees_statements else {}
+        ends: dict[int, Mapping[str, Any]] = {}
+        if self._facts.sees_statements:
+            ends = {row["id"]: row for row in self._query(_GET_LAST_EVENTS.format(ids=_listed(ids)))}
         return {row["ID"]: self._mark(row, ends) for row in rows}
 
     def _mark(self, row: Mapping[str, Any], ends: Mapping[int, Mapping[str, Any]]) -> Mark | None:
@@ -186,9 +194,18 @@ class MySQLServer:
             "unconfirmed": [id_ for id_ in asleep if id_ not in ends],
         }
 
-    def _statement_ends(self, ids: Sequence[int] | None = None) -> dict[int, Mapping[str, Any]]:
-        only = "" if ids is None else f" AND t.PROCESSLIST_ID IN ({_listed(ids)})"
-        return {row["id"]: row for row in self._query(_GET_STATEMENT_ENDS + only)}
+    def _locks(self, in_transaction: set[int]) -> list[dict[str, Any]] | None:
+        """Locks that live outside transactions: GET_LOCK, LOCK TABLES, FLUSH TABLES WITH READ LOCK, HANDLER."""
+        if not self._facts.sees_statements:
+            return None
+        rows = self._query_if_allowed(_GET_LOCKS)
+        if rows is None:
+            return None
+        return [
+            {"processlist_id": row["processlist_id"], "name": row["name"]}
+            for row in rows
+            if row["kind"] == "USER LEVEL LOCK" or row["processlist_id"] not in in_transaction
+        ]
 
     def _counters(self) -> dict[str, int]:
         rows = self._query("SHOW GLOBAL STATUS WHERE Variable_name IN ('Threads_connected', 'Uptime')")
@@ -199,19 +216,19 @@ class MySQLServer:
         return None if rows is None else {row["name"]: int(row["most"]) for row in rows}
 
     def _affordable(self, began: float) -> int:
-        """How many kills fit into what is left of the window, were each twice as slow as the slowest yet."""
+        """How many kills fit into what is left of the window, were each twice as slow as of late."""
         left = began + WINDOW - self._clock()
-        return max(0, int(left / (2 * self._slowest_kill)))
+        return max(0, int(left / (2 * self._kill_seconds)))
 
     def _kill(self, ids: Sequence[int]) -> dict[int, Outcome]:
-        """Terminate, and remember how long one kill took."""
+        """Terminate, and remember how long one kill takes here."""
         if not ids:
             return {}
         if self.method is None:
             return dict.fromkeys(ids, Outcome.REFUSED)
         began = self._clock()
         outcomes = self._kill_packet(ids)
-        self._slowest_kill = max(self._slowest_kill, (self._clock() - began) / len(outcomes))
+        self._kill_seconds = (self._kill_seconds + (self._clock() - began) / len(outcomes)) / 2
         return outcomes
 
     def _kill_packet(self, ids: Sequence[int]) -> dict[int, Outcome]:
@@ -270,6 +287,7 @@ class MySQL:
             reserved=whole(context.get("reserved_connections")) or 0,
             user_limits=limits(context.get("user_limits")),
             database_limits=limits(context.get("database_limits")),
+            lag_seconds=number(context.get("lag_s")) or 0.0,
             blind=not context.get("sees_all") and _is_blind(sessions, own_users, used),
             warnings=tuple(_warnings(context, sessions, own_users)),
         )
@@ -283,14 +301,14 @@ class _Reader:
         self._uptime = number(context.get("uptime_s"))
         self._statements = {whole(id_): number(s) for id_, s in (context.get("last_statement_s") or {}).items()}
         self._unconfirmed = {whole(id_) for id_ in context.get("unconfirmed") or ()}
-        self._transactions = {whole(t.get("trx_mysql_thread_id")): t for t in context.get("innodb_trx") or ()}
-        self._lockers = {whole(lock.get("processlist_id")) for lock in context.get("user_level_locks") or ()}
+        self._transactions = {whole(t.get("trx_mysql_thread_id")): t for t in _objects(context, "innodb_trx")}
+        self._lockers = {whole(lock.get("processlist_id")) for lock in _objects(context, "user_level_locks")}
 
     def session(self, row: Mapping[str, Any]) -> Session:
         row = {key if key == "_mark" else key.lower(): value for key, value in row.items()}
         id_ = whole(row.get("id"))
         if id_ is None:
-            raise ValueError("a row without an Id")
+            raise ConfigurationError(f"snapshot: a row's Id is {shown('Id', row.get('id'))}; it must be a number")
         state, idle, at_most = self._state(row), None, None
         if state is State.IDLE:
             at_most = self._asleep(row)
@@ -374,6 +392,10 @@ def classify(error: pymysql.Error) -> Outcome:
     return Outcome.FAILED
 
 
+def _objects(context: Mapping[str, Any], key: str) -> Iterable[Mapping[str, Any]]:
+    return objects(context.get(key) or (), key)
+
+
 def _code(error: pymysql.Error) -> int | None:
     return error.args[0] if error.args and isinstance(error.args[0], int) else None
 
@@ -419,11 +441,12 @@ FROM information_schema.innodb_trx
 WHERE trx_mysql_thread_id <> 0
 """
 
-_GET_NAMED_LOCKS = """
-SELECT t.PROCESSLIST_ID AS processlist_id, l.OBJECT_NAME AS name
+# A transaction holds metadata locks of its own on every table it touched; those are not meant.
+_GET_LOCKS = """
+SELECT DISTINCT t.PROCESSLIST_ID AS processlist_id, l.OBJECT_TYPE AS kind, l.OBJECT_NAME AS name
 FROM performance_schema.metadata_locks AS l
 JOIN performance_schema.threads AS t ON t.THREAD_ID = l.OWNER_THREAD_ID
-WHERE l.OBJECT_TYPE = 'USER LEVEL LOCK' AND l.LOCK_STATUS = 'GRANTED'
+WHERE l.LOCK_STATUS = 'GRANTED' AND t.PROCESSLIST_COMMAND = 'Sleep'
 """
 
 # The statement that asks is itself running: its start is the present by the clock of the others' ends.
@@ -434,8 +457,16 @@ FROM performance_schema.events_statements_current AS e
 JOIN performance_schema.threads AS t ON t.THREAD_ID = e.THREAD_ID
 JOIN (SELECT c.TIMER_START FROM performance_schema.events_statements_current AS c
       JOIN performance_schema.threads AS me ON me.THREAD_ID = c.THREAD_ID
-      WHERE me.PROCESSLIST_ID = CONNECTION_ID() AND c.NESTING_EVENT_ID IS NULL) AS own
-WHERE e.NESTING_EVENT_ID IS NULL AND e.END_EVENT_ID IS NOT NULL AND t.PROCESSLIST_ID IS NOT NULL
+      WHERE me.PROCESSLIST_ID = CONNECTION_ID() AND c.NESTING_EVENT_LEVEL = 0) AS own
+WHERE e.NESTING_EVENT_LEVEL = 0 AND e.END_EVENT_ID IS NOT NULL AND t.PROCESSLIST_ID IS NOT NULL
+"""
+
+# From the few ids to their events; left alone, the optimizer reads all events and then asks whose they are.
+_GET_LAST_EVENTS = """
+SELECT t.PROCESSLIST_ID AS id, e.EVENT_ID AS event
+FROM performance_schema.threads AS t
+STRAIGHT_JOIN performance_schema.events_statements_current AS e ON e.THREAD_ID = t.THREAD_ID
+WHERE t.PROCESSLIST_ID IN ({ids}) AND e.NESTING_EVENT_LEVEL = 0 AND e.END_EVENT_ID IS NOT NULL
 """
 
 _GET_USER_LIMITS = """

@@ -9,11 +9,10 @@ import psycopg
 
 from reaper.client.deadline import Clock
 from reaper.client.drivers.base import Connection
-from reaper.client.target import EngineName
-from reaper.engines.base import WINDOW, Look, Struck, first_word, limits, number, whole
+from reaper.client.target import ConfigurationError, EngineName, shown
+from reaper.engines.base import HIDDEN_SQL, WINDOW, Look, Struck, limits, number, sql_kind, whole
 from reaper.model import Holding, Mark, Outcome, Session, Snapshot, State
 
-_HIDDEN = "<insufficient privilege>"
 _STATES = {
     "idle": State.IDLE,
     "idle in transaction": State.IDLE_IN_TRANSACTION,
@@ -125,14 +124,14 @@ class Postgres:
 def _session(row: Mapping[str, Any], lockers: set[int | None]) -> Session:
     pid = whole(row.get("pid"))
     if pid is None:
-        raise ValueError("a row without a pid")
+        raise ConfigurationError(f"snapshot: a row's pid is {shown('pid', row.get('pid'))}; it must be a number")
     state = _state(row)
     idle = number(row.get("state_age_s")) if state in (State.IDLE, State.IDLE_IN_TRANSACTION) else None
     session_age, transaction_age = number(row.get("backend_age_s")), number(row.get("xact_age_s"))
     if _contradicts(state, idle, session_age, row):
         state = State.UNKNOWN
     holds = {Holding.LOCK} if pid in lockers else set()
-    if _listens(row.get("query")):
+    if sql_kind(row.get("query")) == "LISTEN":
         holds.add(Holding.LISTEN)
     return Session(
         id=pid,
@@ -151,7 +150,7 @@ def _session(row: Mapping[str, Any], lockers: set[int | None]) -> Session:
 
 def _state(row: Mapping[str, Any]) -> State:
     kind = row.get("backend_type")
-    if row.get("query") == _HIDDEN:
+    if row.get("query") == HIDDEN_SQL:
         return State.UNSEEN
     if kind == "walsender":
         return State.REPLICATION
@@ -173,11 +172,6 @@ def _contradicts(state: State, idle: float | None, session_age: float | None, ro
         or (session_age is not None and idle > session_age + 1)
         or (state is State.IDLE and row.get("xact_age_s") is not None)
     )
-
-
-def _listens(query: object) -> bool:
-    """Whether the last statement was a LISTEN, alone or one of several sent together."""
-    return any(first_word(part) == "LISTEN" for part in str(query or "").split(";"))
 
 
 def _is_blind(sessions: Sequence[Session], own_users: frozenset[str], used: int | None) -> bool:

@@ -1,0 +1,84 @@
+"""What the tests share: the function as Lambda would run it, and targets for the test servers."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from reaper import handler
+from reaper.client.deadline import Deadline
+from reaper.model import Rules, SweepTarget
+from reaper.sweep import Sweep
+from tests.servers import Server
+
+
+def target(server: Server, user: str = "reaper", **more: Any) -> dict[str, Any]:
+    """An entry of REAPER_TARGETS for a test server."""
+    found = {"name": server.name, "engine": server.engine, "host": server.host, "port": server.port, "user": user}
+    if server.password:
+        found["password"] = server.password
+    if server.engine == "postgres":
+        found["database"] = "shop"
+    return found | dict(server.options) | more
+
+
+def sweep(server: Server, user: str = "reaper", trigger: str = "manual", **rules: Any) -> Sweep:
+    """A sweep of a test server, live unless the rules say otherwise."""
+    return Sweep(
+        target=SweepTarget.from_mapping(target(server, user)),
+        rules=Rules().override({"dry_run": False, **rules}),
+        trigger=trigger,
+        deadline=Deadline.after(60),
+        two_looks=trigger == "manual",
+    )
+
+
+def settle(server: Server) -> None:
+    """Wait until MySQL's innodb_trx cannot lag behind what the sessions did last; whole seconds where it tells no less."""
+    if server.engine == "mysql":
+        time.sleep(1.1 if server.name == "mysql_nops" else 0.25)
+
+
+class Context:
+    def __init__(self, seconds: float = 60) -> None:
+        self._seconds = seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(self._seconds * 1000)
+
+
+class Lambda:
+    """The function with its environment, and everything that it printed, line by line."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+        self.lines: list[dict[str, Any]] = []
+        handler._SIGHTINGS.clear()
+
+    def configure(self, *targets: dict[str, Any], **environ: str) -> None:
+        self._monkeypatch.setenv("REAPER_TARGETS", json.dumps(targets))
+        for name, value in environ.items():
+            self._monkeypatch.setenv(name, value)
+
+    def invoke(self, event: Any, seconds: float = 60) -> dict[str, Any]:
+        try:
+            return handler.lambda_handler(event, Context(seconds))
+        finally:
+            self.lines += [json.loads(line) for line in self._capsys.readouterr().out.splitlines() if line]
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """The newest value of each metric, by target."""
+        found: dict[str, dict[str, float]] = {}
+        for line in self.lines:
+            if "_aws" in line:
+                names = [metric["Name"] for metric in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]]
+                found[line["Target"]] = {name: line[name][0] for name in names}
+        return found
+
+    def logged(self, message: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line.get("message") == message]

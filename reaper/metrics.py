@@ -38,7 +38,7 @@ def measures(report: Report) -> dict[str, tuple[MetricUnit, float]]:
         "DryRun": (MetricUnit.Count, report.dry_run),
         "SweepFailed": (MetricUnit.Count, error not in (None, ErrorKind.BUSY)),
     }
-    return {name: (unit, float(value)) for name, (unit, value) in found.items() if value is not None}
+    return {name: (unit, round(float(value), 3)) for name, (unit, value) in found.items() if value is not None}
 
 
 def embedded(report: Report, stack: str) -> dict[str, Any]:

@@ -49,6 +49,7 @@ _STATE_REASONS = {
     State.ACTIVE: Reason.ACTIVE,
 }
 
+_NO_CLIENTS = frozenset({State.REPLICATION, State.BACKGROUND, State.HANDSHAKE})
 _CONDEMNED = frozenset({Reason.IDLE, Reason.IDLE_IN_TRANSACTION, Reason.PRESSURE})
 _ROUNDING = 1e-9  # 0.6 * 95 is not quite 57 in binary
 
@@ -140,14 +141,21 @@ def _reason(
 
 def _protection(session: Session, snapshot: Snapshot) -> Reason | None:
     """The built-in protections: no rule reaches them."""
+    return _whose(session, snapshot) or _STATE_REASONS.get(session.state) or _in_doubt(session, snapshot)
+
+
+def _whose(session: Session, snapshot: Snapshot) -> Reason | None:
     if session.id == snapshot.own_id or session.user in snapshot.own_users:
         return Reason.OWN_ACCOUNT
+    if session.state in _NO_CLIENTS:
+        return _STATE_REASONS[session.state]
     if session.user in PROVIDER_ACCOUNTS:
         return Reason.PROVIDER_ACCOUNT
-    if session.user in snapshot.superusers:
-        return Reason.SUPERUSER
-    if session.state in _STATE_REASONS:
-        return _STATE_REASONS[session.state]
+    return Reason.SUPERUSER if session.user in snapshot.superusers else None
+
+
+def _in_doubt(session: Session, snapshot: Snapshot) -> Reason | None:
+    """An idle session of which too little is known, or which holds more than its connection."""
     if session.user is None or (session.idle_seconds is None and session.idle_at_most is None):
         return Reason.UNKNOWN
     if _at_most(session) < snapshot.lag_seconds:

@@ -449,10 +449,11 @@ JOIN performance_schema.threads AS t ON t.THREAD_ID = l.OWNER_THREAD_ID
 WHERE l.LOCK_STATUS = 'GRANTED' AND t.PROCESSLIST_COMMAND = 'Sleep'
 """
 
-# The statement that asks is itself running: its start is the present by the clock of the others' ends.
+# The statement that asks is itself running: its start is the present by the clock of the others' ends. Signed,
+# because another may end after ours began (1690 otherwise).
 _GET_STATEMENT_ENDS = """
 SELECT t.PROCESSLIST_ID AS id, e.EVENT_ID AS event,
-       (own.TIMER_START - e.TIMER_END) / 1e12 AS idle_s
+       (CAST(own.TIMER_START AS SIGNED) - CAST(e.TIMER_END AS SIGNED)) / 1e12 AS idle_s
 FROM performance_schema.events_statements_current AS e
 JOIN performance_schema.threads AS t ON t.THREAD_ID = e.THREAD_ID
 JOIN (SELECT c.TIMER_START FROM performance_schema.events_statements_current AS c

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from reaper.model import Outcome, Reason
@@ -27,7 +29,7 @@ def protected(sessions: Sessions) -> list[Client]:
 
 
 def test_exactly_the_sleepers_go(server: Server, sessions: Sessions, function: Lambda) -> None:
-    """Of 200 sleeping, 20 active, 10 in a transaction, 5 lock holders and the protected, the 200 go and all else works."""
+    """Of 200 sleeping, 20 active, 10 in a transaction, 5 lock holders and the protected only the 200 go."""
     sleeping = sessions.sleeping(200)
     spared = [
         *sessions.active(20),
@@ -98,7 +100,7 @@ def test_a_large_rollback_is_spared(mysql: Server, sessions: Sessions) -> None:
     """A transaction that has changed more rows than max_rollback_rows is left alone."""
     (client,) = sessions.in_transaction(1, rows=20)
     settle(mysql)
-    rules = {"in_transaction": "terminate", "in_transaction_seconds": 0}
+    rules: dict[str, Any] = {"in_transaction": "terminate", "in_transaction_seconds": 0}
     report = sweep(mysql, max_rollback_rows=19, **rules).run()
     assert report.spared[Reason.ROLLBACK_TOO_LARGE] == 1
     assert client.alive()
@@ -122,7 +124,7 @@ def test_blind_account(server: Server, sessions: Sessions, function: Lambda) -> 
     assert "SessionsIdle" not in metrics
 
 
-HOSTILE = {
+HOSTILE: dict[str, Any] = {
     "idle_seconds": 0,
     "allow_users": ["*"],
     "allow_hosts": ["*"],

@@ -1,0 +1,210 @@
+"""The gap between look and strike: whoever woke, went or became another session is left alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from time import monotonic
+
+import pymysql
+import pytest
+
+from reaper.client.deadline import Deadline
+from reaper.client.drivers import driver_for
+from reaper.client.target import EngineName
+from reaper.engines import engine_for
+from reaper.engines import mysql as mysql_engine
+from reaper.engines.base import WINDOW, Server, Struck, strike_all
+from reaper.model import Mark, Outcome, Session, SweepTarget
+from reaper.report import ErrorKind
+from tests.harness import settle, sweep, target
+from tests.servers import Client, Sessions
+from tests.servers import Server as Database
+
+LONG = Deadline.after(3600)
+
+
+@contextmanager
+def engine_server(server: Database, user: str = "reaper") -> Iterator[Server]:
+    """What a sweep strikes with, on one connection of its own."""
+    name = EngineName(server.engine)
+    driver = driver_for(name)
+    at = SweepTarget.from_mapping(target(server, user)).target
+    connection = driver.connect(at, at.password, LONG, batch=True)
+    try:
+        yield engine_for(name).server(connection, monotonic)
+    finally:
+        driver.close(connection)
+
+
+def seen(server: Server, engine: str, clients: list[Client]) -> list[Session]:
+    """The clients' sessions as a look shows them, in the clients' order."""
+    found = {session.id: session for session in engine_for(EngineName(engine)).read(server.look()).sessions}
+    return [found[client.id] for client in clients]
+
+
+def test_who_woke_is_spared(server: Database, sessions: Sessions) -> None:
+    """A session that ran a statement between the look and the strike lives on, asleep again or not."""
+    asleep, woken = sessions.sleeping(2), sessions.sleeping(2)
+    settle(server)
+    if server.name == "mysql_nops":
+        settle(server)  # whole seconds: a sleep that began anew must differ from the old one by more than one
+    with engine_server(server) as striking:
+        victims = seen(striking, server.engine, asleep + woken)
+        for client in woken:
+            client.run("SELECT 1")
+        outcomes = dict(strike_all(striking, victims, LONG))
+    assert [outcomes[victim] for victim in victims] == [Outcome.SIGNALLED] * 2 + [Outcome.CHANGED] * 2
+    assert all(client.run("SELECT 1") == [(1,)] for client in woken)
+
+
+def test_another_session_under_the_same_id_is_spared(server: Database, sessions: Sessions) -> None:
+    """A pid or Id that now belongs to another session is not the victim that was judged."""
+    (client,) = sessions.sleeping(1)
+    settle(server)
+    with engine_server(server) as striking:
+        (session,) = seen(striking, server.engine, [client])
+        assert session.mark is not None
+        for place in range(len(session.mark.key)):
+            key = list(session.mark.key)
+            key[place] = None
+            former = replace(session, mark=Mark(tuple(key), session.mark.since, session.mark.slack))
+            if former.mark != session.mark:
+                assert dict(strike_all(striking, [former], LONG)) == {former: Outcome.CHANGED}
+    assert client.alive()
+
+
+def test_who_went_does_not_save_those_after(server: Database, sessions: Sessions) -> None:
+    """A victim that vanished in the middle of a batch is `gone`, and those after it are struck all the same."""
+    clients = sessions.sleeping(9)
+    settle(server)
+    with engine_server(server) as striking:
+        victims = seen(striking, server.engine, clients)
+        clients[4].close()
+        while clients[4].id in server.states():
+            pass
+        outcomes = [outcome for _, outcome in strike_all(striking, victims, LONG)]
+    assert outcomes == [Outcome.SIGNALLED] * 4 + [Outcome.GONE] + [Outcome.SIGNALLED] * 4
+
+
+def test_1094_ends_its_packet_only(mysql: Database, sessions: Sessions) -> None:
+    """KILL of an id that ended after its re-read answers 1094: `gone`; those after it in the packet have no outcome."""
+    clients = sessions.sleeping(3)
+    with engine_server(mysql) as striking:
+        assert isinstance(striking, mysql_engine.MySQLServer)
+        ids = [clients[0].id, 2**31, clients[1].id]
+        assert striking._kill(ids) == {ids[0]: Outcome.SIGNALLED, ids[1]: Outcome.GONE}
+        assert clients[1].alive()
+        assert striking._kill(ids[2:]) == {ids[2]: Outcome.SIGNALLED}
+    assert clients[2].alive()
+
+
+def test_kills_follow_their_re_read_within_the_window(
+    server: Database, sessions: Sessions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No kill comes more than 50 ms after the start of its victim's re-read: measured for 200 victims."""
+    clients = sessions.sleeping(200)
+    settle(server)
+    with engine_server(server) as striking:
+        measured = Measured(striking)
+        outcomes = [outcome for _, outcome in strike_all(measured, seen(striking, server.engine, clients), LONG)]
+    assert outcomes == [Outcome.SIGNALLED] * 200
+    with capsys.disabled():
+        worst, middle = max(measured.windows), statistics.median(measured.windows)
+        print(f" {server.name}: {len(measured.windows)} chunks, {middle * 1000:.1f} ms, at most {worst * 1000:.1f} ms")
+    # Our own clock is read after the last kill has been answered, so it sees more than the server did.
+    assert statistics.median(measured.windows) < WINDOW
+    assert max(measured.windows) < 5 * WINDOW
+
+
+class Measured:
+    """A server that notes how long each chunk took from the start of its re-read."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.windows: list[float] = []
+        self.method = server.method
+        self.look = server.look
+        self.lingering = server.lingering
+
+    def strike(self, victims: Sequence[Session]) -> Struck:
+        struck = self._server.strike(victims)
+        self.windows.append(struck.seconds)
+        return struck
+
+
+def test_one_refusal_does_not_spare_its_neighbours(postgres: Database, sessions: Sessions) -> None:
+    """A victim that PostgreSQL refuses (42501 aborts the statement) is `refused`; its neighbours are struck."""
+    first, boss, last = sessions.sleeping(2), sessions.superuser(1), sessions.sleeping(2)
+    with engine_server(postgres) as striking:
+        victims = seen(striking, "postgres", first + boss + last)
+        outcomes = [outcome for _, outcome in strike_all(striking, victims, LONG)]
+    assert outcomes[2] is Outcome.REFUSED
+    # Those signalled before the statement was aborted may have ended by the time they are asked one by one.
+    assert set(outcomes) - {Outcome.REFUSED} <= {Outcome.SIGNALLED, Outcome.GONE}
+    assert boss[0].alive()
+    assert not any(client.alive() for client in first + last)
+
+
+def test_repeated_refusals_end_the_sweep(server: Database, sessions: Sessions) -> None:
+    """An account that sees all but may terminate nobody gets `refused` thrice, then the error names the right."""
+    user = "norights"
+    if server.engine == "postgres":
+        server.query(f"DROP ROLE IF EXISTS {user}")
+        server.query(f"CREATE ROLE {user} LOGIN IN ROLE pg_read_all_stats")
+    clients = sessions.sleeping(5)
+    settle(server, sees_fractions=False)  # nor may it read performance_schema
+    report = sweep(server, user, idle_seconds=0).run()
+    assert report.error is not None
+    assert report.error.kind is ErrorKind.RIGHTS
+    assert ("pg_signal_backend" if server.engine == "postgres" else "CONNECTION_ADMIN") in report.error.message
+    assert report.outcomes == {Outcome.REFUSED: 3}
+    assert all(client.alive() for client in clients)
+
+
+def test_rds_kill_where_kill_is_not_granted(mysql: Database, sessions: Sessions) -> None:
+    """Without CONNECTION_ADMIN the account calls mysql.rds_kill, and the report says so."""
+    sessions.sleeping(20)
+    settle(mysql)
+    dry = sweep(mysql, "reaper_rds", idle_seconds=0, dry_run=True).run()
+    assert dry.method == "rds_kill"
+    report = sweep(mysql, "reaper_rds", idle_seconds=0).run()
+    assert report.error is None
+    assert report.method == "rds_kill"
+    assert report.outcomes == {Outcome.TERMINATED: 20}
+
+
+def test_rds_kill_answers(mysql: Database, sessions: Sessions) -> None:
+    """rds_kill says 1094 of an unknown id (`gone`) and 1054 of the provider's session (`refused`)."""
+    (provider,) = sessions.provider(1)
+    with engine_server(mysql, "reaper_rds") as striking:
+        assert isinstance(striking, mysql_engine.MySQLServer)
+        assert striking._kill([2**31]) == {2**31: Outcome.GONE}
+        assert striking._kill([provider.id]) == {provider.id: Outcome.REFUSED}
+    assert provider.alive()
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "outcome"),
+    [
+        (1094, "Unknown thread id: 7", Outcome.GONE),
+        (1095, "You are not owner of thread 7", Outcome.REFUSED),
+        (1096, "No tables used", Outcome.FAILED),
+        (1370, "execute command denied", Outcome.REFUSED),
+        (1305, "PROCEDURE mysql.rds_kill does not exist", Outcome.REFUSED),
+        (1054, "Unknown column 'ERROR (RDS): CANNOT KILL RDSADMIN SESSION'", Outcome.REFUSED),
+        (1054, "Unknown column 'x'", Outcome.FAILED),
+        (1406, "Data too long for column 'l_user'", Outcome.FAILED),
+    ],
+)
+def test_kill_answers_have_neighbours(code: int, text: str, outcome: Outcome) -> None:
+    """Each answer of KILL and rds_kill means what it says, and the code next to it does not."""
+    assert mysql_engine.classify(pymysql.err.OperationalError(code, text)) is outcome
+
+
+def test_a_lost_connection_is_nobodys_outcome() -> None:
+    """When the reaper's own connection is lost nothing is claimed about a victim."""
+    with pytest.raises(pymysql.err.OperationalError):
+        mysql_engine.classify(pymysql.err.OperationalError(2013, "Lost connection"))

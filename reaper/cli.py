@@ -180,7 +180,9 @@ _OPTIONS = {
 def _asked(options: Mapping[str, Any]) -> dict[str, Any]:
     """The rules that the command line names, by the rules' own keys."""
     known = {rule.name for rule in fields(Rules)}
-    named = {_OPTIONS.get(name, name): value for name, value in options.items() if value not in (None, False, [])}
+    # `is`: 0 seconds is an answer, and equal to False.
+    given = {name: value for name, value in options.items() if value is not None and value is not False and value != []}
+    named = {_OPTIONS.get(name, name): value for name, value in given.items()}
     return _rules_option(options["rules"]) | {key: value for key, value in named.items() if key in known}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -111,3 +112,10 @@ def sessions(request: pytest.FixtureRequest) -> Iterator[Sessions]:
 def function(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Lambda:
     """The deployed function: its environment, its handler, what it printed."""
     return Lambda(monkeypatch, capsys)
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=8) as listening:
+        yield listening.getsockname()[1]

@@ -37,7 +37,7 @@ class PostgresServer:
         (context,) = self._query(_GET_CONTEXT)
         for row in rows:
             row["_mark"] = Mark((row.pop("backend_start"), row["state"], row.pop("state_change")))
-        return Look(EngineName.POSTGRES, rows, context)
+        return Look(EngineName.POSTGRES, rows, context | {"connections_used": sum(map(_takes_a_slot, rows))})
 
     def strike(self, victims: Sequence[Session]) -> Struck:
         try:
@@ -163,6 +163,12 @@ def _state(row: Mapping[str, Any]) -> State:
     return _STATES.get(str(row.get("state")), State.UNKNOWN)
 
 
+def _takes_a_slot(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a client. Without the right to see, a type is hidden but a database is not."""
+    kind = row["backend_type"]
+    return kind == "client backend" or (kind is None and row["datname"] is not None)
+
+
 def _contradicts(state: State, idle: float | None, session_age: float | None, row: Mapping[str, Any]) -> bool:
     if state not in (State.IDLE, State.IDLE_IN_TRANSACTION):
         return False
@@ -210,12 +216,9 @@ SELECT pid, usename::text, datname::text, application_name, host(client_addr) AS
 FROM pg_stat_activity
 """
 
-# rds_superuser's own reserved slots are a setting that only RDS knows. Without the right to see, backend_type
-# is NULL for others' sessions: a database and no type is a client as far as one can tell.
+# rds_superuser's own reserved slots are a setting that only RDS knows.
 _GET_CONTEXT = """
 SELECT pg_backend_pid() AS backend_pid, session_user::text AS current_user,
-       (SELECT count(*) FROM pg_stat_activity
-        WHERE backend_type = 'client backend' OR (backend_type IS NULL AND datid IS NOT NULL)) AS connections_used,
        current_setting('max_connections')::int AS max_connections,
        current_setting('superuser_reserved_connections')::int
          + coalesce(nullif(current_setting('reserved_connections', true), ''), '0')::int

@@ -6,7 +6,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from reaper.client.deadline import Deadline
+from reaper.client.deadline import Clock, Deadline
 from reaper.client.target import ConfigurationError, hint
 from reaper.engines import engine_for
 from reaper.engines.base import Look
@@ -143,9 +145,10 @@ def replay(
 ) -> None:
     """Judge a saved snapshot again, by these rules. Needs no database."""
     look = Look.from_file(_json_of(_text_of(file), str(file)))
-    snapshot = engine_for(look.engine).read(look)
+    engine = engine_for(look.engine)
+    snapshot = engine.read(look)
     judgement = judge(snapshot, _base_rules().override(_rules_option(rules), "--rules"))
-    error = blind_error(look.engine) if snapshot.blind else None
+    error = blind_error(engine) if snapshot.blind else None
     if as_json:
         _print_json({
             "mode": judgement.mode,
@@ -213,9 +216,27 @@ def _target(named: str) -> SweepTarget:
     return targets[named]
 
 
-def _sweep(target: SweepTarget, rules: Rules, timeout: float, observers: Observers) -> Sweep:
-    deadline = Deadline.after(timeout)
-    return Sweep(target, rules, Trigger.MANUAL, deadline, two_looks=True, observers=observers)
+class _Stopwatch:
+    """The monotonic clock, standing still while the operator thinks."""
+
+    def __init__(self) -> None:
+        self._paused = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() - self._paused
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._paused += time.monotonic() - began
+
+
+def _sweep(
+    target: SweepTarget, rules: Rules, timeout: float, observers: Observers, clock: Clock = time.monotonic
+) -> Sweep:
+    deadline = Deadline.after(timeout, clock)
+    return Sweep(target, rules, Trigger.MANUAL, deadline, two_looks=True, observers=observers, clock=clock)
 
 
 def _run(sweep: Sweep) -> Report:
@@ -225,12 +246,15 @@ def _run(sweep: Sweep) -> Report:
 
 def _kill(target: SweepTarget, rules: Rules, timeout: float, yes: bool) -> Report:
     progress = Progress(console=_errors(), transient=True)
-    task = progress.add_task("terminating", start=False)
+    task = progress.add_task("terminating", total=None)
+    stopwatch = _Stopwatch()
 
     def approve(verdicts: Sequence[Verdict]) -> bool:
         if not yes:
             _errors().print(_table([Victim(verdict) for verdict in verdicts]))
-            if not typer.confirm(f"Terminate these {len(verdicts)} on {target.name}?", err=True):
+            with stopwatch.pause():
+                agreed = typer.confirm(f"Terminate these {len(verdicts)} on {_clean(target.name)}?", err=True)
+            if not agreed:
                 return False
         progress.start()
         return True
@@ -239,7 +263,7 @@ def _kill(target: SweepTarget, rules: Rules, timeout: float, yes: bool) -> Repor
         progress.update(task, completed=done, total=of)
 
     try:
-        return _sweep(target, rules, timeout, Observers(approve=approve, struck=struck)).run()
+        return _sweep(target, rules, timeout, Observers(approve=approve, struck=struck), stopwatch).run()
     finally:
         progress.stop()
 

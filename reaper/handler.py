@@ -24,6 +24,8 @@ from reaper.sweep import Sightings, Sweep
 
 SIDE_BY_SIDE = 16  # sweeps at once: each waits for its server most of the time
 
+_WITHOUT_LAMBDA = 60.0  # seconds for a call by hand that brings no context
+
 
 class AllSweepsFailed(RuntimeError):
     """Every swept target ended in an error; the reports tell which."""
@@ -71,10 +73,10 @@ class _Plan:
 _SIGHTINGS: dict[str, Sightings] = {}
 
 
-def lambda_handler(event: Any, context: LambdaContext) -> dict[str, Any]:
+def lambda_handler(event: Any, context: LambdaContext | None) -> dict[str, Any]:
     """Sweep what the event asks for. Raises for an event that is not understood, before anything is touched,
     and AllSweepsFailed, after metrics and logs are out, where no target could be swept."""
-    deadline = Deadline.from_context(context)
+    deadline = Deadline.from_context(context) if context else Deadline.after(_WITHOUT_LAMBDA)
     settings = Settings.from_environ(os.environ)
     asked = parse(event)
     plan = _plan_messages(asked, settings) if isinstance(asked, list) else _Plan(_jobs(asked, settings))

@@ -111,7 +111,7 @@ class Sweep:
             powerless = ("no_right_to_terminate",) if server.method is None else ()
             report = replace(report, warnings=snapshot.warnings + powerless)
             if snapshot.blind:
-                raise SweepFailed(blind_error(self.target.target.engine))
+                raise SweepFailed(blind_error(engine))
             report = replace(report, mode=judgement.mode, verdicts=judgement.verdicts)
             victims[:] = [Victim(verdict) for verdict in judgement.victims]
             if self.rules.dry_run:
@@ -119,7 +119,7 @@ class Sweep:
             elif victims and self.observers.approve(judgement.victims):
                 if not driver.is_alive(connection):
                     raise SweepFailed(SweepError(ErrorKind.SERVER, "the connection ended after the look"))
-                self._strike_and_verify(server, victims)
+                self._strike_and_verify(server, victims, engine.right_to_kill)
         except Exception as problem:  # noqa: BLE001  whatever it was is told in the report, never swallowed
             report = replace(report, error=_error(problem, driver))
         return replace(report, victims=tuple(victims))
@@ -146,28 +146,37 @@ class Sweep:
             look = replace(look, context={**look.context, "unconfirmed": doubted})
         return look, snapshot
 
-    def _strike_and_verify(self, server: Server, victims: list[Victim]) -> None:
+    def _strike_and_verify(self, server: Server, victims: list[Victim], right: str) -> None:
         try:
-            self._strike(server, victims)
-        except SweepFailed:
+            self._strike(server, victims, right)
+        except (SweepFailed, TooSlowToStrikeError):
             self._verify(server, victims)
             raise
         self._verify(server, victims)
 
-    def _strike(self, server: Server, victims: list[Victim]) -> None:
+    def _strike(self, server: Server, victims: list[Victim], right: str) -> None:
         """Give each victim its outcome, in order; stop where going on is pointless."""
         places = {victim.session.id: place for place, victim in enumerate(victims)}
-        refused = 0
-        strikes = strike_all(server, [victim.session for victim in victims], self.deadline.less(VERIFY))
-        for done, (session, outcome) in enumerate(strikes, 1):
-            place = places[session.id]
-            victims[place] = replace(victims[place], outcome=outcome)
+        refused = most_refused = done = 0
+        for chunk in strike_all(server, [victim.session for victim in victims], self.deadline.less(VERIFY)):
+            for session, outcome in chunk:
+                victims[places[session.id]] = Victim(victims[places[session.id]].verdict, outcome)
+                refused = refused + 1 if outcome is Outcome.REFUSED else 0
+                most_refused = max(most_refused, refused)
+            done += len(chunk)
             self.observers.struck(done, len(victims))
-            refused = refused + 1 if outcome is Outcome.REFUSED else 0
-            if refused == _REFUSALS_IN_A_ROW:
-                raise SweepFailed(_rights_error(self.target, server.method))
+            # Only now: whatever else the chunk did must be told as well.
+            if most_refused >= _REFUSALS_IN_A_ROW:
+                raise SweepFailed(self._rights_error(right))
         if any(victim.outcome is None for victim in victims):
             raise SweepFailed(SweepError(ErrorKind.DEADLINE, "the time ran out before all victims were struck"))
+
+    def _rights_error(self, right: str) -> SweepError:
+        return SweepError(
+            ErrorKind.RIGHTS,
+            f"{_REFUSALS_IN_A_ROW} terminations in a row were refused; "
+            f"the account {self.target.target.user!r} needs {right}",
+        )
 
     def _verify(self, server: Server, victims: list[Victim]) -> None:
         """Look again until the signalled are gone, for a second at most: only then are they terminated."""
@@ -214,22 +223,7 @@ def _error(problem: Exception, driver: Driver) -> SweepError:
     return SweepError(_KINDS.get(driver.fault(problem), ErrorKind.SERVER), first_line(problem))
 
 
-def blind_error(engine: EngineName) -> SweepError:
-    right = {EngineName.MYSQL: "PROCESS", EngineName.POSTGRES: "pg_read_all_stats"}[engine]
-    return SweepError(ErrorKind.BLIND, f"the account cannot see the sessions of others; GRANT it {right}")
-
-
-_RIGHTS = {
-    None: "CONNECTION_ADMIN, or EXECUTE ON PROCEDURE mysql.rds_kill",
-    "rds_kill": "EXECUTE ON PROCEDURE mysql.rds_kill",
-    "kill": "CONNECTION_ADMIN",
-    "pg_terminate_backend": "pg_signal_backend",
-}
-
-
-def _rights_error(target: SweepTarget, method: str | None) -> SweepError:
+def blind_error(engine: Engine) -> SweepError:
     return SweepError(
-        ErrorKind.RIGHTS,
-        f"{_REFUSALS_IN_A_ROW} terminations in a row were refused; "
-        f"the account {target.target.user!r} needs {_RIGHTS[method]}",
+        ErrorKind.BLIND, f"the account cannot see the sessions of others; GRANT it {engine.right_to_see}"
     )

@@ -86,14 +86,19 @@ class Server(Protocol):
 class Engine(Protocol):
     """Stateless; what differs between the engines and nothing else."""
 
+    right_to_see: str
+    right_to_kill: str
+
     def server(self, connection: Connection, clock: Clock) -> Server: ...
 
     def read(self, look: Look) -> Snapshot:
         """What the rows and the context mean. Pure, so that a saved look is judged like a live one."""
 
 
-def strike_all(server: Server, victims: Sequence[Session], deadline: Deadline) -> Iterator[tuple[Session, Outcome]]:
-    """Strike the victims in their order; stops at the deadline, leaving the rest without an outcome.
+def strike_all(
+    server: Server, victims: Sequence[Session], deadline: Deadline
+) -> Iterator[list[tuple[Session, Outcome]]]:
+    """Strike the victims in their order, a chunk at a time; stops at the deadline, the rest without an outcome.
 
     The chunk grows while the window stays far below its limit, and shrinks when it does not.
     Raises TooSlowToStrikeError where not even one victim can be struck in time.
@@ -103,9 +108,7 @@ def strike_all(server: Server, victims: Sequence[Session], deadline: Deadline) -
     while waiting and deadline.affords(WINDOW):
         chunk = waiting[:size]
         struck = server.strike(chunk)
-        for session in chunk:
-            if session.id in struck.outcomes:
-                yield session, struck.outcomes[session.id]
+        yield [(session, struck.outcomes[session.id]) for session in chunk if session.id in struck.outcomes]
         waiting = [session for session in waiting if session.id not in struck.outcomes]
         fruitless = 0 if struck.outcomes else fruitless + (size == 1)
         if fruitless >= _PATIENCE:

@@ -262,6 +262,9 @@ class MySQLServer:
 
 
 class MySQL:
+    right_to_see = "PROCESS"
+    right_to_kill = "CONNECTION_ADMIN, or EXECUTE ON PROCEDURE mysql.rds_kill"
+
     def server(self, connection: Connection, clock: Clock) -> MySQLServer:
         return MySQLServer(connection, clock)
 

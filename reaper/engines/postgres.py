@@ -90,6 +90,9 @@ class PostgresServer:
 
 
 class Postgres:
+    right_to_see = "pg_read_all_stats"
+    right_to_kill = "pg_signal_backend"
+
     def server(self, connection: Connection, clock: Clock) -> PostgresServer:
         return PostgresServer(connection, clock)
 

@@ -45,6 +45,11 @@ def seen(server: Server, engine: str, clients: list[Client]) -> list[Session]:
     return [found[client.id] for client in clients]
 
 
+def strike(server: Server, victims: Sequence[Session]) -> dict[Session, Outcome]:
+    """Every victim's outcome, in the order of the kills."""
+    return dict(pair for chunk in strike_all(server, victims, LONG) for pair in chunk)
+
+
 def test_who_woke_is_spared(server: Database, sessions: Sessions) -> None:
     """A session that ran a statement between the look and the strike lives on, asleep again or not."""
     asleep, woken = sessions.sleeping(2), sessions.sleeping(2)
@@ -55,7 +60,7 @@ def test_who_woke_is_spared(server: Database, sessions: Sessions) -> None:
         victims = seen(striking, server.engine, asleep + woken)
         for client in woken:
             client.run("SELECT 1")
-        outcomes = dict(strike_all(striking, victims, LONG))
+        outcomes = strike(striking, victims)
     assert [outcomes[victim] for victim in victims] == [Outcome.SIGNALLED] * 2 + [Outcome.CHANGED] * 2
     assert all(client.run("SELECT 1") == [(1,)] for client in woken)
 
@@ -72,7 +77,7 @@ def test_another_session_under_the_same_id_is_spared(server: Database, sessions:
             key[place] = None
             former = replace(session, mark=Mark(tuple(key), session.mark.since, session.mark.slack))
             if former.mark != session.mark:
-                assert dict(strike_all(striking, [former], LONG)) == {former: Outcome.CHANGED}
+                assert strike(striking, [former]) == {former: Outcome.CHANGED}
     assert client.alive()
 
 
@@ -85,7 +90,7 @@ def test_who_went_does_not_save_those_after(server: Database, sessions: Sessions
         clients[4].close()
         while clients[4].id in server.states():
             pass
-        outcomes = [outcome for _, outcome in strike_all(striking, victims, LONG)]
+        outcomes = list(strike(striking, victims).values())
     assert outcomes == [Outcome.SIGNALLED] * 4 + [Outcome.GONE] + [Outcome.SIGNALLED] * 4
 
 
@@ -109,7 +114,7 @@ def test_kills_follow_their_re_read_within_the_window(
     settle(server)
     with engine_server(server) as striking:
         measured = Measured(striking)
-        outcomes = [outcome for _, outcome in strike_all(measured, seen(striking, server.engine, clients), LONG)]
+        outcomes = list(strike(measured, seen(striking, server.engine, clients)).values())
     assert outcomes == [Outcome.SIGNALLED] * 200
     with capsys.disabled():
         worst, middle = max(measured.windows), statistics.median(measured.windows)
@@ -140,7 +145,7 @@ def test_one_refusal_does_not_spare_its_neighbours(postgres: Database, sessions:
     first, boss, last = sessions.sleeping(2), sessions.superuser(1), sessions.sleeping(2)
     with engine_server(postgres) as striking:
         victims = seen(striking, "postgres", first + boss + last)
-        outcomes = [outcome for _, outcome in strike_all(striking, victims, LONG)]
+        outcomes = list(strike(striking, victims).values())
     assert outcomes[2] is Outcome.REFUSED
     # Those signalled before the statement was aborted may have ended by the time they are asked one by one.
     assert set(outcomes) - {Outcome.REFUSED} <= {Outcome.SIGNALLED, Outcome.GONE}
@@ -149,18 +154,19 @@ def test_one_refusal_does_not_spare_its_neighbours(postgres: Database, sessions:
 
 
 def test_repeated_refusals_end_the_sweep(server: Database, sessions: Sessions) -> None:
-    """An account that sees all but may terminate nobody gets `refused` thrice, then the error names the right."""
+    """An account that sees all but may terminate nobody is refused, and the error names the right it lacks."""
     user = "norights"
     if server.engine == "postgres":
         server.query(f"DROP ROLE IF EXISTS {user}")
         server.query(f"CREATE ROLE {user} LOGIN IN ROLE pg_read_all_stats")
-    clients = sessions.sleeping(5)
+    clients = sessions.sleeping(30)
     settle(server, sees_fractions=False)  # nor may it read performance_schema
     report = sweep(server, user, idle_seconds=0).run()
     assert report.error is not None
     assert report.error.kind is ErrorKind.RIGHTS
     assert ("pg_signal_backend" if server.engine == "postgres" else "CONNECTION_ADMIN") in report.error.message
-    assert report.outcomes == {Outcome.REFUSED: 3}
+    assert set(report.outcomes) == {Outcome.REFUSED}
+    assert 3 <= report.outcomes[Outcome.REFUSED] < 30
     assert all(client.alive() for client in clients)
 
 

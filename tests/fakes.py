@@ -1,0 +1,165 @@
+"""A third engine, with its sessions in a dict: it sits the same exam as the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reaper.client.deadline import Clock, Deadline
+from reaper.client.faults import Fault
+from reaper.client.target import EngineName, Target
+from reaper.engines.base import Look, Struck
+from reaper.model import Mark, Outcome, Session, Snapshot, State, SweepTarget
+
+
+class Time:
+    """A clock that only moves when somebody sleeps or works."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass
+class FakeClient:
+    """A session as its client and the server know it."""
+
+    id: int
+    user: str = "app"
+    idle: float | None = 1000.0
+    at_most: float | None = None
+    statements: int = 0
+    refuses: bool = False
+    rolls_back: float = 0.0  # seconds that its slot stays taken after the kill
+    killed_at: float | None = None
+
+    def run(self, sql: str) -> list[tuple[int]]:
+        assert sql
+        assert self.killed_at is None, "terminated"
+        self.statements += 1
+        return [(1,)]
+
+    def alive(self) -> bool:
+        return self.killed_at is None
+
+    @property
+    def mark(self) -> Mark:
+        return Mark((self.user, self.statements))
+
+
+@dataclass
+class FakeDatabase:
+    """Engine, driver and server in one, on a clock of its own."""
+
+    right_to_see = "sight"
+    right_to_kill = "a licence"
+
+    clients: dict[int, FakeClient] = field(default_factory=dict)
+    time: Time = field(default_factory=Time)
+    method: str | None = "fake_kill"
+    seconds_a_strike: float = 0.001
+    seconds_a_kill: float = 0.0001
+    blind: bool = False
+    max_connections: int = 1000
+    looks: int = 0
+    chunks: list[int] = field(default_factory=list)
+    closed: int = 0
+    lives: bool = True
+    refuses_login: Exception | None = None
+
+    def sleeping(self, n: int, **facts: Any) -> list[FakeClient]:
+        first = len(self.clients) + 1
+        opened = [FakeClient(id_, **facts) for id_ in range(first, first + n)]
+        self.clients |= {client.id: client for client in opened}
+        return opened
+
+    # The driver.
+
+    def connect(self, target: Target, password: str | None, deadline: Deadline, *, batch: bool = False) -> FakeDatabase:
+        assert target.user
+        assert password is None
+        assert deadline.remaining() > 0
+        assert batch
+        if self.refuses_login:
+            raise self.refuses_login
+        return self
+
+    def is_alive(self, connection: FakeDatabase) -> bool:
+        return connection.lives
+
+    def close(self, connection: FakeDatabase) -> None:
+        connection.closed += 1
+
+    def fault(self, error: BaseException) -> Fault:
+        return Fault.TOO_MANY if isinstance(error, ConnectionRefusedError) else Fault.OTHER
+
+    # The engine.
+
+    def server(self, connection: FakeDatabase, clock: Clock) -> FakeDatabase:
+        assert connection is self
+        assert clock is self.time
+        return self
+
+    def read(self, look: Look) -> Snapshot:
+        return Snapshot(
+            engine=EngineName.MYSQL,
+            flavour="fake",
+            sessions=tuple(row["session"] for row in look.rows),
+            used=len(look.rows),
+            max_connections=self.max_connections,
+            blind=self.blind,
+        )
+
+    # The server.
+
+    def look(self) -> Look:
+        self.looks += 1
+        return Look(EngineName.MYSQL, [{"session": self._session(c)} for c in self.clients.values() if c.alive()])
+
+    def _session(self, client: FakeClient) -> Session:
+        return Session(
+            client.id,
+            client.user,
+            host="10.0.0.1",
+            state=State.IDLE,
+            idle_seconds=client.idle,
+            idle_at_most=client.at_most,
+            mark=client.mark,
+        )
+
+    def strike(self, victims: Sequence[Session]) -> Struck:
+        self.chunks.append(len(victims))
+        began = self.time()
+        self.time.sleep(self.seconds_a_strike)
+        outcomes = {}
+        for victim in victims:
+            if self.time() - began < 0.05:
+                outcomes[victim.id] = self._struck(victim)
+                self.time.sleep(self.seconds_a_kill)
+        return Struck(outcomes, self.time() - began)
+
+    def _struck(self, victim: Session) -> Outcome:
+        client = self.clients.get(victim.id)
+        if client is None or not client.alive():
+            return Outcome.GONE
+        if victim.mark is None or not client.mark.matches(victim.mark):
+            return Outcome.CHANGED
+        if client.refuses or self.method is None:
+            return Outcome.REFUSED
+        client.killed_at = self.time()
+        return Outcome.SIGNALLED
+
+    def lingering(self, victims: Sequence[Session]) -> set[int]:
+        return {victim.id for victim in victims if self._lingers(self.clients[victim.id])}
+
+    def _lingers(self, client: FakeClient) -> bool:
+        return client.killed_at is None or self.time() < client.killed_at + client.rolls_back
+
+
+TARGET = SweepTarget.from_mapping({"name": "fake", "engine": "mysql", "host": "127.0.0.1", "user": "reaper"})

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from decimal import Decimal
@@ -92,7 +92,8 @@ def scan(
     asked = _asked(locals())
     if save and len(targets) > 1:
         raise ConfigurationError("--save takes one target at a time")
-    observers = Observers(looked=_saver(save, save_sql)) if save else Observers()
+    looks: list[Look] = []
+    observers = Observers(looked=looks.append)
     settings = _settings(targets, asked)
     reports = []
     for target, base in settings:
@@ -100,6 +101,8 @@ def scan(
         reports.append(_run(sweep))
         if not as_json:
             _show(reports[-1])
+    if save and looks:
+        _save(save, looks[0].to_file(save_sql))
     _finish(reports, as_json, dry_run=True)
 
 
@@ -122,15 +125,18 @@ def kill(
 ) -> None:
     """Terminate sleeping sessions, after asking. Each is looked at again right before."""
     asked = _asked(locals())
-    if os.environ.get("REAPER_DRY_RUN", "").lower() == "true":
+    if os.environ.get("REAPER_DRY_RUN") and _base_rules().dry_run:
         raise ConfigurationError("REAPER_DRY_RUN is true, so nothing is terminated; unset it, or use scan")
+    if asked.get("dry_run"):
+        raise ConfigurationError("--rules says dry_run true, so nothing is terminated; leave it out, or use scan")
     settings = _settings(targets, asked)
+    for target, _ in settings:
+        if target.rules.get("dry_run"):
+            raise ConfigurationError(f"target {target.name!r} says dry_run true in its own rules; use scan")
     if not yes and not sys.stdin.isatty():
         raise ConfigurationError("nobody to ask on standard input; say --yes to terminate without being asked")
     reports = []
     for target, base in settings:
-        if target.rules.get("dry_run") is True:
-            raise ConfigurationError(f"target {target.name!r} says dry_run true in its own rules; use scan")
         reports.append(_kill(target, replace(base, dry_run=False), timeout, yes))
         if not as_json:
             _show(reports[-1])
@@ -253,7 +259,7 @@ def _kill(target: SweepTarget, rules: Rules, timeout: float, yes: bool) -> Repor
         if not yes:
             _errors().print(_table([Victim(verdict) for verdict in verdicts]))
             with stopwatch.pause():
-                agreed = typer.confirm(f"Terminate these {len(verdicts)} on {_clean(target.name)}?", err=True)
+                agreed = _agreed(f"Terminate these {len(verdicts)} on {_clean(target.name)}?")
             if not agreed:
                 return False
         progress.start()
@@ -265,14 +271,22 @@ def _kill(target: SweepTarget, rules: Rules, timeout: float, yes: bool) -> Repor
     try:
         return _sweep(target, rules, timeout, Observers(approve=approve, struck=struck), stopwatch).run()
     finally:
-        progress.stop()
+        if progress.live.is_started:
+            progress.stop()
 
 
-def _saver(file: Path, all_sql: bool) -> Callable[[Look], None]:
-    def save(look: Look) -> None:
-        file.write_text(json.dumps(look.to_file(all_sql), default=_plain, indent=1) + "\n", encoding="utf-8")
+def _agreed(question: str) -> bool:
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:  # Ctrl-C is a no
+        return False
 
-    return save
+
+def _save(file: Path, document: Mapping[str, Any]) -> None:
+    try:
+        file.write_text(json.dumps(document, default=_plain, indent=1) + "\n", encoding="utf-8")
+    except OSError as problem:
+        raise ConfigurationError(f"cannot write {file}: {problem.strerror}") from None
 
 
 def _plain(value: object) -> object:
@@ -325,7 +339,7 @@ def _show(report: Report) -> None:
 
 _WARNINGS = {
     "idle_upper_bound": "idle times are upper bounds; two looks two seconds apart confirm them",
-    "named_locks_unseen": "GET_LOCK holders cannot be seen, so they are not protected",
+    "named_locks_unseen": "holders of GET_LOCK and LOCK TABLES cannot be seen, so they are not spared",
     "own_account_shared": "the application uses the reaper's account, so all its sessions are spared",
     "user_limits_unseen": "per-user limits cannot be read, so a user at its own limit goes unnoticed",
     "no_right_to_terminate": "this account could not terminate anybody",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from reaper.client.target import ConfigurationError, shown
+from reaper.client.target import ConfigurationError
 from reaper.model import SweepTarget
 
 TARGETS, TARGETS_PARAMETER = "REAPER_TARGETS", "REAPER_TARGETS_PARAMETER"
@@ -27,8 +27,10 @@ def parse_targets(text: str, where: str) -> list[SweepTarget]:
     except ValueError as problem:
         # The list can hold a password: show no more of it than how it begins.
         raise ConfigurationError(f"{where} is not a JSON list ({problem}); it begins with {text[:8]!r}") from None
-    if not isinstance(given, list) or not given:
-        raise ConfigurationError(f"{where} is {shown(where, type(given).__name__)}; give a JSON list of targets")
+    if not isinstance(given, list):
+        raise ConfigurationError(f"{where} is a JSON {type(given).__name__}; give a list of targets")
+    if not given:
+        raise ConfigurationError(f"{where} is []; give at least one target")
     targets = [SweepTarget.from_mapping(entry, f"{where}[{place}]") for place, entry in enumerate(given)]
     names = [target.name for target in targets]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -46,6 +48,10 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parameter(name: str) -> str:
     import boto3  # half a second on a cold start, so only where a parameter is asked for
+    from botocore.exceptions import BotoCoreError, ClientError
 
-    answer = boto3.client("ssm").get_parameter(Name=name, WithDecryption=True)
+    try:
+        answer = boto3.client("ssm").get_parameter(Name=name, WithDecryption=True)
+    except (BotoCoreError, ClientError) as problem:
+        raise ConfigurationError(f"{TARGETS_PARAMETER} {name!r} cannot be read: {problem}") from None
     return str(answer["Parameter"]["Value"])

@@ -280,7 +280,8 @@ class Rules:
     def override(self, given: Mapping[str, Any], where: str = "rules") -> Self:
         """These rules with the given ones put over them; raise ConfigurationError for a bad key or value."""
         reject_unknown_keys(given, [f.name for f in fields(self)], where)
-        return replace(self, **{f.name: _parse(f, given, where) for f in fields(self) if f.name in given})
+        named = [rule for rule in fields(self) if rule.name in given]
+        return replace(self, **{rule.name: _parse(rule, given[rule.name], f"{where}: {rule.name}") for rule in named})
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -289,16 +290,15 @@ class Rules:
         _reject_near_misses(environ, list(names))
         found = {variable: rule for variable, rule in names.items() if environ.get(variable)}
         return cls(**{
-            rule.name: rule.metadata["parse"](_from_text(environ[variable], rule.default), variable)
+            rule.name: _parse(rule, _from_text(environ[variable], rule.default), variable)
             for variable, rule in found.items()
         })
 
 
-def _parse(rule: Any, given: Mapping[str, Any], where: str) -> Any:
-    value = given[rule.name]
+def _parse(rule: Any, value: object, where: str) -> Any:
     if value == [] and rule.name.startswith("allow_"):
-        raise ConfigurationError(f"{where}: {rule.name} is empty; leave it out to allow all")
-    return rule.metadata["parse"](value, f"{where}: {rule.name}")
+        raise ConfigurationError(f"{where} is empty; leave it out to allow all")
+    return rule.metadata["parse"](value, where)
 
 
 def _from_text(value: str, default: object) -> object:
@@ -317,7 +317,9 @@ def _reject_near_misses(environ: Mapping[str, str], known: list[str]) -> None:
     for variable in environ:
         if not variable.startswith("REAPER_") or variable in known:
             continue
-        if near := nearest(variable, known, cutoff=0.9):
+        # Whoever meant to protect somebody must not be passed over.
+        is_careful = variable.removeprefix("REAPER_").startswith(("ALLOW", "DRY", "PROTECT"))
+        if near := nearest(variable, known, cutoff=0.0 if is_careful else 0.9):
             raise ConfigurationError(f"unknown setting {variable}; did you mean {near}?")
 
 
@@ -349,6 +351,6 @@ class SweepTarget:
         reject_unknown_keys(given, known, where)
         target = Target.from_mapping({k: v for k, v in given.items() if k not in ("id", "rules")}, where)
         where = f"target {target.name!r}"
-        rules = given.get("rules") or {}
+        rules = {} if given.get("rules") is None else given["rules"]
         Rules().override(rules, f"{where}: rules")
         return cls(target, text(given, "id", where), rules)

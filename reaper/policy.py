@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
 from reaper.model import (
@@ -252,7 +252,7 @@ def _at_most(session: Session) -> float:
 
 
 def _longest_idle_first(session: Session) -> tuple[float, int]:
-    return -(session.idle_seconds or 0.0), session.id
+    return -_at_most(session), session.id
 
 
 def matches_name(name: str | None, patterns: Iterable[str]) -> bool | None:
@@ -276,20 +276,20 @@ def matches_host(host: str | None, patterns: Iterable[str]) -> bool | None:
 def _matches_one_host(host: str, pattern: str) -> bool | None:
     if fnmatchcase(host.lower(), pattern.lower()):
         return True
-    address = _address(host)
-    if "/" in pattern:
-        network = ip_network(pattern, strict=False)
-        return None if address is None else address in network
-    wanted = _address(pattern)
-    if wanted is None:
-        return False
-    return None if address is None else address == wanted
+    if "/" not in pattern and not _spellings(pattern):
+        return False  # a name or a glob, which does not fit
+    networks = [ip_network(spelt, strict=False) for spelt in ([pattern] if "/" in pattern else _spellings(pattern))]
+    addresses = [ip_address(spelt) for spelt in _spellings(host)]
+    if not addresses:
+        return None
+    return any(address in network for address in addresses for network in networks)
 
 
-def _address(host: str) -> IPv4Address | IPv6Address | None:
-    """The address a host spells; an IPv4 client on an IPv6 socket is the IPv4 address it is."""
+def _spellings(host: str) -> list[str]:
+    """The addresses a host spells: an IPv4 client on an IPv6 socket is shown as ::ffff:10.0.1.15. None for a name."""
     try:
         address = ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+        return []
+    mapped = getattr(address, "ipv4_mapped", None)
+    return [str(address), str(mapped)] if mapped else [str(address)]

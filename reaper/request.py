@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from reaper.client.target import ConfigurationError, hint, reject_unknown_keys, shown
+from reaper.client.target import ConfigurationError, hint, nearest, reject_unknown_keys, shown
 from reaper.model import Rules, SweepTarget
 
 
@@ -50,16 +50,21 @@ def parse(event: Any) -> Request | list[Record]:
     """
     if not isinstance(event, Mapping):
         raise ConfigurationError(f"the event is {shown('event', event)}, not an object with keys")
-    if "Records" in event:
-        return _from_records(event["Records"])
-    if "detail-type" in event:
-        return _from_event_bridge(event)
-    if "alarmData" in event:
-        return _from_alarm(_object(event, "alarmData", "alarm"))
+    for mark, read in _ENVELOPES.items():
+        if mark in event:
+            _reject_own_keys(event)
+            return read(event)
     return _from_manual(event)
 
 
 _KEYS = ("dry_run", "targets", "rules", "trigger")
+
+
+def _reject_own_keys(event: Mapping[str, Any]) -> None:
+    """AWS's own shapes may grow keys; ours beside them would be passed over, "dry_run": true first of all."""
+    for key in event:
+        if nearest(key, _KEYS, cutoff=0.8):
+            raise ConfigurationError(f"event: {shown('key', key)} stands beside AWS's own keys; send it on its own")
 
 
 def _from_manual(event: Mapping[str, Any], default: Trigger = Trigger.MANUAL) -> Request:
@@ -130,6 +135,12 @@ def _from_sns(message: Any) -> Request:
     )
 
 
+_ENVELOPES: dict[str, Callable[[Mapping[str, Any]], Request | list[Record]]] = {
+    "Records": lambda event: _from_records(event["Records"]),
+    "detail-type": _from_event_bridge,
+    "alarmData": lambda event: _from_alarm(_object(event, "alarmData", "alarm")),
+}
+
 _ALARM_STATES = ("OK", "ALARM", "INSUFFICIENT_DATA")
 TARGET_DIMENSION = "Target"
 _RESOURCE_DIMENSIONS = ("DBInstanceIdentifier", "DBClusterIdentifier")
@@ -153,7 +164,7 @@ def _from_records(records: Any) -> Request | list[Record]:
     # SNS writes EventSource, SQS eventSource.
     sources = {record.get("EventSource") or record.get("eventSource") for record in records}
     if sources == {"aws:sns"}:
-        return _union([_from_sns(_json(_object(record, "Sns", "record").get("Message"))) for record in records])
+        return _union([_from_sns(_json(_object(record, "Sns", "record"), "Message")) for record in records])
     if sources == {"aws:sqs"}:
         return [_from_sqs(record) for record in records]
     raise ConfigurationError(f"event: Records come from {shown('EventSource', sorted(map(str, sources)))}")
@@ -173,20 +184,22 @@ def _from_sqs(record: Mapping[str, Any]) -> Record:
     if not id_:
         raise ConfigurationError("event: an SQS record has no messageId, so it could not be reported as failed")
     try:
-        body = _json(record.get("body"))
+        body = _json(record, "body")
         if not isinstance(body, Mapping):
             raise ConfigurationError(f"event: body is {shown('body', body)}, not an object with keys")
         request = _from_manual(body, Trigger.QUEUE)
+        if request.trigger is Trigger.MANUAL:  # nobody's hand put it into a queue
+            request = replace(request, trigger=Trigger.QUEUE)
     except ConfigurationError as problem:
         return Record(id_, problem=str(problem))
     return Record(id_, request)
 
 
-def _json(text: Any) -> Any:
+def _json(given: Mapping[str, Any], key: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(given.get(key))  # type: ignore[arg-type]  # what is no text is a TypeError
     except (TypeError, ValueError, RecursionError):
-        raise ConfigurationError(f"event: {shown('body', text)} is not JSON") from None
+        raise ConfigurationError(f"event: {key} is {shown(key, given.get(key))}, which is not JSON") from None
 
 
 def _object(given: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:

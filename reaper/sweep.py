@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from reaper.client.credentials import login_for
+from reaper.client.credentials import CredentialsUnavailable, login_for
 from reaper.client.deadline import Clock, Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.drivers.base import Connection, Driver
@@ -218,6 +218,8 @@ def _error(problem: Exception, driver: Driver) -> SweepError:
             return problem.error
         case ConfigurationError():
             return SweepError(ErrorKind.CONFIGURATION, str(problem))
+        case CredentialsUnavailable():
+            return SweepError(ErrorKind.CREDENTIALS, first_line(problem))
         case TooSlowToStrikeError():
             return SweepError(ErrorKind.SERVER, str(problem))
     return SweepError(_KINDS.get(driver.fault(problem), ErrorKind.SERVER), first_line(problem))

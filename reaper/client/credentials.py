@@ -10,6 +10,10 @@ from typing import Any
 from reaper.client.target import Auth, ConfigurationError, Target
 
 
+class CredentialsUnavailable(Exception):
+    """AWS gave no secret or token; the message is AWS's own."""
+
+
 @dataclass(frozen=True)
 class Login:
     user: str
@@ -19,7 +23,7 @@ class Login:
 def login_for(target: Target) -> Login:
     """The user and password to log in with, fetched now.
 
-    Raises ConfigurationError where the secret has no such shape, and boto3's own error where AWS refuses.
+    Raises ConfigurationError where the secret has no such shape, CredentialsUnavailable where AWS gives none.
     """
     match target.auth:
         case Auth.PASSWORD:
@@ -32,8 +36,12 @@ def login_for(target: Target) -> Login:
 
 def _from_secret(target: Target) -> Login:
     import boto3  # half a second on a cold start, so only where a secret is asked for
+    from botocore.exceptions import BotoCoreError, ClientError
 
-    answer = boto3.client("secretsmanager").get_secret_value(SecretId=target.secret)
+    try:
+        answer = boto3.client("secretsmanager").get_secret_value(SecretId=target.secret)
+    except (BotoCoreError, ClientError) as problem:
+        raise CredentialsUnavailable(f"the secret of target {target.name!r} cannot be read: {problem}") from None
     found = _parse(answer.get("SecretString"), target.name)
     # Keys as RDS and its rotation functions write them; what else they hold comes from the target.
     password = found.get("password")
@@ -54,6 +62,10 @@ def _parse(secret: str | None, name: str) -> Mapping[str, Any]:
 
 def _token(target: Target) -> str:
     import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
 
-    token: str = boto3.client("rds").generate_db_auth_token(target.host, target.port, target.user)
+    try:
+        token: str = boto3.client("rds").generate_db_auth_token(target.host, target.port, target.user)
+    except (BotoCoreError, ClientError) as problem:
+        raise CredentialsUnavailable(f"no IAM token for target {target.name!r}: {problem}") from None
     return token

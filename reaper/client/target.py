@@ -109,17 +109,22 @@ class Target:
             raise ConfigurationError(f"{where}: ca {self.ca!r} is not a file")
 
 
+_ENCODE = "write : / ? # @ in a user or password as %3A %2F %3F %23 %40"
+
+
 def parse_dsn(dsn: str) -> dict[str, Any]:
     """The mapping a DSN stands for, not yet checked against a target's keys."""
     shown = redact(dsn)  # every error below shows the DSN, none its password
     try:
         parts = urlsplit(dsn)
         port = parts.port
-    except ValueError as problem:
-        raise ConfigurationError(f"DSN {shown!r}: {problem}") from None
+    except ValueError:  # its text would show what it took for the port, which may be half a password
+        raise ConfigurationError(f"DSN {shown!r}: the port is no number from 0 to 65535; {_ENCODE}") from None
     engine = _SCHEMES.get(parts.scheme)
     if engine is None or "://" not in dsn:
         raise ConfigurationError(f"DSN {shown!r}: begin it with mysql:// or postgresql://")
+    if "@" in parts.path + parts.query or parts.fragment:
+        raise ConfigurationError(f"DSN {shown!r}: there is an @ or # behind the host; {_ENCODE}")
     for part, value in (("host", parts.hostname), ("user", parts.username)):
         if not value:
             raise ConfigurationError(f"DSN {shown!r} has no {part}; write {parts.scheme}://user@host:port/database")
@@ -139,7 +144,7 @@ def parse_dsn(dsn: str) -> dict[str, Any]:
 
 def redact(dsn: str) -> str:
     """The DSN without its password, fit for an error message."""
-    hidden = re.sub(r"(password=)[^&]*", r"\1***", dsn, flags=re.IGNORECASE)
+    hidden = re.sub(r"([?&])([^=&]*)=[^&]*", lambda m: f"{m[1]}{m[2]}=***" if is_secret(m[2]) else m[0], dsn)
     # Greedy up to the last @: a password typed without percent-encoding may hold one itself.
     return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", hidden)
 
@@ -164,12 +169,13 @@ def is_loopback(host: str) -> bool:
 def reject_unknown_keys(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
     """Raise ConfigurationError for the first key that is not known, with the nearest one that is."""
     if not isinstance(given, Mapping):
+        # Not its value: where a target is meant it may be a DSN with a password.
         raise ConfigurationError(f"{where} is {type(given).__name__}, not an object with keys")
     names = list(known)
     for key in given:
         if key not in names:
-            value = shown(str(key), given[key])
-            raise ConfigurationError(f"{where}: unknown key {key!r} with value {value}{hint(key, names)}")
+            name, value = shown("key", key), shown(str(key), given[key])
+            raise ConfigurationError(f"{where}: unknown key {name} with value {value}{hint(key, names)}")
 
 
 def hint(word: object, known: Iterable[str]) -> str:
@@ -183,9 +189,15 @@ def nearest(word: object, known: Iterable[str], cutoff: float = 0.6) -> str | No
     return found[0] if found else None
 
 
+def is_secret(key: str) -> bool:
+    """Whether a key names a password, however it is spelt."""
+    word = key.lower()
+    return "pass" in word or "pwd" in word or nearest(word, ["password"]) is not None
+
+
 def shown(key: str, value: object) -> str:
     """A value as an error message may show it: short, on one line, and never a secret."""
-    if "password" in key.lower():
+    if is_secret(key):
         return "***"
     try:
         found = repr(value)

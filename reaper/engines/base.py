@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -49,10 +50,9 @@ class Look:
         engine = choice(document, "engine", EngineName, "snapshot")
         if engine is None:
             raise ConfigurationError("snapshot: engine is missing; say mysql or postgres")
-        context = document.get("context") or {}
-        if not isinstance(context, Mapping):
-            raise ConfigurationError(f"snapshot: context is {shown('context', context)}, not an object with keys")
-        return cls(engine, list(objects(document.get("rows"), "rows")), context)
+        if document.get("rows") is None:
+            raise ConfigurationError("snapshot: rows is missing; give the rows of the process list")
+        return cls(engine, list(objects(document, "rows")), mapping(document, "context"))
 
 
 _SQL_COLUMNS = ("Info", "query")
@@ -136,11 +136,33 @@ def number(value: object) -> float | None:
     return found if abs(found) < float("inf") else None
 
 
-def objects(given: object, what: str) -> Iterator[Mapping[str, Any]]:
+def mapping(given: Mapping[str, Any], key: str) -> Mapping[Any, Any]:
+    """An object in a saved file, none where it is missing; raise ConfigurationError for something else."""
+    found = given.get(key)
+    if found is not None and not isinstance(found, Mapping):
+        raise ConfigurationError(f"snapshot: {key} is {shown(key, found)}, not an object with keys")
+    return found or {}
+
+
+def values(given: Mapping[str, Any], key: str) -> Sequence[Any]:
+    """A list in a saved file, none where it is missing; raise ConfigurationError for something else."""
+    found = given.get(key)
+    if found is not None and not isinstance(found, list | tuple):
+        raise ConfigurationError(f"snapshot: {key} is {shown(key, found)}, not a list")
+    return found or ()
+
+
+def objects(given: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
     """The objects of a list in a saved file; raise ConfigurationError where there is something else."""
-    if not isinstance(given, list | tuple) or not all(isinstance(item, Mapping) for item in given):
-        raise ConfigurationError(f"snapshot: {what} is {shown(what, given)}, not a list of objects")
-    yield from given
+    for item in values(given, key):
+        if not isinstance(item, Mapping):
+            raise ConfigurationError(f"snapshot: {key} is {shown(key, given[key])}, not a list of objects")
+        yield item
+
+
+def name(given: object) -> str | None:
+    """A name the server or a saved file gave, None for anything that is no text."""
+    return given if isinstance(given, str) else None
 
 
 def sql_kind(sql: object) -> str:
@@ -153,19 +175,31 @@ def sql_kind(sql: object) -> str:
 
 def first_word(sql: object) -> str:
     """The first word of a statement, upper case, comments skipped."""
-    rest = str(sql or "").lstrip("( \t\r\n;")
+    rest = _without_space(str(sql or ""))
     while rest.startswith(("--", "/*")):
-        _, _, rest = rest.partition("\n" if rest.startswith("--") else "*/")
-        rest = rest.lstrip("( \t\r\n;")
-    word = rest.split(None, 1)[0] if rest.split() else ""
-    return "".join(letter for letter in word[:32] if letter.isalpha()).upper()
+        rest = _without_space(rest.partition("\n")[2] if rest.startswith("--") else _after_comment(rest))
+    found = re.match("[A-Za-z]{1,32}", rest)
+    return found[0].upper() if found else ""
 
 
-def limits(given: object) -> dict[str, int]:
+def _without_space(sql: str) -> str:
+    return sql.lstrip("( \t\r\n;")
+
+
+def _after_comment(sql: str) -> str:
+    """What follows the comment that a text begins with; PostgreSQL's comments nest."""
+    depth = 0
+    for edge in re.finditer(r"/\*|\*/", sql):
+        depth += 1 if edge[0] == "/*" else -1
+        if depth == 0:
+            return sql[edge.end() :]
+    return ""
+
+
+def limits(given: Mapping[str, Any], key: str) -> dict[str, int]:
     """Limits by name, those that limit something."""
-    if not isinstance(given, Mapping):
-        return {}
-    return {str(name): int(n) for name, value in given.items() if (n := number(value)) and n > 0}
+    found = mapping(given, key)
+    return {str(name): int(limit) for name, value in found.items() if (limit := number(value)) and limit > 0}
 
 
 def whole(value: object) -> int | None:

@@ -10,7 +10,7 @@ import psycopg
 from reaper.client.deadline import Clock
 from reaper.client.drivers.base import Connection
 from reaper.client.target import ConfigurationError, EngineName, shown
-from reaper.engines.base import HIDDEN_SQL, WINDOW, Look, Struck, limits, number, sql_kind, whole
+from reaper.engines.base import HIDDEN_SQL, WINDOW, Look, Struck, limits, name, number, sql_kind, values, whole
 from reaper.model import Holding, Mark, Outcome, Session, Snapshot, State
 
 _STATES = {
@@ -99,11 +99,11 @@ class Postgres:
     def read(self, look: Look) -> Snapshot:
         context = look.context
         own_id = whole(context.get("backend_pid"))
-        lockers = {whole(pid) for pid in context.get("advisory_lock_pids") or ()}
+        lockers = {whole(pid) for pid in values(context, "advisory_lock_pids")}
         sessions = tuple(_session(row, lockers) for row in look.rows)
         own_users = frozenset(
             user
-            for user in (context.get("current_user"), *(s.user for s in sessions if s.id == own_id and own_id))
+            for user in (name(context.get("current_user")), *(s.user for s in sessions if s.id == own_id and own_id))
             if user
         )
         used = whole(context.get("connections_used"))
@@ -116,9 +116,9 @@ class Postgres:
             used=sum(s.is_client for s in sessions) if used is None else used,
             max_connections=whole(context.get("max_connections")),
             reserved=whole(context.get("reserved_connections")) or 0,
-            superusers=frozenset(context.get("superusers") or ()),
-            user_limits=limits(context.get("user_limits")),
-            database_limits=limits(context.get("database_limits")),
+            superusers=frozenset(map(str, values(context, "superusers"))),
+            user_limits=limits(context, "user_limits"),
+            database_limits=limits(context, "database_limits"),
             blind=_is_blind(sessions, own_users, used),
             warnings=("own_account_shared",) if _is_shared(sessions, own_users, own_id) else (),
         )
@@ -138,10 +138,10 @@ def _session(row: Mapping[str, Any], lockers: set[int | None]) -> Session:
         holds.add(Holding.LISTEN)
     return Session(
         id=pid,
-        user=row.get("usename"),
-        host=row.get("client_addr"),
-        database=row.get("datname"),
-        application=row.get("application_name"),
+        user=name(row.get("usename")),
+        host=name(row.get("client_addr")),
+        database=name(row.get("datname")),
+        application=name(row.get("application_name")),
         state=state,
         idle_seconds=idle,
         session_seconds=session_age,
@@ -154,16 +154,19 @@ def _session(row: Mapping[str, Any], lockers: set[int | None]) -> Session:
 def _state(row: Mapping[str, Any]) -> State:
     kind = row.get("backend_type")
     if row.get("query") == HIDDEN_SQL:
-        return State.UNSEEN
+        return _hidden(row)
     if kind == "walsender":
         return State.REPLICATION
     if kind is None:
-        # Hidden rows have no type; those without a user are the server's own processes.
-        hidden = row.get("state") is None
-        return State.UNKNOWN if not hidden else State.UNSEEN if row.get("usename") else State.BACKGROUND
+        return _hidden(row) if row.get("state") is None else State.UNKNOWN
     if kind != "client backend" or row.get("leader_pid") is not None:
         return State.BACKGROUND
     return _STATES.get(str(row.get("state")), State.UNKNOWN)
+
+
+def _hidden(row: Mapping[str, Any]) -> State:
+    """The server's own processes are hidden from the account as well; they have no user."""
+    return State.UNSEEN if row.get("usename") else State.BACKGROUND
 
 
 def _takes_a_slot(row: Mapping[str, Any]) -> bool:

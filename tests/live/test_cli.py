@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -97,7 +98,20 @@ def test_kill_asks_first(servers: Any) -> None:
         targets = json.dumps([target(server, name="orders", rules={"dry_run": True})])
         own = reaper("kill", "orders", "--idle", "0s", "--yes", REAPER_TARGETS=targets)
         assert (own.returncode, "'orders'" in own.stderr) == (2, True)
+        ruled = reaper("kill", dsn(server), "--idle", "0s", "--yes", "--rules", '{"dry_run": true}')
+        assert (ruled.returncode, "--rules" in ruled.stderr) == (2, True)
+        spaced = reaper("kill", dsn(server), "--idle", "0s", "--yes", REAPER_DRY_RUN=" true ")
+        assert (spaced.returncode, "REAPER_DRY_RUN" in spaced.stderr) == (2, True)
+        both = reaper("kill", dsn(server), "orders", "--idle", "0s", "--yes", REAPER_TARGETS=targets)
+        assert (both.returncode, "'orders'" in both.stderr) == (2, True)
         assert client.alive()
+
+
+def test_a_file_that_cannot_be_written_is_bad_use(servers: Any, tmp_path: Path) -> None:
+    """--save to where nothing can be written is the operator's mistake, not the database's."""
+    done = reaper("scan", dsn(servers["postgres16"]), "--save", str(tmp_path / "none" / "file"))
+    assert done.returncode == 2
+    assert "cannot write" in done.stderr
 
 
 def test_json_is_one_document(servers: Any) -> None:
@@ -186,3 +200,32 @@ def test_a_blind_snapshot_is_an_error(tmp_path: Path) -> None:
     done = reaper("replay", str(file), "--json")
     assert json.loads(done.stdout)["error"]["kind"] == "blind"
     assert done.returncode == 1
+
+
+def asked(answer: bytes, *arguments: str) -> str:
+    """What the command shows on a terminal where somebody types the answer."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", "from reaper.cli import main; main()", *arguments]
+    shown = b""
+    with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        while b"[y/N]" not in shown and (piece := os.read(process.stdout.fileno(), 4096)):
+            shown += piece
+        os.write(ours, answer)
+        shown += process.stdout.read()
+    os.close(ours)
+    os.close(theirs)
+    return shown.decode()
+
+
+def test_the_operator_is_shown_whom_and_asked(server: Server, sessions: Sessions) -> None:
+    """`kill` shows the victims before it asks; a no, or just Enter, leaves them alone, a yes terminates them."""
+    (client,) = sessions.sleeping(1)
+    settle(server)
+    for no in (b"n\n", b"\n"):
+        shown = asked(no, "kill", dsn(server), "--idle", "0s")
+        assert shown.index(str(client.id)) < shown.index("Terminate these 1 on")
+        assert "slots freed" not in shown
+    assert client.id in server.states()
+    assert "1 slots freed" in asked(b"y\n", "kill", dsn(server), "--idle", "0s")
+    assert not client.alive()

@@ -3,95 +3,22 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from time import monotonic
+from collections.abc import Sequence
 
 import pymysql
 import pytest
 
 from reaper.client.deadline import Deadline
-from reaper.client.drivers import driver_for
-from reaper.client.target import EngineName
-from reaper.engines import engine_for
 from reaper.engines import mysql as mysql_engine
-from reaper.engines.base import WINDOW, Server, Struck, strike_all
-from reaper.model import Mark, Outcome, Session, SweepTarget
+from reaper.engines.base import WINDOW, Server, Struck
+from reaper.model import Outcome, Session
 from reaper.report import ErrorKind
-from tests.harness import settle, sweep, target
-from tests.servers import Client, Sessions
+from tests.harness import settle, sweep
+from tests.live.stage import engine_server, seen, strike
 from tests.servers import Server as Database
+from tests.servers import Sessions
 
 LONG = Deadline.after(3600)
-
-
-@contextmanager
-def engine_server(server: Database, user: str = "reaper") -> Iterator[Server]:
-    """What a sweep strikes with, on one connection of its own."""
-    name = EngineName(server.engine)
-    driver = driver_for(name)
-    at = SweepTarget.from_mapping(target(server, user)).target
-    connection = driver.connect(at, at.password, LONG, batch=True)
-    try:
-        yield engine_for(name).server(connection, monotonic)
-    finally:
-        driver.close(connection)
-
-
-def seen(server: Server, engine: str, clients: list[Client]) -> list[Session]:
-    """The clients' sessions as a look shows them, in the clients' order."""
-    found = {session.id: session for session in engine_for(EngineName(engine)).read(server.look()).sessions}
-    return [found[client.id] for client in clients]
-
-
-def strike(server: Server, victims: Sequence[Session]) -> dict[Session, Outcome]:
-    """Every victim's outcome, in the order of the kills."""
-    return dict(pair for chunk in strike_all(server, victims, LONG) for pair in chunk)
-
-
-def test_who_woke_is_spared(server: Database, sessions: Sessions) -> None:
-    """A session that ran a statement between the look and the strike lives on, asleep again or not."""
-    asleep, woken = sessions.sleeping(2), sessions.sleeping(2)
-    settle(server)
-    if server.name == "mysql_nops":
-        settle(server)  # whole seconds: a sleep that began anew must differ from the old one by more than one
-    with engine_server(server) as striking:
-        victims = seen(striking, server.engine, asleep + woken)
-        for client in woken:
-            client.run("SELECT 1")
-        outcomes = strike(striking, victims)
-    assert [outcomes[victim] for victim in victims] == [Outcome.SIGNALLED] * 2 + [Outcome.CHANGED] * 2
-    assert all(client.run("SELECT 1") == [(1,)] for client in woken)
-
-
-def test_another_session_under_the_same_id_is_spared(server: Database, sessions: Sessions) -> None:
-    """A pid or Id that now belongs to another session is not the victim that was judged."""
-    (client,) = sessions.sleeping(1)
-    settle(server)
-    with engine_server(server) as striking:
-        (session,) = seen(striking, server.engine, [client])
-        assert session.mark is not None
-        for place in range(len(session.mark.key)):
-            key = list(session.mark.key)
-            key[place] = None
-            former = replace(session, mark=Mark(tuple(key), session.mark.since, session.mark.slack))
-            if former.mark != session.mark:
-                assert strike(striking, [former]) == {former: Outcome.CHANGED}
-    assert client.alive()
-
-
-def test_who_went_does_not_save_those_after(server: Database, sessions: Sessions) -> None:
-    """A victim that vanished in the middle of a batch is `gone`, and those after it are struck all the same."""
-    clients = sessions.sleeping(9)
-    settle(server)
-    with engine_server(server) as striking:
-        victims = seen(striking, server.engine, clients)
-        clients[4].close()
-        while clients[4].id in server.states():
-            pass
-        outcomes = list(strike(striking, victims).values())
-    assert outcomes == [Outcome.SIGNALLED] * 4 + [Outcome.GONE] + [Outcome.SIGNALLED] * 4
 
 
 def test_1094_ends_its_packet_only(mysql: Database, sessions: Sessions) -> None:

@@ -1,0 +1,141 @@
+"""What the rows of MySQL's and MariaDB's process list mean. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from reaper.client.target import ConfigurationError, EngineName, shown
+from reaper.engines.base import Look, limits, mapping, name, number, objects, values, whole
+from reaper.model import Holding, Session, Snapshot, State
+
+_HANDSHAKE_USER = "unauthenticated user"
+_REPLICATION = ("Binlog Dump", "Slave", "Replica", "Register Slave", "Register Replica", "Table Dump")
+_SERVERS_OWN = ("system user", "event_scheduler")
+_REAPERS_AT_ONCE = 4  # other sessions of the reaper's own account beyond this are not the reaper's
+
+
+def read(look: Look) -> Snapshot:
+    """What the rows and the context mean; pure, so that a saved look is judged like a live one."""
+    context = look.context
+    flavour = str(context.get("flavour") or "mysql")
+    own_id = whole(context.get("connection_id"))
+    reader = _Reader(context, is_mariadb=flavour == "mariadb")
+    sessions = tuple(reader.session(row) for row in look.rows)
+    account = str(context.get("current_user") or "")
+    user = account.rpartition("@")[0] or account
+    own_users = frozenset(
+        name for name in (user, *(s.user for s in sessions if s.id == own_id and own_id is not None)) if name
+    )
+    used = whole(context.get("threads_connected"))
+    return Snapshot(
+        engine=EngineName.MYSQL,
+        flavour=flavour,
+        sessions=sessions,
+        own_id=own_id,
+        own_users=own_users,
+        used=sum(s.is_client for s in sessions) if used is None else used,
+        max_connections=whole(context.get("max_connections")),
+        reserved=whole(context.get("reserved_connections")) or 0,
+        user_limits=limits(context, "user_limits"),
+        database_limits=limits(context, "database_limits"),
+        lag_seconds=number(context.get("lag_s")) or 0.0,
+        blind=not context.get("sees_all") and _is_blind(sessions, own_users, used),
+        warnings=tuple(_warnings(context, sessions, own_users)),
+    )
+
+
+class _Reader:
+    """Reads rows in the light of the context around them."""
+
+    def __init__(self, context: Mapping[str, Any], is_mariadb: bool) -> None:
+        self._is_mariadb = is_mariadb
+        self._uptime = number(context.get("uptime_s"))
+        self._statements = {whole(id_): number(s) for id_, s in mapping(context, "last_statement_s").items()}
+        self._unconfirmed = {whole(id_) for id_ in values(context, "unconfirmed")}
+        self._transactions = {whole(t.get("trx_mysql_thread_id")): t for t in objects(context, "innodb_trx")}
+        self._lockers = {whole(lock.get("processlist_id")) for lock in objects(context, "user_level_locks")}
+
+    def session(self, row: Mapping[str, Any]) -> Session:
+        row = {key if key == "_mark" else key.lower(): value for key, value in row.items()}
+        id_ = whole(row.get("id"))
+        if id_ is None:
+            raise ConfigurationError(f"snapshot: a row's Id is {shown('Id', row.get('id'))}; it must be a number")
+        state, idle, at_most = self._state(row), None, None
+        if state is State.IDLE:
+            at_most = self._asleep(row)
+            state = self._idle_state(id_, at_most)
+            if at_most is not None:
+                idle = None if id_ in self._unconfirmed else self._idle(id_, at_most)
+        transaction = self._transactions.get(id_, {})
+        return Session(
+            id=id_,
+            user=name(row.get("user")),
+            host=strip_port(row.get("host")),
+            database=name(row.get("db")),
+            state=state,
+            idle_seconds=idle,
+            idle_at_most=at_most if idle is None else None,
+            transaction_seconds=number(transaction.get("age_s")),
+            rollback_rows=whole(transaction.get("rows_modified")) or 0,
+            holds=frozenset({Holding.LOCK}) if id_ in self._lockers else frozenset(),
+            mark=row.get("_mark"),
+        )
+
+    def _state(self, row: Mapping[str, Any]) -> State:
+        user, command = row.get("user"), row.get("command")
+        if not isinstance(command, str) or not isinstance(user, str):
+            return State.UNKNOWN
+        if user in _SERVERS_OWN or command == "Daemon":
+            return State.BACKGROUND
+        if user == _HANDSHAKE_USER or command == "Connect":
+            return State.HANDSHAKE
+        if command.startswith(_REPLICATION):
+            return State.REPLICATION
+        if command != "Sleep":
+            return State.ACTIVE
+        return State.UNKNOWN if row.get("info") else State.IDLE
+
+    def _asleep(self, row: Mapping[str, Any]) -> float | None:
+        """The row's Time; None where SET timestamp has falsified it or a handshake has none."""
+        time = number(row.get("time"))
+        if time is None or time < 0 or (self._uptime is not None and time > self._uptime + 1):
+            return None
+        return time
+
+    def _idle_state(self, id_: int, asleep: float | None) -> State:
+        if asleep is None:
+            return State.UNKNOWN
+        return State.IDLE_IN_TRANSACTION if id_ in self._transactions else State.IDLE
+
+    def _idle(self, id_: int, asleep: float) -> float:
+        # MariaDB's Time counts from the end of the last command already.
+        statement = None if self._is_mariadb else self._statements.get(id_)
+        return asleep if statement is None else max(0.0, asleep - statement)
+
+
+def strip_port(host: object) -> str | None:
+    """The host of `10.0.1.15:43210`, of `::1:43210` and of a bare `localhost`."""
+    if not isinstance(host, str) or not host:
+        return None
+    name, colon, port = host.rpartition(":")
+    if not colon or not port.isdigit() or (name.endswith(":") and name != "::"):
+        return host.strip("[]")
+    return name.strip("[]")
+
+
+def _is_blind(sessions: Sequence[Session], own_users: frozenset[str], used: int | None) -> bool:
+    if any(session.user not in own_users for session in sessions):
+        return False
+    return used is not None and used > len(sessions)
+
+
+def _warnings(context: Mapping[str, Any], sessions: Sequence[Session], own_users: frozenset[str]) -> Iterable[str]:
+    if "user_level_locks" not in context:
+        yield "named_locks_unseen"
+    if context.get("unconfirmed"):
+        yield "idle_upper_bound"
+    if context.get("user_limits") is None:
+        yield "user_limits_unseen"
+    if sum(session.user in own_users for session in sessions) > 1 + _REAPERS_AT_ONCE:
+        yield "own_account_shared"

@@ -1,0 +1,43 @@
+"""A server as the sweep strikes it, real or fake, with the sessions on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
+
+from reaper.client.deadline import Deadline
+from reaper.client.drivers import driver_for
+from reaper.client.target import EngineName
+from reaper.engines import engine_for
+from reaper.engines.base import Server, strike_all
+from reaper.model import Outcome, Session, SweepTarget
+from tests.harness import target
+from tests.servers import Client
+from tests.servers import Server as Database
+
+LONG = Deadline.after(3600)
+
+
+@contextmanager
+def engine_server(server: Database, user: str = "reaper") -> Iterator[Server]:
+    """What a sweep strikes with, on one connection of its own."""
+    name = EngineName(server.engine)
+    driver = driver_for(name)
+    at = SweepTarget.from_mapping(target(server, user)).target
+    connection = driver.connect(at, at.password, LONG, batch=True)
+    try:
+        yield engine_for(name).server(connection, monotonic)
+    finally:
+        driver.close(connection)
+
+
+def seen(server: Server, engine: str, clients: list[Client]) -> list[Session]:
+    """The clients' sessions as a look shows them, in the clients' order."""
+    found = {session.id: session for session in engine_for(EngineName(engine)).read(server.look()).sessions}
+    return [found[client.id] for client in clients]
+
+
+def strike(server: Server, victims: Sequence[Session]) -> dict[Session, Outcome]:
+    """Every victim's outcome, in the order of the kills."""
+    return dict(pair for chunk in strike_all(server, victims, LONG) for pair in chunk)

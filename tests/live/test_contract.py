@@ -1,0 +1,105 @@
+"""What every engine promises about a strike; the fake one sits the same exam as the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from reaper.engines.base import Server
+from reaper.model import Mark, Outcome, Session
+from tests.conftest import Servers, names
+from tests.fakes import FakeDatabase
+from tests.harness import settle
+from tests.live.stage import engine_server, seen, strike
+from tests.servers import Sessions
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An engine's server with clients on it; `settle` waits until it shows what they did last."""
+
+    server: Server
+    sleeping: Callable[[int], Sequence[Any]]
+    seen: Callable[[Sequence[Any]], list[Session]]
+    settle: Callable[[], None]
+
+
+@pytest.fixture(params=["fake", *names()])
+def stage(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Stage]:
+    if request.param == "fake":
+        fake = FakeDatabase()
+
+        def look(clients: Sequence[Any]) -> list[Session]:
+            found = {session.id: session for session in fake.read(fake.look()).sessions}
+            return [found[client.id] for client in clients]
+
+        yield Stage(fake, fake.sleeping, look, lambda: None)
+        return
+    server = servers[request.param]
+    with Sessions(server) as sessions, engine_server(server) as striking:
+        yield Stage(
+            striking,
+            sessions.sleeping,
+            lambda clients: seen(striking, server.engine, list(clients)),
+            lambda: settle(server),
+        )
+
+
+def test_the_unchanged_are_struck_and_gone(stage: Stage) -> None:
+    """Who has not changed since the look is signalled, and soon no longer listed; the others are not touched."""
+    clients = stage.sleeping(6)
+    stage.settle()
+    victims = stage.seen(clients)[:4]
+    assert strike(stage.server, victims) == dict.fromkeys(victims, Outcome.SIGNALLED)
+    while stage.server.lingering(victims):
+        stage.settle()
+    assert [client.alive() for client in clients] == [False] * 4 + [True] * 2
+
+
+def test_who_woke_is_spared(stage: Stage) -> None:
+    """A session that ran a statement between the look and the strike lives on, asleep again or not."""
+    asleep, woken = stage.sleeping(2), stage.sleeping(2)
+    stage.settle()
+    stage.settle()  # whole seconds on some: a new sleep must differ from the old one by more than one
+    victims = stage.seen([*asleep, *woken])
+    for client in woken:
+        client.run("SELECT 1")
+    outcomes = strike(stage.server, victims)
+    assert [outcomes[victim] for victim in victims] == [Outcome.SIGNALLED] * 2 + [Outcome.CHANGED] * 2
+    assert all(client.run("SELECT 1") == [(1,)] for client in woken)
+
+
+def test_another_session_under_the_same_id_is_spared(stage: Stage) -> None:
+    """A pid or Id that now belongs to another session is not the victim that was judged, whatever differs."""
+    (client,) = stage.sleeping(1)
+    stage.settle()
+    (session,) = stage.seen([client])
+    assert session.mark is not None
+    former = [_with_other(session.mark, place) for place in range(len(session.mark.key))]
+    former.append(replace(session.mark, since=session.mark.since - 3600))
+    for mark in former:
+        if mark != session.mark:
+            victim = replace(session, mark=mark)
+            assert strike(stage.server, [victim]) == {victim: Outcome.CHANGED}
+    assert client.alive()
+
+
+def _with_other(mark: Mark, place: int) -> Mark:
+    key = list(mark.key)
+    key[place] = None
+    return replace(mark, key=tuple(key))
+
+
+def test_who_went_does_not_save_those_after(stage: Stage) -> None:
+    """A victim that vanished in the middle of a batch is `gone`, and those after it are struck all the same."""
+    clients = stage.sleeping(9)
+    stage.settle()
+    victims = stage.seen(clients)
+    assert strike(stage.server, victims[4:5]) == {victims[4]: Outcome.SIGNALLED}
+    while stage.server.lingering(victims[4:5]):
+        stage.settle()
+    outcomes = list(strike(stage.server, victims).values())
+    assert outcomes == [Outcome.SIGNALLED] * 4 + [Outcome.GONE] + [Outcome.SIGNALLED] * 4

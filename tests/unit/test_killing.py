@@ -1,0 +1,66 @@
+"""MySQL's answers to a kill, and the right to it, read from what the server says."""
+
+from __future__ import annotations
+
+import pymysql
+import pytest
+
+from reaper.engines.mysql import classify, may_kill
+from reaper.model import Outcome
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "outcome"),
+    [
+        (1094, "Unknown thread id: 7", Outcome.GONE),
+        (1095, "You are not owner of thread 7", Outcome.REFUSED),
+        (1227, "Access denied; you need (at least one of) the CONNECTION_ADMIN privilege(s)", Outcome.REFUSED),
+        (1142, "SELECT command denied", Outcome.REFUSED),
+        (1370, "execute command denied to user for routine 'mysql.rds_kill'", Outcome.REFUSED),
+        (1305, "PROCEDURE mysql.rds_kill does not exist", Outcome.REFUSED),
+        (1054, "Unknown column 'ERROR (RDS): CANNOT KILL RDSADMIN SESSION' in 'field list'", Outcome.REFUSED),
+        (1054, "Unknown column 'x' in 'field list'", Outcome.FAILED),
+        (1406, "Data too long for column 'l_user' at row 1", Outcome.FAILED),
+        (1093, "", Outcome.FAILED),
+        (1096, "", Outcome.FAILED),
+    ],
+)
+def test_classify(code: int, message: str, outcome: Outcome) -> None:
+    """1094 is already gone, a missing right is refused, what no table knows has failed."""
+    assert classify(pymysql.err.OperationalError(code, message)) is outcome
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pymysql.err.OperationalError(2013, "Lost connection to MySQL server during query"),
+        pymysql.err.OperationalError(2006, "MySQL server has gone away"),
+        pymysql.err.InterfaceError(0, ""),
+    ],
+)
+def test_a_lost_connection_is_nobodys_outcome(error: pymysql.Error) -> None:
+    """It ends the sweep: nobody knows what became of the victim, and no kill list outlives its connection."""
+    with pytest.raises(type(error)) as caught:
+        classify(error)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("grants", "expected"),
+    [
+        (["GRANT PROCESS, CONNECTION_ADMIN ON *.* TO `reaper`@`%`"], True),
+        (["GRANT PROCESS ON *.* TO `r`@`%`", "GRANT CONNECTION_ADMIN ON *.* TO `r`@`%`"], True),
+        (["GRANT PROCESS, CONNECTION ADMIN ON *.* TO `reaper`@`%`"], True),  # MariaDB's spelling
+        (["GRANT SUPER ON *.* TO `reaper`@`%` IDENTIFIED BY PASSWORD '*X'"], True),
+        (["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost` WITH GRANT OPTION"], True),
+        (["GRANT PROCESS ON *.* TO `reaper`@`%`"], False),
+        (["GRANT ALL PRIVILEGES ON `orders`.* TO `reaper`@`%`"], False),
+        (["GRANT SERVICE_CONNECTION_ADMIN ON *.* TO `reaper`@`%`"], False),  # another right altogether
+        (["GRANT PROCESS ON *.* TO `super`@`%`"], False),
+        (["GRANT EXECUTE ON PROCEDURE `mysql`.`rds_kill` TO `reaper`@`%`"], False),
+        ([], False),
+    ],
+)
+def test_may_kill(grants: list[str], expected: bool) -> None:
+    """The right to kill others' sessions, on the whole server and by its exact name."""
+    assert may_kill(grants) is expected

@@ -1,0 +1,150 @@
+"""A report as CloudWatch receives it: two dimension sets, the agreed names, zeros where alarms need them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from reaper.metrics import embedded, publish
+from reaper.model import Outcome
+from reaper.report import ErrorKind, Report, SweepError
+
+from .build import server, sleeper
+from .test_report import report, struck
+
+# PressureRemains and FirstFreedSeconds belong to the full-database entry.
+ALWAYS = {"Terminated", "Refused", "Failed", "Freed", "LockedOut", "Blind", "SweepFailed", "SweepSeconds", "DryRun"}
+WHERE_SEEN = {
+    "SessionsTotal",
+    "SessionsActive",
+    "SessionsIdle",
+    "SessionsIdleInTransaction",
+    "OldestIdleSeconds",
+    "Utilization",
+    "MaxConnections",
+    "Zombies",
+}
+
+
+def values(report_: Report) -> dict[str, float]:
+    """The metrics that the document declares, each with the one value it carries."""
+    document = embedded(report_, "prod")
+    found = {}
+    for metric in document["_aws"]["CloudWatchMetrics"][0]["Metrics"]:
+        (found[metric["Name"]],) = document[metric["Name"]]
+    return found
+
+
+def failed(kind: ErrorKind, **facts: Any) -> Report:
+    return Report("orders", "mysql", "alarm", dry_run=False, error=SweepError(kind, "why"), **facts)
+
+
+@pytest.mark.parametrize("service", [None, "payments"])
+def test_two_dimension_sets_and_no_others(service: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[Stack, Target] and [Stack]: with a `service` added, which Powertools likes to do, no alarm would find them."""
+    monkeypatch.delenv("POWERTOOLS_SERVICE_NAME", raising=False)
+    if service:
+        monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", service)
+    document = embedded(report(), "prod")
+    (directive,) = document["_aws"]["CloudWatchMetrics"]
+    assert sorted(sorted(dimensions) for dimensions in directive["Dimensions"]) == [["Stack"], ["Stack", "Target"]]
+    assert directive["Namespace"] == "Reaper"
+    assert (document["Stack"], document["Target"]) == ("prod", "orders")
+    assert "service" not in document
+
+
+def test_one_document_does_not_leak_into_the_next() -> None:
+    """Powertools keeps dimensions and metrics in the class unless told otherwise."""
+    embedded(report(), "prod")
+    document = embedded(failed(ErrorKind.LOCKED_OUT), "test")
+    assert document["Stack"] == "test"
+    assert values(failed(ErrorKind.LOCKED_OUT)).keys() == ALWAYS
+
+
+def test_names_and_values() -> None:
+    """Every name of the design with the value of the report."""
+    assert values(report()) == {
+        "SessionsTotal": 6,
+        "SessionsActive": 1,
+        "SessionsIdle": 3,
+        "SessionsIdleInTransaction": 1,
+        "OldestIdleSeconds": 2000,
+        "Utilization": 60,
+        "MaxConnections": 10,
+        "Zombies": 2,
+        "Terminated": 1,
+        "Refused": 0,
+        "Failed": 0,
+        "Freed": 1,
+        "SweepSeconds": 0.123,
+        "LockedOut": 0,
+        "Blind": 0,
+        "DryRun": 0,
+        "SweepFailed": 0,
+    }
+
+
+def test_units() -> None:
+    """A share is sent as Percent, times as Seconds, the rest as Count."""
+    metrics = embedded(report(), "prod")["_aws"]["CloudWatchMetrics"][0]["Metrics"]
+    units = {metric["Name"]: metric["Unit"] for metric in metrics}
+    assert units == dict.fromkeys(ALWAYS | WHERE_SEEN, "Count") | {
+        "Utilization": "Percent",
+        "OldestIdleSeconds": "Seconds",
+        "SweepSeconds": "Seconds",
+    }
+
+
+def test_an_empty_server_is_not_an_unseen_one() -> None:
+    """Zero sessions seen are reported as zero; only what has no value, as the oldest of none, is left out."""
+    found = values(Report("orders", "mysql", "manual", dry_run=True, snapshot=server()))
+    assert found.keys() == ALWAYS | WHERE_SEEN - {"OldestIdleSeconds"}
+    assert {found[name] for name in found} == {0.0, 1.0, 1000.0}
+    assert (found["DryRun"], found["MaxConnections"]) == (1, 1000)
+
+
+def test_outcomes() -> None:
+    """Each alarm's outcome is counted apart."""
+    outcomes = (
+        [Outcome.TERMINATED] * 3 + [Outcome.REFUSED] * 2 + [Outcome.FAILED, Outcome.GONE, Outcome.SIGNALLED, None]
+    )
+    found = values(report(victims=struck(*outcomes)))
+    assert [found[name] for name in ("Terminated", "Freed", "Refused", "Failed")] == [3, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags"),
+    [
+        (ErrorKind.LOCKED_OUT, (1, 0, 1)),
+        (ErrorKind.BLIND, (0, 1, 1)),
+        (ErrorKind.BUSY, (0, 0, 0)),  # another sweep is at work: no failure
+        (ErrorKind.UNREACHABLE, (0, 0, 1)),
+        (ErrorKind.CREDENTIALS, (0, 0, 1)),
+        (ErrorKind.CONFIGURATION, (0, 0, 1)),
+        (ErrorKind.RIGHTS, (0, 0, 1)),
+        (ErrorKind.DEADLINE, (0, 0, 1)),
+        (ErrorKind.SERVER, (0, 0, 1)),
+    ],
+)
+def test_a_sweep_that_saw_nothing(kind: ErrorKind, flags: tuple[int, int, int]) -> None:
+    """What was not read is left out, never zero; what alarms watch is there."""
+    found = values(failed(kind))
+    assert found.keys() == ALWAYS
+    assert tuple(found[name] for name in ("LockedOut", "Blind", "SweepFailed")) == flags
+    assert [found[name] for name in ("Terminated", "Refused", "Failed", "Freed")] == [0, 0, 0, 0]
+
+
+def test_blind_is_never_nothing_idle() -> None:
+    """A blind account gives Blind 1 and neither Zombies nor sessions."""
+    found = values(failed(ErrorKind.BLIND, snapshot=server(sleeper(), blind=True)))
+    assert found["Blind"] == 1
+    assert found.keys() == ALWAYS
+
+
+def test_publish_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """CloudWatch Logs takes the document from standard output, one line each."""
+    publish(report(), "prod")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["Zombies"] == [2.0]

@@ -1,0 +1,400 @@
+"""Every event shape, what an alarm means, the malformed ones, and whether a run is dry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import product
+from typing import Any, cast
+
+import pytest
+
+from reaper.client.target import ConfigurationError
+from reaper.model import SweepTarget
+from reaper.request import Record, Request, Trigger, choose, is_dry, parse
+
+from .build import event
+
+ORDERS = SweepTarget.from_mapping(
+    {"name": "orders", "engine": "mysql", "host": "db-1.internal", "user": "u", "id": "orders"}
+)
+BILLING = SweepTarget.from_mapping(
+    {"name": "billing", "engine": "postgres", "host": "invoices.abc.eu-central-1.rds.amazonaws.com", "user": "u"}
+)
+SHOP = SweepTarget.from_mapping(
+    {"name": "shop", "engine": "mysql", "host": "orders.internal", "user": "u", "id": "shop-1"}
+)
+TARGETS = [ORDERS, BILLING, SHOP]
+
+INSTANCE = (("DBInstanceIdentifier", "orders"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "request_"),
+    [
+        ("manual-dry-run", Request(Trigger.MANUAL, dry_run=True)),
+        ("manual-kill", Request(Trigger.MANUAL, dry_run=False)),
+        ("schedule-input", Request(Trigger.SCHEDULE)),
+        ("schedule-rule", Request(Trigger.SCHEDULE)),
+        ("schedule-scheduler", Request(Trigger.SCHEDULE)),
+        ("alarm-action", Request(Trigger.ALARM, alarmed=INSTANCE)),
+        ("alarm-eventbridge", Request(Trigger.ALARM, alarmed=INSTANCE)),
+        ("alarm-sns", Request(Trigger.ALARM, alarmed=INSTANCE)),
+        ("alarm-composite", Request(Trigger.ALARM)),
+        ("alarm-ok", Request(Trigger.ALARM, alarmed=INSTANCE, is_due=False)),
+        (
+            "sqs-batch",
+            [
+                Record("059f36b4-87a3-44ab-83d2-661975830a7d", Request(Trigger.QUEUE, targets=("orders",))),
+                Record(
+                    "2e1424d4-f796-459a-8184-9c92662be6da",
+                    Request(Trigger.QUEUE, targets=("billing",), rules={"idle_seconds": 120}),
+                ),
+            ],
+        ),
+    ],
+)
+def test_samples(name: str, request_: Request | list[Record]) -> None:
+    """Every sample event means exactly this."""
+    assert parse(event(name)) == request_
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, Request()),
+        ({"dry_run": None, "targets": None, "rules": None, "trigger": None}, Request()),
+        ({"targets": ["b", "a", "b"]}, Request(targets=("b", "a"))),
+        ({"rules": {"idle_seconds": 120, "dry_run": True}}, Request(rules={"idle_seconds": 120, "dry_run": True})),
+        *(({"trigger": word.value}, Request(word)) for word in Trigger),
+    ],
+)
+def test_manual_events(given: dict[str, Any], expected: Request) -> None:
+    """Every key is optional, and an empty event asks for everything by the configured rules."""
+    assert parse(given) == expected
+
+
+# What an alarm means
+
+
+def action(*dimensions: dict[str, str], state: str = "ALARM") -> dict[str, Any]:
+    """The sample alarm with metric math over metrics of these dimensions."""
+    found: dict[str, Any] = event("alarm-action")
+    expression, metric = found["alarmData"]["configuration"]["metrics"]
+    metrics = [expression]
+    for place, given in enumerate(dimensions):
+        stat = metric["metricStat"] | {"metric": metric["metricStat"]["metric"] | {"dimensions": given}}
+        metrics.append(metric | {"id": f"m{place}", "metricStat": stat})
+    found["alarmData"]["configuration"]["metrics"] = metrics
+    found["alarmData"]["state"]["value"] = state
+    return found
+
+
+def sns(message: dict[str, Any]) -> dict[str, Any]:
+    """The sample SNS event with these keys of its message replaced."""
+    found: dict[str, Any] = event("alarm-sns")
+    sns_ = found["Records"][0]["Sns"]
+    sns_["Message"] = json.dumps(json.loads(sns_["Message"]) | message)
+    return found
+
+
+def chosen(given: dict[str, Any]) -> list[str]:
+    request = parse(given)
+    assert isinstance(request, Request)
+    return [target.name for target in choose(request, TARGETS)]
+
+
+METRIC_MATH = {
+    "Period": 60,
+    "Metrics": [
+        {"Expression": "100*m1/200", "Id": "e1", "Label": "used", "ReturnData": True},
+        {
+            "Id": "m1",
+            "ReturnData": False,
+            "MetricStat": {
+                "Metric": {
+                    "Dimensions": [{"value": "billing", "name": "Target"}],
+                    "MetricName": "x",
+                    "Namespace": "Reaper",
+                },
+                "Period": 60,
+                "Stat": "Maximum",
+            },
+        },
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (event("alarm-action"), ["orders"]),
+        (event("alarm-eventbridge"), ["orders"]),
+        (event("alarm-sns"), ["orders"]),
+        (event("alarm-ok"), []),
+        (event("alarm-composite"), ["orders", "billing", "shop"]),
+        (action({"Target": "shop"}), ["shop"]),
+        (action({"Stack": "prod", "Target": "shop"}), ["shop"]),
+        (action({"DBInstanceIdentifier": "shop-1"}), ["shop"]),  # by id, not by its host's label
+        (action({"DBInstanceIdentifier": "invoices"}), ["billing"]),  # no id: its host's first label
+        (action({"DBClusterIdentifier": "invoices", "Role": "WRITER"}), ["billing"]),
+        (action({"Target": "shop"}, {"DBInstanceIdentifier": "orders"}), ["orders", "shop"]),  # the union, listed order
+        (action({"Target": "orders"}, {"DBInstanceIdentifier": "orders"}), ["orders"]),
+        (action({"Stack": "prod"}), ["orders", "billing", "shop"]),  # none of the three dimensions
+        (action({}), ["orders", "billing", "shop"]),
+        (action(), ["orders", "billing", "shop"]),
+        (action({"Target": "shop"}, state="OK"), []),
+        (action({"Target": "shop"}, state="INSUFFICIENT_DATA"), []),
+        (action({"Target": "nobody"}, state="OK"), []),
+        (sns({"NewStateValue": "OK"}), []),
+        (sns({"NewStateValue": "INSUFFICIENT_DATA"}), []),
+        (sns({"Trigger": METRIC_MATH}), ["billing"]),
+        (sns({"Trigger": {"Dimensions": []}}), ["orders", "billing", "shop"]),
+        (sns({"Trigger": None}), ["orders", "billing", "shop"]),
+        ({"targets": ["shop", "orders"]}, ["orders", "shop"]),
+        ({}, ["orders", "billing", "shop"]),
+    ],
+)
+def test_whom_an_event_means(given: dict[str, Any], names: list[str]) -> None:
+    """By dimension Target, by identifier, the union; none of them means all; not in ALARM means nobody."""
+    assert chosen(given) == names
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"targets": ["ordres"]}, "unknown target 'ordres'; did you mean 'orders'?"),
+        ({"targets": ["orders", "x"]}, "unknown target 'x'; known: orders, billing, shop"),
+        (action({"Target": "shop-1"}), "the alarm's Target 'shop-1' is no target; did you mean 'shop'?"),
+        (
+            action({"DBInstanceIdentifier": "shop"}),
+            "the alarm's DBInstanceIdentifier 'shop' is no target; did you mean 'shop-1'?",
+        ),
+        (
+            action({"Target": "shop"}, {"DBClusterIdentifier": "x"}),
+            "the alarm's DBClusterIdentifier 'x' is no target; known: orders, invoices, shop-1",
+        ),
+    ],
+)
+def test_an_unknown_target_is_an_error(given: dict[str, Any], words: str) -> None:
+    """A name or a dimension that matches nothing is an error, also where others match."""
+    with pytest.raises(ConfigurationError) as caught:
+        chosen(given)
+    assert str(caught.value) == words
+
+
+def test_several_sns_records_are_swept_together() -> None:
+    """Everything in ALARM is swept; what is OK adds nothing; one that names nobody means all."""
+    orders = sns({})["Records"]
+    billing = sns({"Trigger": METRIC_MATH})["Records"]
+    fine = sns({"NewStateValue": "OK", "Trigger": {"Dimensions": [{"name": "Target", "value": "shop"}]}})["Records"]
+    everybody = sns({"Trigger": None})["Records"]
+    assert chosen({"Records": orders + fine + billing}) == ["orders", "billing"]
+    assert chosen({"Records": fine + fine}) == []
+    assert chosen({"Records": orders + everybody}) == ["orders", "billing", "shop"]
+
+
+# Malformed events
+
+
+def rules(**given: Any) -> dict[str, Any]:
+    return {"rules": given}
+
+
+def altered(name: str, change: Callable[[Any], object]) -> Any:
+    found = event(name)
+    change(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "value"),
+    [
+        ({"dryrun": True}, "'dryrun'", "True; did you mean 'dry_run'?"),
+        ({"target": "orders"}, "'target'", "'orders'; did you mean 'targets'?"),
+        ({"kill": "all"}, "'kill'", "'all'; known: dry_run, targets, rules, trigger"),
+        ({"a\nb": 1}, r"'a\nb'", "1"),
+        ({"dry_run": "false"}, "dry_run", "'false'; say true or false"),
+        ({"dry_run": 0}, "dry_run", "0"),
+        ({"dry_run": []}, "dry_run", "[]"),
+        ({"targets": "orders"}, "targets", "'orders'"),
+        ({"targets": []}, "targets", "[]"),
+        ({"targets": [5]}, "targets", "[5]"),
+        ({"targets": [""]}, "targets", "['']"),
+        ({"trigger": "cron"}, "trigger", "'cron'; choose manual, schedule, alarm, queue"),
+        ({"trigger": ["manual"]}, "trigger", "['manual']"),
+        ({"rules": []}, "rules", "list"),
+        ({"rules": "idle_seconds=5"}, "rules", "str"),
+        (rules(idle_second=5), "'idle_second'", "5; did you mean 'idle_seconds'?"),
+        (rules(idle_seconds="600"), "idle_seconds", "'600'"),
+        (rules(idle_seconds=-1), "idle_seconds", "-1"),
+        (rules(idle_seconds=float("nan")), "idle_seconds", "nan"),
+        (rules(idle_seconds=float("inf")), "idle_seconds", "inf"),
+        (rules(idle_seconds=float("-inf")), "idle_seconds", "-inf"),
+        (rules(idle_seconds=10**10), "idle_seconds", "10000000000"),
+        (rules(idle_seconds=10**5000), "idle_seconds", "a huge int"),
+        (rules(idle_seconds=True), "idle_seconds", "True"),
+        (rules(idle_seconds=None), "idle_seconds", "None"),
+        (rules(target_utilization=60), "target_utilization", "60"),
+        (rules(max_kills=True), "max_kills", "True"),
+        (rules(max_kills=1.5), "max_kills", "1.5"),
+        (rules(dry_run="true"), "dry_run", "'true'"),
+        (rules(allow_users="app"), "allow_users", "'app'"),
+        (rules(allow_users=[]), "allow_users", "empty"),
+        (rules(protect_users=[""]), "protect_users", "['']"),
+        (rules(protect_hosts=["10.0.0.0/33"]), "protect_hosts", "'10.0.0.0/33'"),
+        (rules(in_transaction="kill"), "in_transaction", "'kill'"),
+        (None, "event", "None"),
+        ([{"dry_run": True}], "event", "[{'dry_run': True}]"),
+        ("orders", "event", "'orders'"),
+        (5, "event", "5"),
+        (True, "event", "True"),
+        ({"Records": []}, "Records", "[]"),
+        ({"Records": {}}, "Records", "{}"),
+        ({"Records": ["x"]}, "Records", "['x']"),
+        ({"Records": [{"eventSource": "aws:s3"}]}, "Records", "['aws:s3']"),
+        ({"Records": [{}]}, "Records", "['None']"),
+        (
+            {"Records": event("alarm-sns")["Records"] + event("sqs-batch")["Records"]},
+            "Records",
+            "['aws:sns', 'aws:sqs']",
+        ),
+        (altered("alarm-sns", lambda e: e["Records"][0]["Sns"].update(Message="hello")), "event", "'hello'"),
+        (altered("alarm-sns", lambda e: e["Records"][0]["Sns"].update(Message='{"a": 1}')), "SNS message", "{'a': 1}"),
+        (altered("alarm-sns", lambda e: e["Records"][0].update(Sns=None)), "Sns", "None"),
+        (sns({"NewStateValue": "FULL"}), "state", "'FULL'"),
+        (sns({"Trigger": {"Dimensions": "orders"}}), "Dimensions", "'orders'"),
+        (action(state="alarm"), "state", "'alarm'"),
+        (altered("alarm-action", lambda e: e.update(alarmData=None)), "alarmData", "None"),
+        (altered("alarm-action", lambda e: e["alarmData"].pop("state")), "state", "None"),
+        (altered("alarm-action", lambda e: e["alarmData"]["configuration"].update(metrics=5)), "metrics", "5"),
+        (altered("alarm-eventbridge", lambda e: e.update(detail="{}")), "detail", "'{}'"),
+        (altered("alarm-eventbridge", lambda e: e.update(source="aws.ec2")), "detail-type", "'aws.ec2'"),
+        (altered("schedule-rule", lambda e: e.update(source="my.app")), "detail-type", "'my.app'"),
+        (altered("schedule-rule", lambda e: e.update(detail={"dry_run": False})), "detail", "{'dry_run': False}"),
+        (altered("schedule-rule", lambda e: e.update({"detail-type": "Other"})), "detail-type", "'Other'"),
+        (altered("sqs-batch", lambda e: e["Records"][0].pop("messageId")), "messageId", "no"),
+    ],
+)
+def test_what_is_not_recognised_is_an_error(given: Any, key: str, value: str) -> None:
+    """A malformed event is one line that names the key and the value, before anything is touched."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse(given)
+    message = str(caught.value)
+    assert key in message
+    assert value in message
+    assert message.splitlines() == [message]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("{", "event: body is '{', which is not JSON"),
+        (None, "event: body is None, which is not JSON"),
+        ("[" * 100_000, f"event: body is '{'[' * 56}..., which is not JSON"),
+        ("[]", "event: body is [], not an object with keys"),
+        ('{"dryrun": true}', "event: unknown key 'dryrun' with value True; did you mean 'dry_run'?"),
+        ('{"rules": {"idle_seconds": NaN}}', "event: rules: idle_seconds is nan; give seconds as a number, 0 or more"),
+        (json.dumps(event("alarm-action")), "event: unknown key 'source' with value 'aws.cloudwatch'"),
+    ],
+)
+def test_one_bad_message_does_not_spoil_the_batch(body: str | None, words: str) -> None:
+    """A bad SQS record carries its problem; the others are requests."""
+    records = parse(altered("sqs-batch", lambda e: e["Records"][0].update(body=body)))
+    assert isinstance(records, list)
+    bad, good = records
+    assert (bad.id, bad.request, bad.problem and bad.problem.startswith(words)) == (
+        "059f36b4-87a3-44ab-83d2-661975830a7d",
+        None,
+        True,
+    )
+    assert good == parse(event("sqs-batch"))[1]  # type: ignore[index]  # a batch is a list
+
+
+# Dry or not
+
+DRY, LIVE, ERROR = "dry", "live", "error"
+SAYS = (None, True, False)
+
+# What event.dry_run (row) and event.rules.dry_run (column) come to, each None, True, False, on a target that
+# says nothing; written by hand from the design, not computed.
+LIVE_STACK = (
+    (LIVE, DRY, LIVE),
+    (DRY, DRY, DRY),
+    (LIVE, DRY, LIVE),
+)
+DRY_STACK = (
+    (DRY, DRY, ERROR),
+    (DRY, DRY, ERROR),
+    (ERROR, ERROR, ERROR),
+)
+DRY_STACK_THAT_LETS_MANUAL_EVENTS_KILL = (
+    (DRY, DRY, ERROR),
+    (DRY, DRY, ERROR),
+    (LIVE, DRY, LIVE),
+)
+
+
+@pytest.mark.parametrize("target", SAYS)
+@pytest.mark.parametrize("trigger", list(Trigger))
+@pytest.mark.parametrize("manual_kill", [True, False])
+@pytest.mark.parametrize("stack_is_dry", [True, False])
+def test_dry_run(stack_is_dry: bool, manual_kill: bool, trigger: Trigger, target: bool | None) -> None:
+    """Any of stack, target, event and its rules makes a run dry; only a manual "dry_run": false, where allowed, lifts
+    the stack's; any other false against it is an error; no target lifts anything."""
+    table = LIVE_STACK
+    if stack_is_dry:
+        allowed = manual_kill and trigger is Trigger.MANUAL
+        table = DRY_STACK_THAT_LETS_MANUAL_EVENTS_KILL if allowed else DRY_STACK
+    if target is True:
+        table = tuple(tuple(DRY if cell == LIVE else cell for cell in row) for row in table)  # type: ignore[assignment]
+    found = {
+        (event_says, rules_say): outcome(trigger, event_says, rules_say, target, stack_is_dry, manual_kill)
+        for event_says, rules_say in product(SAYS, SAYS)
+    }
+    assert found == {
+        (event_says, rules_say): table[row][column]
+        for (row, event_says), (column, rules_say) in product(enumerate(SAYS), enumerate(SAYS))
+    }
+
+
+def outcome(
+    trigger: Trigger,
+    event_says: bool | None,
+    rules_say: bool | None,
+    target: bool | None,
+    stack_is_dry: bool,
+    manual_kill: bool,
+) -> str:
+    request = Request(trigger, event_says, rules=_said(rules_say))
+    try:
+        return DRY if is_dry(request, _said(target), stack_is_dry, manual_kill) else LIVE
+    except ConfigurationError:
+        return ERROR
+
+
+def _said(dry_run: bool | None) -> dict[str, bool]:
+    return {} if dry_run is None else {"dry_run": dry_run}
+
+
+def test_the_error_for_a_false_against_the_stack_names_the_parameters() -> None:
+    """Never a quiet dry run: the error says which settings would let it kill."""
+    with pytest.raises(ConfigurationError, match=r"REAPER_DRY_RUN=false.*REAPER_MANUAL_KILL=true") as caught:
+        is_dry(Request(dry_run=False), {}, stack_is_dry=True, manual_kill=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_message_is_nobodys_hand() -> None:
+    """A message that calls itself manual is still a queue's: no message kills on a dry stack."""
+    body = json.dumps({"trigger": "manual", "dry_run": False})
+    (record,) = cast(list[Record], parse({"Records": [{"messageId": "1", "eventSource": "aws:sqs", "body": body}]}))
+    assert record.request is not None
+    assert record.request.trigger is Trigger.QUEUE
+
+
+@pytest.mark.parametrize("key", ["dry_run", "dryrun", "targets", "rules", "trigger"])
+@pytest.mark.parametrize("name", ["alarm-action", "alarm-eventbridge", "alarm-sns", "schedule-rule", "sqs-batch"])
+def test_own_keys_beside_an_envelope_are_errors(name: str, key: str) -> None:
+    """A key of ours put beside AWS's own would be passed over, so it is an error."""
+    with pytest.raises(ConfigurationError, match=f"'{key}' stands beside"):
+        parse(event(name) | {key: True})

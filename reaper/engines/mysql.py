@@ -34,6 +34,7 @@ _DENIED = frozenset({1044, 1142, 1143, 1227, 1146, 1109})  # no right to read, o
 # innodb_trx is a cache of the server's, renewed only when nobody has read it for 100 ms [InnoDB, trx0i_s.cc]: a
 # session that fell asleep just now may be in a transaction that it does not show yet.
 _TRX_LAG = 0.2
+_TRIES_WITHIN_A_SECOND = 3
 _FIRST_GUESS = 0.001  # seconds one kill takes, before one was measured
 
 
@@ -56,7 +57,7 @@ class MySQLServer:
 
     def look(self) -> Look:
         before = self._counters()
-        rows = self._query(self._list_sql)
+        rows = self._list()
         after = self._counters()
         ends: dict[int, Mapping[str, Any]] = {}
         if self._facts.sees_statements:
@@ -114,6 +115,8 @@ class MySQLServer:
 
     @cached_property
     def _facts(self) -> _Facts:
+        # InnoDB writes trx_started in the system's zone, whatever zone the server or a session is set to.
+        self._query("SET time_zone = 'SYSTEM'")
         (row,) = self._query(_GET_FACTS)
         aurora = self._query("SHOW GLOBAL VARIABLES LIKE 'aurora_version'")
         flavour = "mariadb" if "mariadb" in row["version"].lower() else "aurora_mysql" if aurora else "mysql"
@@ -138,14 +141,18 @@ class MySQLServer:
         table = "performance_schema.processlist" if self._facts.sees_statements else "information_schema.processlist"
         return table, "NULL AS exact_s, NULL AS token"
 
-    @property
-    def _list_sql(self) -> str:
+    def _list(self, which: str = "") -> list[dict[str, Any]]:
+        """The process list, read within one second of the server's clock where that counts in whole seconds."""
         table, extra = self._source
-        return _GET_SESSIONS.format(table=table, extra=extra)
+        for _ in range(_TRIES_WITHIN_A_SECOND):
+            rows = self._query(_GET_SESSIONS.format(table=table, extra=extra) + which)
+            if not any(map(_ticked, rows)):
+                break
+        return rows
 
     def _marks(self, ids: Sequence[int]) -> dict[int, Mark | None]:
         """The marks of those that are still listed; None for one that is awake."""
-        rows = self._query(f"{self._list_sql} WHERE ID IN ({_listed(ids)})")
+        rows = self._list(f"WHERE ID IN ({_listed(ids)})")
         ends: dict[int, Mapping[str, Any]] = {}
         if self._facts.sees_statements:
             ends = {row["id"]: row for row in self._query(_GET_LAST_EVENTS.format(ids=_listed(ids)))}
@@ -156,9 +163,12 @@ class MySQLServer:
             return None
         key = (row["USER"], row["HOST"], ends[row["ID"]]["event"] if row["ID"] in ends else row["token"])
         if row["exact_s"] is not None:
+            # A ping leaves MariaDB's QUERY_ID as it is, so the sleep's beginning is compared as well.
             return Mark(key, float(row["now_s"]) - float(row["exact_s"]), slack=0.5)
-        # Whole seconds at both ends; the two clocks are read an instant apart, so two looks may differ by one.
-        return Mark(key, int(row["now_s"]) - int(row["TIME"]), slack=1.0)
+        if key[2] is not None:
+            return Mark(key)
+        # Whole seconds: forgiving one would take a sleep that began almost two seconds later for the same.
+        return None if _ticked(row) else Mark(key, int(row["now_s"]) - int(row["TIME"]))
 
     def _row(self, row: Mapping[str, Any], ends: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         """A row with the columns of SHOW FULL PROCESSLIST, and its mark."""
@@ -289,6 +299,11 @@ def classify(error: pymysql.Error) -> Outcome:
     return Outcome.FAILED
 
 
+def _ticked(row: Mapping[str, Any]) -> bool:
+    """Whether a new second began while the list was read, so that Time may count to either."""
+    return int(row["began_s"]) != int(row["now_s"])
+
+
 def _code(error: pymysql.Error) -> int | None:
     return error.args[0] if error.args and isinstance(error.args[0], int) else None
 
@@ -303,10 +318,11 @@ SELECT VERSION() AS version, CONNECTION_ID() AS connection_id, CURRENT_USER() AS
        @@GLOBAL.max_connections AS max_connections, @@GLOBAL.performance_schema AS performance_schema
 """
 
-# SYSDATE, unlike NOW, is the clock itself. INFO is cut: the running statements of others can be megabytes.
+# NOW is when the statement began, SYSDATE the clock itself. INFO is cut: the statements of others can be
+# megabytes.
 _GET_SESSIONS = """
 SELECT ID, USER, HOST, DB, COMMAND, TIME, STATE, LEFT(INFO, 1024) AS INFO,
-       UNIX_TIMESTAMP(SYSDATE(6)) AS now_s, {extra}
+       UNIX_TIMESTAMP(NOW(6)) AS began_s, UNIX_TIMESTAMP(SYSDATE(6)) AS now_s, {extra}
 FROM {table}
 """
 

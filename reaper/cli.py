@@ -330,9 +330,9 @@ def _show(report: Report) -> None:
     if report.victims:
         console.print(_table(report.victims))
     if report.saw:
-        console.print(Text(_summary(report, report.saw)))
+        console.print(Text(_summary(report, report.saw)), soft_wrap=True)
     for warning in report.warnings:
-        console.print(Text(f"  {warning}: {_WARNINGS[warning]}", style="yellow"))
+        console.print(Text(f"  {warning}: {_WARNINGS[warning]}", style="yellow"), soft_wrap=True)
     if report.error:
         _complain(f"{report.target}: {report.error.kind}: {report.error.message}")
 
@@ -347,16 +347,19 @@ _WARNINGS = {
 
 
 def _summary(report: Report, saw: Snapshot) -> str:
-    found = f"{report.zombies} zombies{_counted(report.outcomes)}"
+    used = f"{saw.used} connections used"
     if saw.utilization is not None:
-        found = f"{saw.used} of {saw.usable} connections used ({saw.utilization:.0%}), {report.mode}; {found}"
-    if report.outcomes and not report.dry_run:
-        found += f"; {report.freed} slots freed"
-    return f"{_clean(report.target)}: {found}; spared{_counted(report.spared) or ' nobody'}"
+        used = f"{saw.used} of {saw.usable} connections used ({saw.utilization:.0%})"
+    freed = f"; {report.freed} slots freed" if report.outcomes and not report.dry_run else ""
+    return (
+        f"{_clean(report.target)}: {used}, {report.mode}\n"
+        f"  {report.zombies} zombies{_counted(report.outcomes)}{freed}\n"
+        f"  spared{_counted(report.spared) or ': nobody'}"
+    )
 
 
 def _counted(counts: Mapping[Any, int]) -> str:
-    return f" ({', '.join(f'{count} {name}' for name, count in sorted(counts.items()))})" if counts else ""
+    return f": {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}" if counts else ""
 
 
 def _table(victims: Sequence[Victim]) -> Table:

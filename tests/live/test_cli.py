@@ -128,7 +128,7 @@ BAD_USE = [
     (("scan", "mysql://reaper:hidden@/shop"), "has no host"),
     (("scan", "oracle://reaper@db/shop"), "mysql:// or postgresql://"),
     (("scan", "mysql://reaper@db/shop?tsl=off"), "'tsl' with value 'off'; did you mean 'tls'"),
-    (("scan", "mysql://reaper@db:99999/shop"), "Port out of range"),
+    (("scan", "mysql://reaper@db:99999/shop"), "the port is no number from 0 to 65535"),
     (("scan", "mysql://reaper@127.0.0.1", "--rules", "{"), "--rules is not JSON"),
     (("scan", "mysql://reaper@127.0.0.1", "--rules", '{"idle_seconds": "1"}'), "idle_seconds is '1'"),
     (("scan", "mysql://reaper@127.0.0.1", "--rules", '{"idle_seconds": NaN}'), "idle_seconds is nan"),

@@ -87,7 +87,7 @@ class Sweep:
         try:
             connection = self._connect(driver)
         except Exception as problem:  # noqa: BLE001  whatever it was is told in the report, never swallowed
-            report = replace(report, error=_error(problem, driver))
+            report = replace(report, error=_login_error(problem, driver))
         else:
             try:
                 report = self._sweep(driver, connection, report)
@@ -96,6 +96,8 @@ class Sweep:
         return replace(report, duration_seconds=self.clock() - began)
 
     def _connect(self, driver: Driver) -> Connection:
+        if not self.deadline.remaining():
+            raise SweepFailed(SweepError(ErrorKind.DEADLINE, "no time was left for this target"))
         target = self.target.target
         login = login_for(target)
         return driver.connect(replace(target, user=login.user), login.password, self.deadline, batch=True)
@@ -223,6 +225,13 @@ def _error(problem: Exception, driver: Driver) -> SweepError:
         case TooSlowToStrikeError():
             return SweepError(ErrorKind.SERVER, str(problem))
     return SweepError(_KINDS.get(driver.fault(problem), ErrorKind.SERVER), first_line(problem))
+
+
+def _login_error(problem: Exception, driver: Driver) -> SweepError:
+    """While logging in, silence means that nobody is there: a security group drops packets without a word."""
+    error = _error(problem, driver)
+    is_silence = error.kind is ErrorKind.DEADLINE and not isinstance(problem, SweepFailed)
+    return SweepError(ErrorKind.UNREACHABLE, error.message) if is_silence else error
 
 
 def blind_error(engine: Engine) -> SweepError:

@@ -63,7 +63,9 @@ class MySQLServer:
         if self._facts.sees_statements:
             ends = {row["id"]: row for row in self._query(_GET_STATEMENT_ENDS)}
         transactions = self._query_if_allowed(_GET_TRANSACTIONS)
-        locks = self._locks({t["trx_mysql_thread_id"] for t in transactions or ()})
+        begun = self._begun({t["trx_mysql_thread_id"] for t in transactions or ()})
+        in_transaction = [*(transactions or ()), *begun]
+        locks = self._locks({t["trx_mysql_thread_id"] for t in in_transaction})
         context = {
             "connection_id": self._facts.connection_id,
             "current_user": self._facts.current_user,
@@ -74,7 +76,7 @@ class MySQLServer:
             "threads_connected": min(before["Threads_connected"], after["Threads_connected"]),
             # Reading innodb_trx takes the PROCESS privilege, with which nothing is hidden.
             "sees_all": transactions is not None,
-            "innodb_trx": transactions or [],
+            "innodb_trx": in_transaction,
             "lag_s": _TRX_LAG,
             "user_limits": self._user_limits(),
         }
@@ -200,6 +202,13 @@ class MySQLServer:
             },
             "unconfirmed": [id_ for id_ in asleep if id_ not in ends],
         }
+
+    def _begun(self, known: set[int]) -> list[dict[str, Any]]:
+        """Transactions that InnoDB does not list: begun, but without a statement yet."""
+        if not self._facts.sees_statements:
+            return []
+        rows = self._query_if_allowed(_GET_BEGUN) or []
+        return [row for row in rows if row["trx_mysql_thread_id"] not in known]
 
     def _locks(self, in_transaction: set[int]) -> list[dict[str, Any]] | None:
         """Locks that live outside transactions: GET_LOCK, LOCK TABLES, FLUSH TABLES WITH READ LOCK, HANDLER."""
@@ -331,6 +340,13 @@ SELECT trx_mysql_thread_id, TIMESTAMPDIFF(SECOND, trx_started, NOW()) AS age_s,
        trx_rows_locked AS rows_locked, trx_rows_modified AS rows_modified
 FROM information_schema.innodb_trx
 WHERE trx_mysql_thread_id <> 0
+"""
+
+_GET_BEGUN = """
+SELECT t.PROCESSLIST_ID AS trx_mysql_thread_id, x.TIMER_WAIT / 1e12 AS age_s, 0 AS rows_locked, 0 AS rows_modified
+FROM performance_schema.events_transactions_current AS x
+JOIN performance_schema.threads AS t ON t.THREAD_ID = x.THREAD_ID
+WHERE x.STATE = 'ACTIVE' AND x.AUTOCOMMIT = 'NO' AND t.PROCESSLIST_COMMAND = 'Sleep'
 """
 
 # A transaction holds metadata locks of its own on every table it touched; those are not meant.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-import pymysql
 import pytest
 
 from reaper.client.deadline import Deadline
@@ -117,27 +116,3 @@ def test_rds_kill_answers(mysql: Database, sessions: Sessions) -> None:
         assert striking._kill([2**31]) == {2**31: Outcome.GONE}
         assert striking._kill([provider.id]) == {provider.id: Outcome.REFUSED}
     assert provider.alive()
-
-
-@pytest.mark.parametrize(
-    ("code", "text", "outcome"),
-    [
-        (1094, "Unknown thread id: 7", Outcome.GONE),
-        (1095, "You are not owner of thread 7", Outcome.REFUSED),
-        (1096, "No tables used", Outcome.FAILED),
-        (1370, "execute command denied", Outcome.REFUSED),
-        (1305, "PROCEDURE mysql.rds_kill does not exist", Outcome.REFUSED),
-        (1054, "Unknown column 'ERROR (RDS): CANNOT KILL RDSADMIN SESSION'", Outcome.REFUSED),
-        (1054, "Unknown column 'x'", Outcome.FAILED),
-        (1406, "Data too long for column 'l_user'", Outcome.FAILED),
-    ],
-)
-def test_kill_answers_have_neighbours(code: int, text: str, outcome: Outcome) -> None:
-    """Each answer of KILL and rds_kill means what it says, and the code next to it does not."""
-    assert mysql_engine.classify(pymysql.err.OperationalError(code, text)) is outcome
-
-
-def test_a_lost_connection_is_nobodys_outcome() -> None:
-    """When the reaper's own connection is lost nothing is claimed about a victim."""
-    with pytest.raises(pymysql.err.OperationalError):
-        mysql_engine.classify(pymysql.err.OperationalError(2013, "Lost connection"))

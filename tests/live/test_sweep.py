@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from reaper.model import Outcome, Reason
+from tests.conftest import Servers
 from tests.harness import Lambda, settle, sweep, target
 from tests.servers import Client, Server, Sessions
 
@@ -94,6 +95,17 @@ def test_in_transaction_goes_only_when_the_rules_say_so(server: Server, sessions
     else:
         (reader,) = sessions.sleeping(1)
         assert reader.run("SELECT count(*) FROM items WHERE value <> 0") == [(0,)]
+
+
+def test_a_transaction_that_did_nothing_yet_is_one(servers: Servers) -> None:
+    """BEGIN alone is not in innodb_trx, but performance_schema knows of it: spared like any other transaction."""
+    server = servers["mysql"]
+    with Sessions(server) as sessions:
+        (client,) = sessions.begun(1)
+        settle(server)
+        report = sweep(server, idle_seconds=0).run()
+        assert report.spared[Reason.IN_TRANSACTION] == 1
+        assert client.alive()
 
 
 def test_a_large_rollback_is_spared(mysql: Server, sessions: Sessions) -> None:

@@ -37,6 +37,8 @@ def measures(report: Report) -> dict[str, tuple[MetricUnit, float]]:
         "Blind": (MetricUnit.Count, error is ErrorKind.BLIND),
         "DryRun": (MetricUnit.Count, report.dry_run),
         "SweepFailed": (MetricUnit.Count, error not in (None, ErrorKind.BUSY)),
+        "PressureRemains": (MetricUnit.Count, report.pressure_remains),
+        "FirstFreedSeconds": (MetricUnit.Seconds, report.first_freed_seconds),
     }
     return {name: (unit, round(float(value), 3)) for name, (unit, value) in found.items() if value is not None}
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
@@ -124,6 +124,13 @@ def find_pressure(snapshot: Snapshot, rules: Rules) -> dict[Scope, float]:
         for scope, used, limit in limits
         if used > 0 and used >= rules.trigger_utilization * limit - _ROUNDING
     }
+
+
+def pressure_remains(snapshot: Snapshot, rules: Rules, freed: Collection[int]) -> bool:
+    """Whether there still is pressure when the sessions of these ids have given up their slots."""
+    left = tuple(session for session in snapshot.sessions if session.id not in freed)
+    used = None if snapshot.used is None else snapshot.used - len(freed)
+    return bool(find_pressure(replace(snapshot, sessions=left, used=used), rules))
 
 
 def _reason(

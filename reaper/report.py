@@ -70,6 +70,8 @@ class Report:
     verdicts: Sequence[Verdict] = field(default=(), repr=False)
     victims: Sequence[Victim] = field(default=(), repr=False)
     warnings: Sequence[str] = ()
+    pressure_remains: bool | None = None
+    first_freed_seconds: float | None = None  # from the sweep's beginning until a slot was seen to be free
     duration_seconds: float = 0.0
     error: SweepError | None = None
 

@@ -15,7 +15,7 @@ from reaper.client.target import ConfigurationError, EngineName
 from reaper.engines import engine_for
 from reaper.engines.base import Engine, Look, Server, TooSlowToStrikeError, strike_all
 from reaper.model import Mode, Outcome, Reason, Rules, Session, Snapshot, SweepTarget, Verdict
-from reaper.policy import Judgement, judge
+from reaper.policy import Judgement, judge, pressure_remains
 from reaper.report import ErrorKind, Report, SweepError, Victim
 
 SECOND_LOOK = 2.0  # seconds between two looks at a session whose true idle time the server does not tell
@@ -28,6 +28,7 @@ _KINDS = {
     Fault.CREDENTIALS: ErrorKind.CREDENTIALS,
     Fault.CONFIGURATION: ErrorKind.CONFIGURATION,
     Fault.UNREACHABLE: ErrorKind.UNREACHABLE,
+    Fault.STARTING: ErrorKind.UNREACHABLE,
     Fault.TIMEOUT: ErrorKind.DEADLINE,
 }
 
@@ -90,10 +91,15 @@ class Sweep:
             report = replace(report, error=_login_error(problem, driver))
         else:
             try:
-                report = self._sweep(driver, connection, report)
+                report = self._sweep(driver, connection, report, began)
             finally:
                 driver.close(connection)
-        return replace(report, duration_seconds=self.clock() - began)
+        freed = [victim.session.id for victim in report.victims if victim.outcome is Outcome.TERMINATED]
+        return replace(
+            report,
+            pressure_remains=pressure_remains(report.saw, self.rules, freed) if report.saw else None,
+            duration_seconds=self.clock() - began,
+        )
 
     def _connect(self, driver: Driver) -> Connection:
         if not self.deadline.remaining():
@@ -102,11 +108,12 @@ class Sweep:
         login = login_for(target)
         return driver.connect(replace(target, user=login.user), login.password, self.deadline, batch=True)
 
-    def _sweep(self, driver: Driver, connection: Connection, report: Report) -> Report:
+    def _sweep(self, driver: Driver, connection: Connection, report: Report, began: float) -> Report:
         """Look, judge, strike, verify, adding to the report what each step found."""
         engine = self.engines(self.target.target.engine)
         server = engine.server(connection, self.clock)
         victims: list[Victim] = []
+        freed: list[float] = []
         try:
             snapshot, judgement = self._look(engine, server)
             report = replace(report, snapshot=snapshot, method=server.method)
@@ -121,10 +128,11 @@ class Sweep:
             elif victims and self.observers.approve(judgement.victims):
                 if not driver.is_alive(connection):
                     raise SweepFailed(SweepError(ErrorKind.SERVER, "the connection ended after the look"))
-                self._strike_and_verify(server, victims, engine.right_to_kill)
+                self._strike_and_verify(server, victims, engine.right_to_kill, freed)
         except Exception as problem:  # noqa: BLE001  whatever it was is told in the report, never swallowed
             report = replace(report, error=_error(problem, driver))
-        return replace(report, victims=tuple(victims))
+        first = freed[0] - began if freed else None
+        return replace(report, victims=tuple(victims), first_freed_seconds=first)
 
     def _look(self, engine: Engine, server: Server) -> tuple[Snapshot, Judgement]:
         look, snapshot = self._confirmed(engine, server, self.sightings)
@@ -148,13 +156,13 @@ class Sweep:
             look = replace(look, context={**look.context, "unconfirmed": doubted})
         return look, snapshot
 
-    def _strike_and_verify(self, server: Server, victims: list[Victim], right: str) -> None:
+    def _strike_and_verify(self, server: Server, victims: list[Victim], right: str, freed: list[float]) -> None:
         try:
             self._strike(server, victims, right)
         except (SweepFailed, TooSlowToStrikeError):
-            self._verify(server, victims)
+            self._verify(server, victims, freed)
             raise
-        self._verify(server, victims)
+        self._verify(server, victims, freed)
 
     def _strike(self, server: Server, victims: list[Victim], right: str) -> None:
         """Give each victim its outcome, in order; stop where going on is pointless."""
@@ -180,7 +188,7 @@ class Sweep:
             f"the account {self.target.target.user!r} needs {right}",
         )
 
-    def _verify(self, server: Server, victims: list[Victim]) -> None:
+    def _verify(self, server: Server, victims: list[Victim], freed: list[float]) -> None:
         """Look again until the signalled are gone, for a second at most: only then are they terminated."""
         until = self.deadline.sooner(VERIFY)
         while True:
@@ -189,6 +197,7 @@ class Sweep:
             for place, victim in enumerate(victims):
                 if victim.outcome is Outcome.SIGNALLED and victim.session.id not in still:
                     victims[place] = replace(victim, outcome=Outcome.TERMINATED)
+                    freed.append(self.clock())
             if not still or not until.affords(_VERIFY_STEP):
                 return
             self.sleep(_VERIFY_STEP)

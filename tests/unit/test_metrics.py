@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ from reaper.report import ErrorKind, Report, SweepError
 from .build import server, sleeper
 from .test_report import report, struck
 
-# PressureRemains and FirstFreedSeconds belong to the full-database entry.
 ALWAYS = {"Terminated", "Refused", "Failed", "Freed", "LockedOut", "Blind", "SweepFailed", "SweepSeconds", "DryRun"}
 WHERE_SEEN = {
     "SessionsTotal",
@@ -61,6 +61,14 @@ def test_one_document_does_not_leak_into_the_next() -> None:
     document = embedded(failed(ErrorKind.LOCKED_OUT), "test")
     assert document["Stack"] == "test"
     assert values(failed(ErrorKind.LOCKED_OUT)).keys() == ALWAYS
+
+
+def test_what_came_of_the_pressure() -> None:
+    """Whether pressure remains is told of every sweep that saw the server, the first freed slot where one was."""
+    told = values(replace(report(), pressure_remains=True, first_freed_seconds=0.25))
+    assert (told["PressureRemains"], told["FirstFreedSeconds"]) == (1, 0.25)
+    assert values(replace(report(), pressure_remains=False))["PressureRemains"] == 0
+    assert not {"PressureRemains", "FirstFreedSeconds"} & values(report()).keys()
 
 
 def test_names_and_values() -> None:

@@ -197,3 +197,16 @@ def test_who_woke_between_two_looks_stays_unconfirmed() -> None:
     report = sweep(database, two_looks=True).run()
     assert [victim.session.id for victim in report.victims] == [same.id]
     assert report.spared[Reason.UNCONFIRMED] == 1
+
+
+def test_what_came_of_the_pressure() -> None:
+    """Pressure remains while used less freed is at the trigger; the first freed slot is timed from the beginning."""
+    database = FakeDatabase(max_connections=10)
+    database.sleeping(9, rolls_back=0.5)
+    dry = sweep(database, rules={"dry_run": True}).run()
+    assert (dry.pressure_remains, dry.first_freed_seconds) == (True, None)
+    few = sweep(database, rules={"max_kills": 1}).run()
+    assert few.pressure_remains is True
+    assert few.first_freed_seconds is not None
+    assert 0.5 <= few.first_freed_seconds <= few.duration_seconds
+    assert sweep(database).run().pressure_remains is False

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reaper.client.deadline import Clock, Deadline
+from reaper.client.drivers.base import Result
 from reaper.client.faults import Fault
 from reaper.client.target import EngineName, Target
 from reaper.engines.base import Look, Struck
@@ -81,7 +82,16 @@ class FakeDatabase:
 
     # The driver.
 
-    def connect(self, target: Target, password: str | None, deadline: Deadline, *, batch: bool = False) -> FakeDatabase:
+    def connect(
+        self,
+        target: Target,
+        password: str | None,
+        deadline: Deadline,
+        *,
+        application: str = "reaper",
+        batch: bool = False,
+    ) -> FakeDatabase:
+        assert application == "reaper"
         assert target.user
         assert password is None
         assert deadline.remaining() > 0
@@ -89,6 +99,21 @@ class FakeDatabase:
         if self.refuses_login:
             raise self.refuses_login
         return self
+
+    def run(self, connection: FakeDatabase, sql: str, params: Any = None) -> Result:
+        raise AssertionError(f"a sweep runs no statement of an application's: {sql}, {params} on {connection}")
+
+    def ping(self, connection: FakeDatabase) -> None:
+        raise AssertionError(f"a sweep's connection is fresh: {connection}")
+
+    def in_transaction(self, connection: FakeDatabase) -> bool:
+        return connection is not self
+
+    def has_failed(self, connection: FakeDatabase) -> bool:
+        return connection is not self
+
+    def was_sent(self, connection: FakeDatabase, error: BaseException) -> bool:
+        raise AssertionError(f"nothing was sent: {error} on {connection}")
 
     def is_alive(self, connection: FakeDatabase) -> bool:
         return connection.lives

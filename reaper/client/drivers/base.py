@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from reaper.client.deadline import Deadline
@@ -21,15 +22,47 @@ CA_HINT = (
 )
 
 
-class Driver(Protocol):
-    """Connect, is it alive, what does this error mean. Stateless."""
+@dataclass(frozen=True)
+class Result:
+    """What a statement brought: rows (of a read, or RETURNING), how many it changed, MySQL's last AUTO_INCREMENT."""
 
-    def connect(self, target: Target, password: str | None, deadline: Deadline, *, batch: bool = False) -> Connection:
+    rows: list[dict[str, Any]]
+    rowcount: int
+    lastrowid: int | None = None
+
+
+class Driver(Protocol):
+    """Connect, run, is it alive, what does this error mean, what had been sent. Stateless."""
+
+    def connect(
+        self,
+        target: Target,
+        password: str | None,
+        deadline: Deadline,
+        *,
+        application: str = "reaper",
+        batch: bool = False,
+    ) -> Connection:
         """A new connection in autocommit mode, every read and write of which keeps to the deadline.
 
         `batch` allows several statements in one packet, where the engine has to be told.
         Raises ConfigurationError before any packet is sent, DeadlineExceeded, or the driver's own error.
         """
+
+    def run(self, connection: Connection, sql: str, params: Any = None) -> Result:
+        """One statement and all of its rows."""
+
+    def ping(self, connection: Connection) -> None:
+        """One round trip; raises the driver's error where nobody answers."""
+
+    def in_transaction(self, connection: Connection) -> bool:
+        """Whether a transaction is open, by what the last answer said; no round trip."""
+
+    def has_failed(self, connection: Connection) -> bool:
+        """Whether the open transaction can only be rolled back, so that COMMIT would quietly do that."""
+
+    def was_sent(self, connection: Connection, error: BaseException) -> bool:
+        """Whether the server may have got the last statement whole. False only where that is proven."""
 
     def is_alive(self, connection: Connection) -> bool:
         """Whether no goodbye of the server has arrived. Costs no round trip, sees no silent death."""

@@ -8,37 +8,27 @@ from typing import Any
 
 import pymysql
 from pymysql.connections import Connection as PyMySQLConnection
-from pymysql.constants import CLIENT
+from pymysql.constants import CLIENT, SERVER_STATUS
+from pymysql.cursors import DictCursor
 
 from reaper.client.deadline import Deadline, DeadlineExceeded
-from reaper.client.drivers.base import Connection, check_ca, has_news, keep_alive
+from reaper.client.drivers.base import Connection, Result, check_ca, has_news, keep_alive
+from reaper.client.drivers.mysql_faults import fault
 from reaper.client.faults import Fault
 from reaper.client.target import ConfigurationError, Target, Tls
-
-# MySQL and MariaDB error reference; PyMySQL uses the C client's 2xxx numbers for its own errors.
-_FAULTS = {
-    1040: Fault.TOO_MANY,  # ER_CON_COUNT_ERROR
-    1203: Fault.TOO_MANY,  # ER_TOO_MANY_USER_CONNECTIONS
-    1226: Fault.TOO_MANY,  # ER_USER_LIMIT_REACHED
-    1045: Fault.CREDENTIALS,  # ER_ACCESS_DENIED_ERROR
-    1698: Fault.CREDENTIALS,  # ER_ACCESS_DENIED_NO_PASSWORD_ERROR
-    1044: Fault.CONFIGURATION,  # ER_DBACCESS_DENIED_ERROR
-    1049: Fault.CONFIGURATION,  # ER_BAD_DB_ERROR
-    2026: Fault.CONFIGURATION,  # CR_SSL_CONNECTION_ERROR
-    2003: Fault.UNREACHABLE,  # CR_CONN_HOST_ERROR
-    2005: Fault.UNREACHABLE,  # CR_UNKNOWN_HOST
-    2006: Fault.LOST,  # CR_SERVER_GONE_ERROR
-    2013: Fault.LOST,  # CR_SERVER_LOST
-    1053: Fault.LOST,  # ER_SERVER_SHUTDOWN
-    1317: Fault.LOST,  # ER_QUERY_INTERRUPTED: our own session was killed
-    1927: Fault.LOST,  # ER_CONNECTION_KILLED (MariaDB)
-}
 
 
 class _Connection(PyMySQLConnection):
     """PyMySQL's connection with the deadline asked before each read and write."""
 
     deadline: Deadline
+    sent = True
+
+    def _execute_command(self, *args: Any) -> Any:
+        # When this returns the kernel has the whole packet; a server never runs an incomplete one.
+        self.sent = False
+        super()._execute_command(*args)  # type: ignore[misc]  # not in the stubs
+        self.sent = True
 
     def _read_packet(self, *args: Any, **kwargs: Any) -> Any:
         self._ask_the_deadline()
@@ -58,7 +48,15 @@ class _Connection(PyMySQLConnection):
 
 
 class _MySQL:
-    def connect(self, target: Target, password: str | None, deadline: Deadline, *, batch: bool = False) -> Connection:
+    def connect(
+        self,
+        target: Target,
+        password: str | None,
+        deadline: Deadline,
+        *,
+        application: str = "reaper",
+        batch: bool = False,
+    ) -> Connection:
         check_ca(target)
         deadline.check(f"to connect to {target.name}")
         connection = _Connection(
@@ -72,7 +70,7 @@ class _MySQL:
             connect_timeout=min(deadline.remaining(), 3600),
             client_flag=CLIENT.MULTI_STATEMENTS if batch else 0,
             defer_connect=True,
-            program_name="reaper",
+            program_name=application,
             **_tls(target),
         )
         connection.deadline = deadline
@@ -82,6 +80,25 @@ class _MySQL:
             raise ConfigurationError(f"target {target.name!r}: {missing}; TLS would do without") from None
         keep_alive(connection._sock)  # type: ignore[attr-defined]  # not in the stubs
         return connection
+
+    def run(self, connection: Connection, sql: str, params: Any = None) -> Result:
+        connection.sent = False
+        with connection.cursor(DictCursor) as cursor:
+            cursor.execute(sql, params)
+            rows = list(cursor.fetchall()) if cursor.description else []
+            return Result(rows, cursor.rowcount, cursor.lastrowid or None)
+
+    def ping(self, connection: Connection) -> None:
+        connection.ping(reconnect=False)
+
+    def in_transaction(self, connection: Connection) -> bool:
+        return bool(connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
+
+    def has_failed(self, connection: Connection) -> bool:  # noqa: ARG002  a failed statement undoes itself alone
+        return False
+
+    def was_sent(self, connection: Connection, error: BaseException) -> bool:  # noqa: ARG002  the flag tells
+        return bool(connection.sent)
 
     def is_alive(self, connection: Connection) -> bool:
         # Bytes waiting on an idle MySQL socket are bad news too: the server's goodbye.
@@ -93,15 +110,7 @@ class _MySQL:
             connection.close()
 
     def fault(self, error: BaseException) -> Fault:
-        if isinstance(error, DeadlineExceeded) or isinstance(error.__context__, TimeoutError):
-            return Fault.TIMEOUT
-        cause = getattr(error, "original_exception", error)
-        if isinstance(cause, ssl.SSLError):
-            return Fault.CONFIGURATION
-        if isinstance(error, pymysql.InterfaceError):
-            return Fault.LOST
-        code = error.args[0] if isinstance(error, pymysql.Error) and error.args else None
-        return _FAULTS.get(code, Fault.OTHER) if isinstance(code, int) else Fault.OTHER
+        return fault(error)
 
 
 def _tls(target: Target) -> dict[str, Any]:

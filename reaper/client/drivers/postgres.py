@@ -6,6 +6,7 @@ import contextlib
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from reaper.client.deadline import Deadline, DeadlineExceeded
@@ -15,41 +16,13 @@ from reaper.client.drivers.base import (
     KEEPALIVE_INTERVAL,
     USER_TIMEOUT,
     Connection,
+    Result,
     check_ca,
     has_news,
 )
+from reaper.client.drivers.postgres_faults import fault
 from reaper.client.faults import Fault
 from reaper.client.target import Target, Tls
-
-# By SQLSTATE, then by its class. PostgreSQL's appendix A.
-_FAULTS = {
-    "53300": Fault.TOO_MANY,
-    "28P01": Fault.CREDENTIALS,
-    "28000": Fault.CREDENTIALS,
-    "3D000": Fault.CONFIGURATION,
-    "57P01": Fault.LOST,
-    "57P02": Fault.LOST,
-    "57P03": Fault.UNREACHABLE,
-    "57P05": Fault.LOST,
-    "25P03": Fault.LOST,
-    "08": Fault.LOST,
-}
-
-# libpq hands a failed connect over without its SQLSTATE, so the text is all there is.
-_CONNECT_TEXTS = (
-    ("too many clients already", Fault.TOO_MANY),
-    ("remaining connection slots are reserved", Fault.TOO_MANY),
-    ("too many connections for", Fault.TOO_MANY),
-    ("authentication failed", Fault.CREDENTIALS),
-    ("no password supplied", Fault.CREDENTIALS),
-    ('role "', Fault.CREDENTIALS),
-    ("certificate", Fault.CONFIGURATION),
-    ("does not support SSL", Fault.CONFIGURATION),
-    ("pg_hba.conf", Fault.CONFIGURATION),
-    ('database "', Fault.CONFIGURATION),
-    ("the connection is closed", Fault.LOST),
-    ("consuming input failed", Fault.LOST),
-)
 
 _SSLMODES = {Tls.OFF: "disable", Tls.REQUIRE: "require", Tls.VERIFY: "verify-full"}
 
@@ -58,6 +31,7 @@ class _Connection(psycopg.Connection[Any]):
     """psycopg's connection with the deadline over every wait; psycopg itself has no query timeout."""
 
     deadline: Deadline
+    sent = True
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         kwargs["timeout"] = max(self.deadline.remaining(), 0.001)
@@ -69,7 +43,15 @@ class _Connection(psycopg.Connection[Any]):
 
 
 class _Postgres:
-    def connect(self, target: Target, password: str | None, deadline: Deadline, *, batch: bool = False) -> Connection:  # noqa: ARG002  the simple protocol takes several statements as it is
+    def connect(
+        self,
+        target: Target,
+        password: str | None,
+        deadline: Deadline,
+        *,
+        application: str = "reaper",
+        batch: bool = False,  # noqa: ARG002  the simple protocol takes several statements as it is
+    ) -> Connection:
         check_ca(target)
         deadline.check(f"to connect to {target.name}")
         connection = _Connection.connect(
@@ -78,7 +60,7 @@ class _Postgres:
             user=target.user,
             password=password,
             dbname=target.database or "postgres",
-            application_name="reaper",
+            application_name=application,
             autocommit=True,
             row_factory=dict_row,
             prepare_threshold=None,
@@ -93,6 +75,27 @@ class _Postgres:
         )
         connection.deadline = deadline
         return connection
+
+    def run(self, connection: Connection, sql: str, params: Any = None) -> Result:
+        connection.sent = False
+        if connection.closed:
+            raise psycopg.OperationalError("the connection is closed")
+        connection.sent = True  # libpq hides what it could not write, so from here on anything may have arrived
+        cursor = connection.execute(sql, params)
+        return Result(cursor.fetchall() if cursor.description else [], cursor.rowcount)
+
+    def ping(self, connection: Connection) -> None:
+        connection.execute("")
+
+    def in_transaction(self, connection: Connection) -> bool:
+        return connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
+    def has_failed(self, connection: Connection) -> bool:
+        return bool(connection.info.transaction_status == TransactionStatus.INERROR)
+
+    def was_sent(self, connection: Connection, error: BaseException) -> bool:
+        # The server says of these that the session was idle when it was ended.
+        return bool(connection.sent) and getattr(error, "sqlstate", None) not in ("57P05", "25P03")
 
     def is_alive(self, connection: Connection) -> bool:
         if connection.closed:
@@ -112,16 +115,7 @@ class _Postgres:
             connection.close()
 
     def fault(self, error: BaseException) -> Fault:
-        if isinstance(error, DeadlineExceeded | psycopg.errors.ConnectionTimeout):
-            return Fault.TIMEOUT
-        if not isinstance(error, psycopg.Error):
-            return Fault.OTHER
-        if state := error.sqlstate:
-            return _FAULTS.get(state) or _FAULTS.get(state[:2], Fault.OTHER)
-        for text, fault in _CONNECT_TEXTS:
-            if text in str(error):
-                return fault
-        return Fault.UNREACHABLE if isinstance(error, psycopg.OperationalError) else Fault.OTHER
+        return fault(error)
 
 
 DRIVER = _Postgres()

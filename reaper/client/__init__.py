@@ -1,1 +1,21 @@
 """The shared client: connections that survive a freeze. Stands alone and ships as the Lambda layer."""
+
+from reaper.client.database import Database, OutcomeUnknown, Settings, Transaction
+from reaper.client.deadline import DeadlineExceeded
+from reaper.client.drivers.base import Result
+from reaper.client.events import Event, EventKind
+from reaper.client.target import ConfigurationError
+from reaper.client.tokens import DDL as TOKEN_TABLE
+
+__all__ = [
+    "TOKEN_TABLE",
+    "ConfigurationError",
+    "Database",
+    "DeadlineExceeded",
+    "Event",
+    "EventKind",
+    "OutcomeUnknown",
+    "Result",
+    "Settings",
+    "Transaction",
+]

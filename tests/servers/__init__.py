@@ -3,6 +3,7 @@
 from .base import Client, Connection, Server, Unavailable, free_port, until
 from .catalogue import NAMES, elsewhere, start
 from .frozen import Frozen
+from .proxy import Proxy
 from .sessions import Sessions
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Client",
     "Connection",
     "Frozen",
+    "Proxy",
     "Server",
     "Sessions",
     "Unavailable",

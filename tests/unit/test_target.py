@@ -35,7 +35,7 @@ def test_a_target_in_full(tmp_path: Path) -> None:
         user="u",
         database="d",
         auth=Auth.SECRET,
-        secret="arn:x",  # noqa: S106  a name
+        secret="arn:x",
         password=SECRET,
         tls=Tls.REQUIRE,
         ca=str(ca),
@@ -159,15 +159,15 @@ def test_a_target_keeps_only_its_own_rules() -> None:
         ("postgres://u@h", Target("h", EngineName.POSTGRES, "h", 5432, "u")),
         (
             "postgresql://u:p@db.x.y:6432/orders?tls=off",
-            Target("db", EngineName.POSTGRES, "db.x.y", 6432, "u", "orders", password="p", tls=Tls.OFF),  # noqa: S106
+            Target("db", EngineName.POSTGRES, "db.x.y", 6432, "u", "orders", password="p", tls=Tls.OFF),
         ),
         (
             "mysql://u%40x:p%2F%40%3A%23@h/my%20db",
-            Target("h", EngineName.MYSQL, "h", 3306, "u@x", "my db", password="p/@:#"),  # noqa: S106
+            Target("h", EngineName.MYSQL, "h", 3306, "u@x", "my db", password="p/@:#"),
         ),
         ("mysql://u@[::1]:3307/", Target("::1", EngineName.MYSQL, "::1", 3307, "u")),
         ("mysql://u@h?name=shop&auth=iam", Target("shop", EngineName.MYSQL, "h", 3306, "u", auth=Auth.IAM)),
-        ("mysql://u@h?password=p", Target("h", EngineName.MYSQL, "h", 3306, "u", password="p")),  # noqa: S106
+        ("mysql://u@h?password=p", Target("h", EngineName.MYSQL, "h", 3306, "u", password="p")),
         ("mysql://u@h?port=3307", Target("h", EngineName.MYSQL, "h", 3307, "u")),
     ],
 )

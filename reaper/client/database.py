@@ -1,0 +1,441 @@
+"""A database that survives a freeze: one connection kept between invocations, retried when that is safe."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any, TypeVar
+
+from reaper.client import tokens
+from reaper.client.credentials import Login, login_for
+from reaper.client.deadline import RESERVE, Clock, Deadline
+from reaper.client.drivers import driver_for
+from reaper.client.drivers.base import Connection, Driver, Result
+from reaper.client.events import Event, EventKind, Observer, Stats
+from reaper.client.faults import Fault
+from reaper.client.retry import Dice, Effect, Failure, Patience, Phase, wait_before_retry
+from reaper.client.statements import ends_transaction, is_atomic, kind, only_reads
+from reaper.client.target import ConfigurationError, EngineName, Target, parse_dsn
+
+T = TypeVar("T")
+Params = Sequence[Any] | Mapping[str, Any] | None
+
+
+class OutcomeUnknown(Exception):
+    """The connection was lost when the server may or may not have done the work; `error` is the driver's own.
+
+    Doing it again could do it twice. Ask the data, or give the transaction a token.
+    """
+
+    def __init__(self, statement: str, error: BaseException) -> None:
+        super().__init__(f"nobody knows whether the {statement} was done: {type(error).__name__}")
+        self.error = error
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long a connection is kept and trusted, in seconds. The reaper's thresholds belong above `ping_after`."""
+
+    ping_after: float = 45.0
+    max_idle: float = 600.0
+    max_lifetime: float = 3600.0
+    timeout: float = 10.0  # outside a handler
+    ping_timeout: float = 1.0
+    patience: Patience = Patience()
+
+
+@dataclass(frozen=True)
+class Means:
+    """Clock, wall clock, sleep and dice: arguments, so that no test waits.
+
+    Idleness across invocations is wall-clock time: the monotonic clock stops in a freeze.
+    """
+
+    wall: Clock = time.time
+    clock: Clock = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    dice: Dice = random.random
+
+
+@dataclass
+class _Kept:
+    """The connection that waits for the next statement, and what is known of it."""
+
+    connection: Connection
+    opened: float
+    used: float
+    process: int
+
+
+@dataclass
+class _Invocation:
+    deadline: Deadline
+    request_id: str | None
+    keys: set[tuple[str, str]]
+
+
+class Transaction:
+    """What `work` gets: the same verbs, inside one transaction that is re-run whole or not at all."""
+
+    def __init__(self, database: Database, connection: Connection) -> None:
+        self._database = database
+        self._connection = connection
+        self.lost: BaseException | None = None
+        self.last_error: BaseException | None = None
+
+    def query(self, sql: str, params: Params = None) -> list[dict[str, Any]]:
+        return self.execute(sql, params).rows
+
+    def execute(self, sql: str, params: Params = None) -> Result:
+        """Run a statement; raise ConfigurationError for one that would commit the transaction it runs in."""
+        if ends_transaction(sql, self._database.is_mysql):
+            raise ConfigurationError(
+                f"{kind(sql)} would commit or end the transaction it runs in; run it outside of db.transaction"
+            )
+        if self.lost is not None:  # the work went on after an error that has undone what it did before
+            raise self.lost
+        try:
+            return self._database.driver.run(self._connection, sql, params)
+        except Exception as error:
+            self.last_error = error
+            if self._database.driver.fault(error) in _UNDOES_ALL:
+                self.lost = error
+            raise
+
+
+    def undone_by(self, driver: Driver) -> BaseException | None:
+        """The error, swallowed by the work, after which what it did before is gone."""
+        return self.lost or (self.last_error if driver.has_failed(self._connection) else None)
+
+
+class Database:
+    """One database, one kept connection, one lock: threads take turns, a forked child opens its own.
+
+    Opens nothing until the first statement.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        secret: str | None = None,
+        password: Callable[[], str] | None = None,
+        settings: Settings = Settings(),
+        on_event: Observer | None = None,
+        means: Means = Means(),
+    ) -> None:
+        given = parse_dsn(dsn) | ({"secret": secret} if secret else {})
+        self.target = Target.from_mapping(given, "DSN")
+        self.settings = settings
+        self.stats = Stats()
+        self._password = password
+        self._application = os.environ.get("AWS_LAMBDA_FUNCTION_NAME") or "reaper.client"
+        self._observer = on_event
+        self._means = means
+        self._lock = threading.RLock()
+        self._kept: _Kept | None = None
+        self._login: Login | None = None
+        self._invocation: _Invocation | None = None
+        self._occupied = ""  # what has the connection to itself at the moment
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ, **more: Any) -> Database:
+        """DATABASE_URL, and DATABASE_SECRET where the password stands in Secrets Manager."""
+        if not (dsn := environ.get("DATABASE_URL")):
+            raise ConfigurationError("DATABASE_URL is not set; write mysql://user@host/database or postgresql://…")
+        return cls(dsn, secret=environ.get("DATABASE_SECRET") or None, **more)
+
+    @property
+    def is_mysql(self) -> bool:
+        return self.target.engine is EngineName.MYSQL
+
+    @property
+    def driver(self) -> Driver:
+        return driver_for(self.target.engine)
+
+    def handler(self, function: Callable[[Any, Any], T]) -> Callable[[Any, Any], T]:
+        """One deadline for the whole invocation: what Lambda's context leaves, less a reserve."""
+
+        @wraps(function)
+        def invoked(event: Any, context: Any) -> T:
+            deadline = Deadline.from_context(context, RESERVE, self._means.clock)
+            self._invocation = _Invocation(deadline, getattr(context, "aws_request_id", None), set())
+            try:
+                return function(event, context)
+            finally:
+                self._tidy()
+                self._invocation = None
+
+        return invoked
+
+    def query(self, sql: str, params: Params = None) -> list[dict[str, Any]]:
+        """Rows of one read, tried again whenever the connection is lost: twice is harmless.
+
+        Raises ConfigurationError for anything but SELECT, SHOW, VALUES, EXPLAIN and WITH without a write.
+        """
+        if not only_reads(sql):
+            raise ConfigurationError(f"query() takes one read, and {kind(sql)} is none; use execute()")
+        return self._retried(kind(sql), True, lambda attempt: self.driver.run(attempt.connection, sql, params)).rows
+
+    def execute(self, sql: str, params: Params = None, *, idempotent: bool = False) -> Result:
+        """Run a statement on its own; sent again only if it is proven not to have been executed.
+
+        Raises OutcomeUnknown where nobody knows, unless the caller says that twice is harmless.
+        """
+        return self._retried(
+            kind(sql), idempotent, lambda attempt: self.driver.run(attempt.connection, sql, params)
+        )
+
+    def transaction(self, work: Callable[[Transaction], T], *, token: str | None = None, name: str | None = None) -> T:
+        """Run `work(tx)` in a transaction and commit; the whole of it is run again where it was rolled back.
+
+        With a token its effect is there exactly once, whoever retries: the key is the token and the name, by
+        default the work's. Without one a lost COMMIT raises OutcomeUnknown.
+        """
+        named = name or str(getattr(work, "__qualname__", type(work).__name__))
+        key = None if token is None else (named, token)
+        if key is not None:
+            self._claim_in_invocation(key)
+        return self._retried("transaction", key is not None, lambda attempt: self._transact(attempt, work, key))
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """The driver's own connection, checked; what happens on it is not retried."""
+        with self._lock:
+            connection = self._retried("connection", True, lambda attempt: attempt.connection)
+            self._occupied = "a connection() block"
+            try:
+                yield connection
+            finally:
+                self._occupied = ""
+                self._tidy()
+
+    def close(self) -> None:
+        """Let go of the connection; the next statement opens another."""
+        with self._lock:
+            self._discard("closed")
+
+    def __repr__(self) -> str:
+        state = "connected" if self._kept else "not connected"
+        return f"<Database {self.target.engine} {self.target.user}@{self.target.host}:{self.target.port} {state}>"
+
+    # One request, from the first attempt to the last.
+
+    def _retried(self, statement: str, twice_is_harmless: bool, work: Callable[[_Attempt], T]) -> T:
+        with self._lock:
+            if self._occupied:
+                raise ConfigurationError(f"the one connection is in {self._occupied}; use what that gave you")
+            deadline = self._deadline()
+            failures = 0
+            secret_was_read_again = False
+            while True:
+                attempt = _Attempt(self.driver)
+                try:
+                    attempt.connection = self._ready(deadline)
+                    result = work(attempt)
+                except Exception as error:  # noqa: BLE001  raised again unless trying again is safe
+                    failures += 1
+                    failure = Failure(
+                        fault=self.driver.fault(error),
+                        phase=attempt.phase(error),
+                        failures=failures,
+                        twice_is_harmless=twice_is_harmless,
+                        is_atomic=is_atomic(statement),
+                        secret_was_read_again=secret_was_read_again,
+                    )
+                    self._after(failure, error, statement, deadline)
+                    secret_was_read_again |= failure.fault is Fault.CREDENTIALS
+                else:
+                    self._used()
+                    return result
+
+    def _after(self, failure: Failure, error: Exception, statement: str, deadline: Deadline) -> None:
+        """Clean up after a failure; return when to try again, else raise."""
+        if failure.fault in _UNUSABLE:
+            self._discard(failure.fault)
+        if failure.fault is Fault.CREDENTIALS:
+            self._login = None
+        wait = wait_before_retry(failure, self.settings.patience, deadline, self._means.dice)
+        if wait is not None:
+            self._tell(EventKind.RETRIED, failure.fault, statement)
+            self._means.sleep(wait)
+            return
+        self._tell_of_the_end(failure, statement)
+        is_read = failure.twice_is_harmless and failure.phase is Phase.WORKING
+        if failure.effect is Effect.UNKNOWN and not is_read:
+            raise OutcomeUnknown(statement, error) from error
+        if failure.failures > 1:
+            error.add_note(f"reaper.client: given up after {failure.failures} attempts")
+        raise error
+
+    def _tell_of_the_end(self, failure: Failure, statement: str) -> None:
+        if failure.effect is Effect.UNKNOWN:
+            self._tell(EventKind.OUTCOME_UNKNOWN, failure.fault, statement)
+        elif failure.fault in (Fault.TIMEOUT, Fault.QUERY_TIMEOUT):
+            self._tell(EventKind.TIMED_OUT, failure.fault, statement)
+        elif failure.fault in (Fault.TOO_MANY, Fault.CREDENTIALS, Fault.UNREACHABLE):
+            self._tell(EventKind.REFUSED, failure.fault, statement)
+
+    def _transact(self, attempt: _Attempt, work: Callable[[Transaction], T], key: tuple[str, str] | None) -> T:
+        driver, connection = self.driver, attempt.connection
+        attempt.in_transaction = True
+        driver.run(connection, "BEGIN", None)
+        try:
+            if key is not None and not driver.run(connection, tokens.CLAIM[self.target.engine], key).rowcount:
+                (row,) = driver.run(connection, tokens.RECALL, key).rows
+                driver.run(connection, "ROLLBACK", None)
+                done: T = tokens.from_text(row["result"])
+                return done
+            transaction = Transaction(self, connection)
+            self._occupied = "a transaction"
+            try:
+                result = work(transaction)
+            finally:
+                self._occupied = ""
+            if undone := transaction.undone_by(driver):  # the work went on as if nothing had happened
+                raise undone
+            if key is not None:
+                driver.run(connection, tokens.REMEMBER, (tokens.to_text(result), *key))
+        except BaseException:
+            self._roll_back(connection)
+            raise
+        attempt.committing = True
+        driver.run(connection, "COMMIT", None)
+        return result
+
+    def _roll_back(self, connection: Connection) -> None:
+        """Undo; a connection on which that fails is of no use."""
+        try:
+            self.driver.run(connection, "ROLLBACK", None)
+        except Exception:  # noqa: BLE001  the error that led here is the one to be told
+            self._discard("rollback failed")
+
+    # The kept connection.
+
+    def _ready(self, deadline: Deadline) -> Connection:
+        """A connection that can take a statement: the kept one where it can be trusted, else a new one."""
+        kept = self._kept
+        if kept is not None and kept.process != os.getpid():
+            self._kept = kept = None  # the parent's: closing it here would end the parent's session
+        if kept is not None:
+            kept.connection.deadline = deadline
+            if reason := self._distrust(kept, deadline):
+                self._discard(reason)
+            else:
+                self._tell(EventKind.REUSED)
+                return kept.connection
+        return self._open(deadline)
+
+    def _distrust(self, kept: _Kept, deadline: Deadline) -> str:
+        """Why the kept connection is not to be used; empty where it is. No round trip unless it has been idle long."""
+        now = self._means.wall()
+        idle, age = now - kept.used, now - kept.opened
+        if not 0 <= idle <= self.settings.max_idle:
+            return "idle too long"
+        if not 0 <= age <= self.settings.max_lifetime:
+            return "too old"
+        if not self.driver.is_alive(kept.connection):
+            return "ended by the server"
+        if idle > self.settings.ping_after and not self._answers(kept.connection, deadline):
+            return "does not answer"
+        if self.driver.in_transaction(kept.connection):
+            self._roll_back(kept.connection)
+        return "" if self._kept is kept else "left in a transaction"
+
+    def _answers(self, connection: Connection, deadline: Deadline) -> bool:
+        connection.deadline = deadline.sooner(self.settings.ping_timeout)
+        try:
+            self.driver.ping(connection)
+        except Exception:  # noqa: BLE001  whatever it is, the connection is not to be used
+            return False
+        connection.deadline = deadline
+        return True
+
+    def _open(self, deadline: Deadline) -> Connection:
+        deadline.check(f"to connect to {self.target.name}")
+        if self._login is None:
+            login = login_for(self.target)
+            self._login = Login(login.user, self._password()) if self._password else login
+        target, password = replace(self.target, user=self._login.user), self._login.password
+        connection = self.driver.connect(target, password, deadline, application=self._application)
+        now = self._means.wall()
+        self._kept = _Kept(connection, now, now, os.getpid())
+        self._tell(EventKind.CONNECTED)
+        return connection
+
+    def _discard(self, reason: str) -> None:
+        if self._kept is not None:
+            self._tell(EventKind.DISCARDED, reason)
+            kept, self._kept = self._kept, None
+            self.driver.close(kept.connection)
+
+    def _used(self) -> None:
+        if self._kept is not None:
+            self._kept.used = self._means.wall()
+
+    def _tidy(self) -> None:
+        """Leave no transaction open: in a freeze its locks would be held for nobody."""
+        with self._lock:
+            if self._kept is None or self._kept.process != os.getpid():
+                return
+            self._kept.connection.deadline = self._deadline()
+            if not self.driver.is_alive(self._kept.connection):
+                self._discard("ended by the server")
+            elif self.driver.in_transaction(self._kept.connection):
+                self._roll_back(self._kept.connection)
+            self._used()
+
+    # Around it.
+
+    def _deadline(self) -> Deadline:
+        if self._invocation is not None:
+            return self._invocation.deadline
+        return Deadline.after(self.settings.timeout, self._means.clock)
+
+    def _claim_in_invocation(self, key: tuple[str, str]) -> None:
+        if self._invocation is None:
+            return
+        if key in self._invocation.keys:
+            raise ConfigurationError(f"token {key[1]!r} was used for {key[0]!r} in this invocation already; say name=")
+        self._invocation.keys.add(key)
+
+    def _tell(self, what: EventKind, reason: str = "", statement: str = "") -> None:
+        self.stats.counts[what] += 1
+        if self._observer is None:
+            return
+        now, kept = self._means.wall(), self._kept
+        request_id = self._invocation.request_id if self._invocation else None
+        age, idle = (now - kept.opened, now - kept.used) if kept else (None, None)
+        self._observer(Event(what, str(reason), statement, request_id, age, idle))
+
+
+# After these the connection is out of step, gone, or leads to a server that is not the writer any more.
+_UNUSABLE = frozenset({Fault.LOST, Fault.TIMEOUT, Fault.READ_ONLY, Fault.STARTING, Fault.IN_DOUBT})
+
+
+# An answer that says so, or none: the transaction is gone.
+_UNDOES_ALL = frozenset({Fault.LOST, Fault.TIMEOUT, Fault.IN_DOUBT, Fault.DEADLOCK})
+
+
+class _Attempt:
+    """How far one attempt has got."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.connection: Connection | None = None
+        self.in_transaction = False
+        self.committing = False
+
+    def phase(self, error: BaseException) -> Phase:
+        if self.connection is None:
+            return Phase.OPENING
+        was_sent = self._driver.was_sent(self.connection, error)
+        if self.in_transaction:
+            return Phase.COMMITTING if self.committing and was_sent else Phase.IN_TRANSACTION
+        return Phase.WORKING if was_sent else Phase.UNSENT

@@ -1,0 +1,53 @@
+"""Exactly once: the row that says a piece of work has been done, written in the same transaction as the work."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from reaper.client.target import EngineName
+
+MAX_RESULT = 64 * 1024
+
+# Rows must outlive every retry of the same event; SQS keeps a message for 14 days.
+DDL = {
+    EngineName.MYSQL: """
+CREATE TABLE IF NOT EXISTS reaper_tokens (
+  name VARCHAR(255) NOT NULL,
+  token VARCHAR(255) NOT NULL,
+  result MEDIUMTEXT,
+  created_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  PRIMARY KEY (name, token),
+  KEY created_at (created_at)
+) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin
+""",
+    EngineName.POSTGRES: """
+CREATE TABLE IF NOT EXISTS reaper_tokens (
+  name varchar(255) NOT NULL,
+  token varchar(255) NOT NULL,
+  result text,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (name, token)
+)
+""",
+}
+
+# Either waits for a transaction in flight with the same key: no row changed means that it has committed.
+CLAIM = {
+    EngineName.MYSQL: "INSERT INTO reaper_tokens (name, token) VALUES (%s, %s) ON DUPLICATE KEY UPDATE token = token",
+    EngineName.POSTGRES: "INSERT INTO reaper_tokens (name, token) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+}
+REMEMBER = "UPDATE reaper_tokens SET result = %s WHERE name = %s AND token = %s"
+RECALL = "SELECT result FROM reaper_tokens WHERE name = %s AND token = %s"
+
+
+def to_text(result: Any) -> str:
+    """The work's result as it is kept; raise ValueError where it is no JSON or more than 64 KB of it."""
+    text = json.dumps(result)
+    if len(text.encode()) > MAX_RESULT:
+        raise ValueError(f"the result of work with a token takes {len(text.encode())} bytes; at most {MAX_RESULT}")
+    return text
+
+
+def from_text(text: str | None) -> Any:
+    return None if text is None else json.loads(text)

@@ -1,0 +1,472 @@
+"""The retry client on real servers: nothing noticed, nothing lost, nothing done twice."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from typing import Any
+
+import pytest
+
+from reaper.client.database import Database, Means, OutcomeUnknown, Settings, Transaction
+from reaper.client.deadline import Deadline
+from reaper.client.events import Event, EventKind
+from reaper.client.target import ConfigurationError, EngineName
+from reaper.client.tokens import DDL
+from tests.harness import Context
+from tests.servers import Server, free_port, until
+
+
+class Wall:
+    """A wall clock that can be set forward, as after a freeze."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@pytest.fixture
+def wall() -> Wall:
+    return Wall()
+
+
+@pytest.fixture
+def db(server: Server, wall: Wall) -> Iterator[Database]:
+    """A database object on an empty table."""
+    fresh_tables(server)
+    with closing(Database(server.dsn("app"), means=Means(wall=wall))) as database:
+        yield database
+
+
+def fresh_tables(server: Server) -> None:
+    with closing(server.connect("app")) as connection:
+        cursor = connection.cursor()
+        cursor.execute("DROP TABLE IF EXISTS orders")
+        cursor.execute("DROP TABLE IF EXISTS reaper_tokens")
+        serial = "serial" if server.engine == "postgres" else "int AUTO_INCREMENT"
+        cursor.execute(f"CREATE TABLE orders (id {serial} PRIMARY KEY, what varchar(40))")
+        cursor.execute(DDL[EngineName(server.engine)])
+        cursor.execute("UPDATE items SET value = 0")
+
+
+def orders(db: Database) -> list[str]:
+    return [row["what"] for row in db.query("SELECT what FROM orders ORDER BY id")]
+
+
+def session(db: Database) -> int:
+    kept = db._kept
+    assert kept is not None
+    return int(kept.connection.thread_id() if db.is_mysql else kept.connection.info.backend_pid)
+
+
+def end(server: Server, id_: int) -> None:
+    """End a session as an administrator would, and wait until it is gone."""
+    server.query(f"KILL {id_}" if server.engine == "mysql" else f"SELECT pg_terminate_backend({id_})")
+    assert until(lambda: id_ not in server.states(), timeout=10)
+
+
+def dead(db: Database) -> None:
+    """Wait until the server's goodbye has arrived."""
+    kept = db._kept
+    assert kept is not None
+    assert until(lambda: not db.driver.is_alive(kept.connection), timeout=10)
+
+
+def test_rows_counts_and_keys(db: Database) -> None:
+    """query gives dicts; execute gives rowcount, the new key, and RETURNING's rows where the server has it."""
+    assert db.query("SELECT %s AS a, 2 AS b", (1,)) == [{"a": 1, "b": 2}]
+    insert = "INSERT INTO orders (what) VALUES (%s)"
+    assert db.execute(insert, ("book",)).rowcount == 1
+    if db.is_mysql:
+        assert db.execute(insert, ("pen",)).lastrowid == 2
+    else:
+        assert db.execute(insert + " RETURNING id", ("pen",)).rows == [{"id": 2}]
+    assert db.execute("UPDATE orders SET what = 'x'").rowcount == 2
+    assert db.query("SHOW server_version" if not db.is_mysql else "SHOW TABLES")
+
+
+def test_one_connection_is_kept(db: Database) -> None:
+    """Statement after statement runs on the same session."""
+    db.query("SELECT 1")
+    first = session(db)
+    for _ in range(5):
+        db.query("SELECT 1")
+    assert session(db) == first
+    assert (db.stats.connected, db.stats.reused) == (1, 5)
+
+
+def test_query_takes_reads_only(db: Database) -> None:
+    """A write does not get the retries of a read."""
+    for sql in ("DELETE FROM orders", "INSERT INTO orders (what) VALUES ('x')", "SELECT 1; DELETE FROM orders"):
+        with pytest.raises(ConfigurationError, match="query"):
+            db.query(sql)
+    assert db.stats.connected == 0
+
+
+def test_killed_while_idle_is_not_noticed(db: Database, server: Server) -> None:
+    """K5: a connection that ended while idle is replaced before the write: one row, no error, no retry."""
+    db.query("SELECT 1")
+    end(server, session(db))
+    dead(db)
+    db.execute("INSERT INTO orders (what) VALUES ('once')")
+    assert orders(db) == ["once"]
+    assert (db.stats.connected, db.stats.discarded, db.stats.retried) == (2, 1, 0)
+
+
+def test_the_servers_own_timeout_is_not_noticed(db: Database, server: Server) -> None:
+    """K13: ended by wait_timeout or idle_session_timeout while frozen: the next write is right, one reconnect."""
+    limit = "SET SESSION wait_timeout = 1" if db.is_mysql else "SET idle_session_timeout = '1s'"
+    db.execute(limit)
+    dead(db)
+    db.execute("INSERT INTO orders (what) VALUES ('once')")
+    assert orders(db) == ["once"]
+    assert db.stats.retried == 0
+
+
+@pytest.mark.parametrize("seconds", [601.0, 4000.0, -10.0])
+def test_an_old_connection_is_replaced_unasked(db: Database, wall: Wall, seconds: float) -> None:
+    """Beyond max_idle or max_lifetime by the wall clock, or when that has gone backwards, it is not trusted."""
+    db.query("SELECT 1")
+    first = session(db)
+    wall.ahead += seconds
+    db.query("SELECT 1")
+    assert session(db) != first
+
+
+def test_a_long_pause_costs_one_ping(db: Database, wall: Wall) -> None:
+    """Beyond ping_after the connection is asked once and kept when it answers."""
+    db.query("SELECT 1")
+    first = session(db)
+    wall.ahead += 60
+    assert db.query("SELECT 1 AS a") == [{"a": 1}]
+    assert session(db) == first
+
+
+def test_a_hundred_invocations_cost_a_hundred_statements(db: Database, server: Server) -> None:
+    """K15: the server's own counter grows by one for each invocation of one query."""
+    handler = db.handler(lambda event, context: db.query("SELECT 1"))
+    handler({}, Context())
+    before = questions(db)
+    for _ in range(100):
+        handler({}, Context())
+    # And what reading the counter costs; on PostgreSQL an autovacuum may come by.
+    assert 0 <= questions(db) - before - 100 <= (1 if db.is_mysql else 10)
+
+
+def questions(db: Database) -> int:
+    """How many statements were asked, by the server's own counter: each is a transaction on PostgreSQL."""
+    if db.is_mysql:
+        (row,) = db.query("SHOW SESSION STATUS LIKE 'Questions'")
+        return int(row["Value"])
+    db.query("SELECT pg_stat_force_next_flush()")
+    (row,) = db.query("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+    return int(row["xact_commit"])
+
+
+def test_a_transaction_is_whole(db: Database) -> None:
+    """Its effects are there together, its result is the work's."""
+
+    def work(tx: Transaction) -> int:
+        tx.execute("INSERT INTO orders (what) VALUES ('a')")
+        tx.execute("INSERT INTO orders (what) VALUES ('b')")
+        return len(tx.query("SELECT * FROM orders"))
+
+    assert db.transaction(work) == 2
+    assert orders(db) == ["a", "b"]
+
+
+def test_killed_between_statements_runs_the_whole_again(db: Database, server: Server) -> None:
+    """K1: a session killed in the middle of a transaction: both rows, from a second run of the whole."""
+    runs: list[int] = []
+
+    def work(tx: Transaction) -> None:
+        runs.append(1)
+        tx.execute("INSERT INTO orders (what) VALUES ('a')")
+        if len(runs) == 1:
+            end(server, session(db))
+        tx.execute("INSERT INTO orders (what) VALUES ('b')")
+
+    db.transaction(work)
+    assert orders(db) == ["a", "b"]
+    assert len(runs) == 2
+
+
+def test_an_error_swallowed_by_the_work_is_never_torn(db: Database, server: Server) -> None:
+    """Work that catches a lost connection and goes on does not get its second half committed alone."""
+    runs: list[int] = []
+
+    def work(tx: Transaction) -> None:
+        runs.append(1)
+        tx.execute("INSERT INTO orders (what) VALUES ('a')")
+        if len(runs) == 1:
+            end(server, session(db))
+            with suppress(Exception):  # careless on purpose
+                tx.query("SELECT 1")
+            return
+        tx.execute("INSERT INTO orders (what) VALUES ('b')")
+
+    db.transaction(work)
+    assert orders(db) == ["a", "b"]
+
+
+def test_postgres_never_commits_a_failed_transaction(db: Database) -> None:
+    """A statement's error caught by the work: PostgreSQL would turn COMMIT into ROLLBACK without a word."""
+    if db.is_mysql:
+        return
+
+    def work(tx: Transaction) -> None:
+        tx.execute("INSERT INTO orders (what) VALUES ('a')")
+        with suppress(Exception):  # careless on purpose
+            tx.execute("SELECT no_such_column FROM orders")
+
+    with pytest.raises(Exception, match="no_such_column"):
+        db.transaction(work)
+    assert orders(db) == []
+
+
+def test_the_works_own_error_rolls_back(db: Database) -> None:
+    """I26: an exception of the work's passes through, nothing of it is ever stored, and the next starts clean."""
+
+    def fails(tx: Transaction) -> None:
+        tx.execute("INSERT INTO orders (what) VALUES ('never')")
+        raise KeyError("abort")
+
+    with pytest.raises(KeyError, match="abort"):
+        db.transaction(fails)
+    db.transaction(lambda tx: tx.execute("INSERT INTO orders (what) VALUES ('second')"))
+    assert orders(db) == ["second"]
+
+
+def test_a_deadlock_runs_the_whole_again(db: Database, server: Server) -> None:
+    """K3: the loser of a real deadlock is run again as a whole: both changes are there, none twice."""
+    other = server.kind.client(server.connect("app"), "app")
+    other.run("BEGIN")
+    # The server ends the cheaper one: thirty rows make the other side dear.
+    other.run("INSERT INTO scratch (value) VALUES " + ", ".join(["(0)"] * 30))
+    other.run("UPDATE items SET value = value + 1 WHERE id = 2")
+    runs: list[int] = []
+
+    def work(tx: Transaction) -> None:
+        runs.append(1)
+        tx.execute("UPDATE items SET value = value + 100 WHERE id = 1")
+        if len(runs) == 1:
+            other.start("UPDATE items SET value = value + 1 WHERE id = 1")
+            assert until(lambda: server.states().get(other.id) in ("active", "Query"), timeout=10)
+        tx.execute("UPDATE items SET value = value + 100 WHERE id = 2")
+        if len(runs) == 1:  # PostgreSQL may have chosen the other side
+            other.finish()
+
+    try:
+        ender = threading.Thread(target=lambda: finish_and_commit(other, runs))
+        ender.start()
+        db.transaction(work)
+        ender.join(timeout=30)
+    finally:
+        other.close()
+    values = db.query("SELECT value FROM items WHERE id IN (1, 2) ORDER BY id")
+    assert [row["value"] % 100 for row in values] in ([1, 1], [0, 0])
+    assert [row["value"] // 100 for row in values] == [1, 1]
+
+
+def finish_and_commit(other: Any, runs: list[int]) -> None:
+    """End the other side's transaction once its statement has been answered."""
+    until(lambda: runs, timeout=10)
+    time.sleep(0.2)
+    try:
+        other.finish()
+        other.run("COMMIT")
+    except Exception:  # noqa: BLE001  it was the deadlock's victim
+        return
+
+
+def test_what_would_commit_is_refused(db: Database) -> None:
+    """A statement that ends the transaction it runs in is refused with an explanation, and all is rolled back."""
+
+    def work(tx: Transaction) -> None:
+        tx.execute("INSERT INTO orders (what) VALUES ('never')")
+        tx.execute("COMMIT")
+
+    with pytest.raises(ConfigurationError, match="COMMIT would commit or end the transaction"):
+        db.transaction(work)
+    assert orders(db) == []
+
+
+def test_a_token_does_it_once(db: Database) -> None:
+    """The same token runs the work once; a replay returns the first result, as does another process's."""
+    runs: list[int] = []
+
+    def work(tx: Transaction) -> dict[str, int]:
+        runs.append(1)
+        tx.execute("INSERT INTO orders (what) VALUES ('paid')")
+        return {"rows": len(runs)}
+
+    assert db.transaction(work, token="event-1") == {"rows": 1}
+    assert db.transaction(work, token="event-1") == {"rows": 1}
+    assert db.transaction(work, token="event-2") == {"rows": 2}
+    assert orders(db) == ["paid", "paid"]
+
+
+def test_a_token_waits_for_its_twin_in_flight(db: Database, server: Server) -> None:
+    """Two at once with one token: one does the work, the other waits and returns the same result."""
+    inside, go_on = threading.Event(), threading.Event()
+    results: list[Any] = []
+
+    def work(tx: Transaction) -> str:
+        tx.execute("INSERT INTO orders (what) VALUES ('paid')")
+        inside.set()
+        go_on.wait(10)
+        return "done"
+
+    with closing(Database(server.dsn("app"))) as twin:
+        first = threading.Thread(target=lambda: results.append(db.transaction(work, token="t", name="pay")))
+        first.start()
+        assert inside.wait(10)
+        second = threading.Thread(target=lambda: results.append(twin.transaction(work, token="t", name="pay")))
+        second.start()
+        go_on.set()
+        first.join(20)
+        second.join(20)
+    assert results == ["done", "done"]
+    assert orders(db) == ["paid"]
+
+
+def test_a_token_twice_in_one_invocation_is_a_mistake(db: Database) -> None:
+    """Two pieces of work under one key in the same invocation: the second would be passed over, so it raises."""
+
+    @db.handler
+    def handler(event: Any, context: Any) -> None:
+        db.transaction(lambda tx: 1, token="t", name="pay")
+        db.transaction(lambda tx: 2, token="t", name="pay")
+
+    with pytest.raises(ConfigurationError, match="'t' was used for 'pay'"):
+        handler({}, Context())
+
+
+def test_nothing_else_inside_a_transaction(db: Database) -> None:
+    """The database's own verbs inside its transaction would break it: refused, use tx."""
+
+    def work(tx: Transaction) -> None:
+        tx.execute("INSERT INTO orders (what) VALUES ('never')")
+        db.query("SELECT 1")
+
+    with pytest.raises(ConfigurationError, match="use what that gave you"):
+        db.transaction(work)
+    assert orders(db) == []
+
+
+def test_a_transaction_left_open_ends_with_the_invocation(db: Database, server: Server) -> None:
+    """What a handler leaves open on the driver's own connection is rolled back before the environment freezes."""
+
+    @db.handler
+    def handler(event: Any, context: Any) -> None:
+        with db.connection() as connection:
+            cursor = connection.cursor()
+            cursor.execute("BEGIN")
+            cursor.execute("INSERT INTO orders (what) VALUES ('never')")
+
+    handler({}, Context())
+    assert server.states().get(session(db)) in ("idle", "Sleep")
+    assert orders(db) == []
+
+
+def test_both_threads_fail_before_the_deadline(server: Server) -> None:
+    """K7: two threads, a port that refuses: both get the driver's error in time, and none hangs."""
+    scheme = "mysql" if server.engine == "mysql" else "postgresql"
+    failed: list[BaseException] = []
+    with closing(
+        Database(f"{scheme}://app@127.0.0.1:{free_port()}/shop", settings=Settings(timeout=1.0))
+    ) as nowhere:
+
+        def ask() -> None:
+            try:
+                nowhere.query("SELECT 1")
+            except Exception as error:  # noqa: BLE001  whatever it is, it came in time
+                failed.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        began = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+    assert len(failed) == 2
+    assert time.monotonic() - began < 5 * 2.0
+
+
+@pytest.mark.parametrize("scheme", ["mysql", "postgresql"])
+def test_a_silent_listener_costs_the_deadline_and_no_more(scheme: str, silent_port: int) -> None:
+    """K8: a listener that never answers: an error before the deadline that Lambda's context gives."""
+    with closing(Database(f"{scheme}://app@127.0.0.1:{silent_port}/shop")) as silent:
+        handler = silent.handler(lambda event, context: silent.query("SELECT 1"))
+        began = time.monotonic()
+        with pytest.raises(Exception, match="time"):
+            handler({}, Context(3.0))
+        assert time.monotonic() - began < 5 * 2.0
+
+
+def test_events_tell_and_hide(server: Server) -> None:
+    """Events carry the kind of statement, the request and the connection's age; never the SQL."""
+    told: list[Event] = []
+    with closing(Database(server.dsn("app"), on_event=told.append)) as db:
+        db.query("SELECT 'marked'")
+        end(server, session(db))
+        dead(db)
+        db.query("SELECT 'marked'")
+    assert [event.kind for event in told] == [
+        EventKind.CONNECTED,
+        EventKind.DISCARDED,
+        EventKind.CONNECTED,
+        EventKind.DISCARDED,
+    ]
+    assert told[1].reason == "ended by the server"
+    assert "marked" not in repr(told)
+
+
+def test_a_forked_child_opens_its_own(db: Database) -> None:
+    """After a fork the child does not touch the parent's session, and the parent's goes on."""
+    db.query("SELECT 1")
+    mine = session(db)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            db.query("SELECT 1")
+            os.write(writing, str(session(db)).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    theirs = int(os.read(reading, 20) or b"0")
+    os.close(reading)
+    os.waitpid(child, 0)
+    assert theirs not in (0, mine)
+    assert db.query("SELECT 1 AS a") == [{"a": 1}]
+    assert session(db) == mine
+
+
+def test_the_deadline_stops_a_statement(db: Database) -> None:
+    """A read that runs out of time raises in time, and the next statement finds a usable connection."""
+    db.query("SELECT 1")
+    kept = db._kept
+    assert kept is not None
+    slow = "SELECT SLEEP(5)" if db.is_mysql else "SELECT pg_sleep(5)"
+    began = time.monotonic()
+    with pytest.raises(Exception, match="time"):
+        db.handler(lambda event, context: db.query(slow))({}, Context(2.4))
+    assert time.monotonic() - began < 5 * 0.4
+    assert db.query("SELECT 1 AS a") == [{"a": 1}]
+
+
+def test_a_write_that_runs_out_of_time_is_unknown(db: Database) -> None:
+    """A write whose answer did not come in time may have been done: OutcomeUnknown, with the driver's error."""
+    db.query("SELECT 1")
+    sleep = "SLEEP(5) = 0" if db.is_mysql else "pg_sleep(5) IS NOT NULL"
+    write = f"UPDATE items SET value = 1 WHERE id = 1 AND {sleep}"
+    with pytest.raises(OutcomeUnknown, match="UPDATE") as caught:
+        db.handler(lambda event, context: db.execute(write))({}, Context(2.4))
+    assert caught.value.error is not None
+    assert Deadline.after(1).remaining() > 0

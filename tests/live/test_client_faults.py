@@ -1,0 +1,138 @@
+"""The retry client when the network fails: never two, never half, and doubt only where there is doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from reaper.client.database import Database, Means, OutcomeUnknown, Settings, Transaction
+from tests.live.test_client import Wall, dead, end, fresh_tables, orders, session, wall
+from tests.servers import Proxy, Server
+
+__all__ = ["wall"]  # the fixture, for pytest to find here
+
+INSERT = "INSERT INTO orders (what) VALUES ('once')"
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    fresh_tables(server)
+    with Proxy(server.host, server.port) as found:
+        yield found
+
+
+@pytest.fixture
+def db(server: Server, proxy: Proxy, wall: Wall) -> Iterator[Database]:
+    """A database behind the proxy, with a connection already open."""
+    with closing(Database(proxy.through(server).dsn("app"), means=Means(wall=wall))) as database:
+        database.query("SELECT 1")
+        yield database
+
+
+def stored(server: Server) -> list[str]:
+    """What is really there, asked past the proxy."""
+    with closing(Database(server.dsn("app"))) as direct:
+        return orders(direct)
+
+
+def test_a_lost_answer_to_a_write_is_doubt(db: Database, proxy: Proxy, server: Server) -> None:
+    """K2: the server has done it and the answer is lost: OutcomeUnknown, one row, nothing sent twice."""
+    proxy.drop_after_request()
+    with pytest.raises(OutcomeUnknown, match="INSERT"):
+        db.execute(INSERT)
+    assert stored(server) == ["once"]
+    assert db.stats.outcome_unknown == 1
+    assert orders(db) == ["once"]  # and the next statement works
+
+
+def test_a_lost_answer_to_a_read_is_not_noticed(db: Database, proxy: Proxy) -> None:
+    """A read whose answer is lost is asked again."""
+    proxy.drop_after_request()
+    assert db.query("SELECT 7 AS a") == [{"a": 7}]
+    assert db.stats.retried == 1
+
+
+def test_harmless_twice_is_done_again(db: Database, proxy: Proxy, server: Server) -> None:
+    """A write whose caller says that twice is harmless is sent again."""
+    proxy.drop_after_request()
+    db.execute("UPDATE items SET value = 5 WHERE id = 1", idempotent=True)
+    assert db.query("SELECT value FROM items WHERE id = 1") == [{"value": 5}]
+
+
+def test_a_reset_while_idle_is_not_noticed(db: Database, proxy: Proxy, server: Server) -> None:
+    """A RST that came while the connection was idle costs a reconnect and nothing else."""
+    proxy.reset()
+    dead(db)
+    db.execute(INSERT)
+    assert stored(server) == ["once"]
+    assert db.stats.retried == 0
+
+
+def test_a_hidden_end_is_found_by_the_ping(db: Database, proxy: Proxy, server: Server, wall: Wall) -> None:
+    """A proxy that swallows the server's FIN and resets at the first byte, after a long pause: no error, no doubt."""
+    proxy.hide_fin()
+    end(server, session(db))
+    wall.ahead += 60
+    db.execute(INSERT)
+    assert stored(server) == ["once"]
+    assert (db.stats.retried, db.stats.outcome_unknown) == (0, 0)
+
+
+def test_a_refused_connect_is_tried_again(server: Server, proxy: Proxy) -> None:
+    """While the server refuses, connects are tried again with jitter; when it is back the statement succeeds."""
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            proxy.accept()
+
+    means = Means(sleep=sleep, dice=lambda: 0.5)
+    with closing(Database(proxy.through(server).dsn("app"), means=means)) as db:
+        proxy.refuse()
+        db.execute(INSERT)
+    assert waits == [0.05, 0.1, 0.2]
+    assert stored(server) == ["once"]
+
+
+POINTS = [b"BEGIN", b"INSERT INTO orders", b"COMMIT"]
+
+
+@pytest.mark.parametrize("then", ["close", "reset"])
+@pytest.mark.parametrize("where", ["before", "after"])
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("token", [None, "event-1"])
+def test_cut_at_every_point_of_a_transaction(
+    db: Database, proxy: Proxy, server: Server, point: bytes, where: Any, then: Any, token: str | None
+) -> None:
+    """With a token exactly one effect; without, one or an error that says it is unknown; never two, never half."""
+
+    def work(tx: Transaction) -> str:
+        tx.execute("UPDATE items SET value = value + 1 WHERE id = 1")
+        tx.execute(INSERT)
+        return "done"
+
+    proxy.cut_when(point, where, then)
+    if token is None and point == b"COMMIT":
+        with pytest.raises(OutcomeUnknown, match="transaction"):
+            db.transaction(work)
+        assert stored(server) == ([] if where == "before" else ["once"])
+    else:
+        assert db.transaction(work, token=token) == "done"
+        assert stored(server) == ["once"]
+    halves = db.query("SELECT value FROM items WHERE id = 1")
+    assert halves == [{"value": len(stored(server))}]
+
+
+def test_silence_at_commit_ends_at_the_deadline(server: Server, proxy: Proxy) -> None:
+    """Where the COMMIT's answer never comes the deadline ends the wait, and the doubt is told."""
+    settings = Settings(timeout=1.0)
+    with closing(Database(proxy.through(server).dsn("app"), settings=settings)) as db:
+        db.query("SELECT 1")
+        proxy.cut_when(b"COMMIT", "after", "silence")
+        with pytest.raises(OutcomeUnknown):
+            db.transaction(lambda tx: tx.execute(INSERT))
+    assert stored(server) == ["once"]

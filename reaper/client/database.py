@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from reaper.client import tokens
+from reaper.client import commits, tokens
 from reaper.client.credentials import Login, login_for
 from reaper.client.deadline import RESERVE, Clock, Deadline
 from reaper.client.drivers import driver_for
@@ -196,7 +196,8 @@ class Database:
         """Run `work(tx)` in a transaction and commit; the whole of it is run again where it was rolled back.
 
         With a token its effect is there exactly once, whoever retries: the key is the token and the name, by
-        default the work's. Without one a lost COMMIT raises OutcomeUnknown.
+        default the work's. Without one PostgreSQL is asked what became of a lost COMMIT, and where it cannot
+        tell, as on MySQL, OutcomeUnknown is raised.
         """
         named = name or str(getattr(work, "__qualname__", type(work).__name__))
         key = None if token is None else (named, token)
@@ -249,6 +250,13 @@ class Database:
                         is_atomic=is_atomic(statement),
                         secret_was_read_again=secret_was_read_again,
                     )
+                    if failure.fault in _UNUSABLE:
+                        self._discard(failure.fault)
+                    came_of_it = self._came_of(attempt, failure, deadline)
+                    if came_of_it == "committed":
+                        return cast(T, attempt.result)
+                    if came_of_it == "aborted":
+                        failure = replace(failure, phase=Phase.IN_TRANSACTION)
                     self._after(failure, error, statement, deadline)
                     secret_was_read_again |= failure.fault is Fault.CREDENTIALS
                 else:
@@ -256,9 +264,7 @@ class Database:
                     return result
 
     def _after(self, failure: Failure, error: Exception, statement: str, deadline: Deadline) -> None:
-        """Clean up after a failure; return when to try again, else raise."""
-        if failure.fault in _UNUSABLE:
-            self._discard(failure.fault)
+        """Return when it is time to try again, else raise."""
         if failure.fault is Fault.CREDENTIALS:
             self._login = None
         wait = wait_before_retry(failure, self.settings.patience, deadline, self._means.dice)
@@ -305,9 +311,27 @@ class Database:
         except BaseException:
             self._roll_back(connection)
             raise
+        if key is None and not self.is_mysql:
+            attempt.result, attempt.ticket = result, commits.take(driver, connection)
         attempt.committing = True
         driver.run(connection, "COMMIT", None)
         return result
+
+    def _came_of(self, attempt: _Attempt, failure: Failure, deadline: Deadline) -> str | None:
+        """What became of a COMMIT whose answer was lost; None where nobody can tell before the deadline."""
+        ticket = attempt.ticket if failure.phase is Phase.COMMITTING and failure.effect is Effect.UNKNOWN else None
+        if ticket is None:
+            return None
+        wait = self.settings.patience.first_wait
+        try:
+            while True:
+                came_of_it = commits.status(self.driver, self._ready(deadline), ticket)
+                if came_of_it != "in progress" or not deadline.affords(wait):
+                    return came_of_it
+                self._means.sleep(wait)
+        except Exception:  # noqa: BLE001  then the doubt stays, and is told with the error that caused it
+            self._discard("does not answer")
+            return None
 
     def _roll_back(self, connection: Connection) -> None:
         """Undo; a connection on which that fails is of no use."""
@@ -431,6 +455,8 @@ class _Attempt:
         self.connection: Connection | None = None
         self.in_transaction = False
         self.committing = False
+        self.ticket: commits.Ticket | None = None
+        self.result: object = None
 
     def phase(self, error: BaseException) -> Phase:
         if self.connection is None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from reaper.client import commits
 from reaper.client.database import Database, Means, OutcomeUnknown, Settings, Transaction
 from tests.live.test_client import Wall, dead, end, fresh_tables, orders, session, wall
 from tests.servers import Proxy, Server
@@ -116,7 +118,7 @@ def test_cut_at_every_point_of_a_transaction(
         return "done"
 
     proxy.cut_when(point, where, then)
-    if token is None and point == b"COMMIT":
+    if token is None and point == b"COMMIT" and db.is_mysql:
         with pytest.raises(OutcomeUnknown, match="transaction"):
             db.transaction(work)
         assert stored(server) == ([] if where == "before" else ["once"])
@@ -127,6 +129,35 @@ def test_cut_at_every_point_of_a_transaction(
     assert halves == [{"value": len(stored(server))}]
 
 
+def test_a_commit_is_doubt_where_nobody_can_be_asked(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL's word is not taken from another server, or from the same after a failover: the doubt stays."""
+    fresh_tables(postgres)
+    with Proxy(postgres.host, postgres.port) as proxy, closing(Database(proxy.through(postgres).dsn("app"))) as db:
+
+        def work(tx: Transaction) -> None:
+            tx.execute(INSERT)
+            proxy.cut_when(b"COMMIT", "after", "close")
+
+        genuine = commits.status
+        for changed in ({"system": "another"}, {"timeline": 99}):
+            monkeypatch.setattr(commits, "status", lambda d, c, t, to=changed: genuine(d, c, replace(t, **to)))
+            with pytest.raises(OutcomeUnknown):
+                db.transaction(work)
+    assert stored(postgres) == ["once", "once"]
+
+
+def test_a_server_that_may_not_be_asked_costs_no_transaction(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the account may not ask what became of a COMMIT, transactions work, and a lost COMMIT is doubt."""
+    fresh_tables(postgres)
+    monkeypatch.setattr(commits, "_GET_RIGHT", "SELECT false AS allowed")
+    with Proxy(postgres.host, postgres.port) as proxy, closing(Database(proxy.through(postgres).dsn("app"))) as db:
+        db.transaction(lambda tx: tx.execute(INSERT))
+        proxy.cut_when(b"COMMIT", "after", "close")
+        with pytest.raises(OutcomeUnknown):
+            db.transaction(lambda tx: tx.execute(INSERT))
+    assert stored(postgres) == ["once", "once"]
+
+
 def test_silence_at_commit_ends_at_the_deadline(server: Server, proxy: Proxy) -> None:
     """Where the COMMIT's answer never comes the deadline ends the wait, and the doubt is told."""
     settings = Settings(timeout=1.0)
@@ -134,5 +165,5 @@ def test_silence_at_commit_ends_at_the_deadline(server: Server, proxy: Proxy) ->
         db.query("SELECT 1")
         proxy.cut_when(b"COMMIT", "after", "silence")
         with pytest.raises(OutcomeUnknown):
-            db.transaction(lambda tx: tx.execute(INSERT))
+            db.transaction(lambda tx: tx.execute(INSERT).rowcount)
     assert stored(server) == ["once"]

@@ -1,0 +1,131 @@
+"""The retry client while the server is away, full or read-only: it waits, with jitter, and then succeeds."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from subprocess import PIPE
+
+import pytest
+
+from reaper.client.database import Database, Means, Settings
+from tests.live.test_client import fresh_tables, orders
+from tests.servers import Server, Sessions, processes, start, until
+
+INSERT = "INSERT INTO orders (what) VALUES ('once')"
+
+
+def patient(server: Server, relief: Callable[[], None], after: int = 3) -> Database:
+    """A database whose third wait brings relief; nobody really sleeps."""
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == after:
+            relief()
+
+    return Database(server.dsn("app"), means=Means(sleep=sleep), settings=Settings(timeout=30))
+
+
+@pytest.fixture
+def read_only(server: Server) -> Iterator[Callable[[], None]]:
+    """The server as a replica is after a failover; the call makes it the writer again."""
+    fresh_tables(server)
+    mysql = server.engine == "mysql"
+    database = "ALTER DATABASE shop SET default_transaction_read_only = {}"
+
+    def set_to(value: str) -> None:
+        server.query(f"SET GLOBAL read_only = {value}" if mysql else database.format(value))
+
+    set_to("on")
+    try:
+        yield lambda: set_to("off")
+    finally:
+        set_to("off")
+
+
+@pytest.mark.own_server
+def test_a_read_only_server_is_left(server: Server, read_only: Callable[[], None]) -> None:
+    """K12: a write that a read-only server refuses drops the connection and is tried again on a new one."""
+    with closing(patient(server, read_only)) as db:
+        db.execute(INSERT)
+        assert orders(db) == ["once"]
+        assert (db.stats.retried, db.stats.discarded) == (3, 3)
+
+
+@pytest.mark.own_server
+def test_a_restart_is_not_noticed(server: Server) -> None:
+    """A server that was restarted while the connection was idle costs a reconnect."""
+    fresh_tables(server)
+    with closing(Database(server.dsn("app"), settings=Settings(timeout=30))) as db:
+        db.query("SELECT 1")
+        server.restart()
+        db.execute(INSERT)
+        assert orders(db) == ["once"]
+
+
+def test_no_slot_for_a_while() -> None:
+    """While every slot is taken the login is tried again; when one comes free the statement succeeds, once."""
+    with start("postgres16", settings={"max_connections": "8"}) as server, Sessions(server) as sessions:
+        fresh_tables(server)
+        clients = sessions.sleeping(5)  # and three are the superuser's
+
+        def relief() -> None:
+            clients[0].close()
+            assert until(lambda: clients[0].id not in server.states(), timeout=10)
+
+        with closing(patient(server, relief)) as db:
+            db.execute(INSERT)
+            assert db.stats.retried == 3
+            assert orders(db) == ["once"]
+
+
+FUNCTIONS = 12
+
+
+def test_thawed_functions_notice_nothing(server: Server) -> None:
+    """K13: real processes, frozen past the server's idle limit and thawed all at once: every first write is right."""
+    fresh_tables(server)
+    limit = "SET SESSION wait_timeout = 1" if server.engine == "mysql" else "SET idle_session_timeout = '1s'"
+    command = [sys.executable, "-m", "tests.live.environment", server.dsn("app"), limit]
+    functions = [processes.spawn(command, stdin=PIPE, stdout=PIPE, bufsize=0) for _ in range(FUNCTIONS)]
+    try:
+        assert [answer(function) for function in functions] == ["ready"] * FUNCTIONS
+        for function in functions:
+            os.kill(function.pid, signal.SIGSTOP)
+        assert until(lambda: connected(server) == 0, timeout=30)
+        for function in functions:
+            os.kill(function.pid, signal.SIGCONT)
+            assert function.stdin is not None
+            function.stdin.write(b"go on\n")
+        counts = [json.loads(answer(function)) for function in functions]
+    finally:
+        for function in functions:
+            processes.end(function)
+            for pipe in (function.stdin, function.stdout):
+                assert pipe is not None
+                pipe.close()
+    # Connected twice, the dead one discarded, nothing tried twice.
+    assert counts == [{"connected": 2, "discarded": 1}] * FUNCTIONS
+    with closing(Database(server.dsn("app"))) as db:
+        assert orders(db) == ["once"] * FUNCTIONS
+
+
+def answer(function: processes.Process) -> str:
+    assert function.stdout is not None
+    assert select.select([function.stdout], [], [], 60)[0], "the function does not answer"
+    line: bytes = function.stdout.readline()
+    return line.decode().strip()
+
+
+def connected(server: Server) -> int:
+    """How many sessions the application has."""
+    listed = "information_schema.processlist" if server.engine == "mysql" else "pg_stat_activity"
+    named = "user" if server.engine == "mysql" else "usename"
+    ((count,),) = server.query(f"SELECT count(*) FROM {listed} WHERE {named} = 'app'")
+    return int(count)

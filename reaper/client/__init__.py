@@ -1,9 +1,10 @@
 """The shared client: connections that survive a freeze. Stands alone and ships as the Lambda layer."""
 
-from reaper.client.database import Database, OutcomeUnknown, Settings, Transaction
+from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import DeadlineExceeded
 from reaper.client.drivers.base import Result
 from reaper.client.events import Event, EventKind
+from reaper.client.kept import Settings
 from reaper.client.target import ConfigurationError
 from reaper.client.tokens import DDL as TOKEN_TABLE
 

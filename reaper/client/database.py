@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,13 +11,13 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from reaper.client import commits, tokens
-from reaper.client.credentials import Login, login_for
-from reaper.client.deadline import RESERVE, Clock, Deadline
+from reaper.client.deadline import RESERVE, Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.drivers.base import Connection, Driver, Result
 from reaper.client.events import Event, EventKind, Observer, Stats
 from reaper.client.faults import Fault
-from reaper.client.retry import Dice, Effect, Failure, Patience, Phase, wait_before_retry
+from reaper.client.kept import DEFAULTS, REAL, Keeper, Means, Settings
+from reaper.client.retry import Effect, Failure, Phase, wait_before_retry
 from reaper.client.statements import ends_transaction, is_atomic, kind, only_reads
 from reaper.client.target import ConfigurationError, EngineName, Target, parse_dsn
 
@@ -36,41 +34,6 @@ class OutcomeUnknown(Exception):
     def __init__(self, statement: str, error: BaseException) -> None:
         super().__init__(f"nobody knows whether the {statement} was done: {type(error).__name__}")
         self.error = error
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How long a connection is kept and trusted, in seconds. The reaper's thresholds belong above `ping_after`."""
-
-    ping_after: float = 45.0
-    max_idle: float = 600.0
-    max_lifetime: float = 3600.0
-    timeout: float = 10.0  # outside a handler
-    ping_timeout: float = 1.0
-    patience: Patience = Patience()
-
-
-@dataclass(frozen=True)
-class Means:
-    """Clock, wall clock, sleep and dice: arguments, so that no test waits.
-
-    Idleness across invocations is wall-clock time: the monotonic clock stops in a freeze.
-    """
-
-    wall: Clock = time.time
-    clock: Clock = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-    dice: Dice = random.random
-
-
-@dataclass
-class _Kept:
-    """The connection that waits for the next statement, and what is known of it."""
-
-    connection: Connection
-    opened: float
-    used: float
-    process: int
 
 
 @dataclass
@@ -126,21 +89,18 @@ class Database:
         *,
         secret: str | None = None,
         password: Callable[[], str] | None = None,
-        settings: Settings = Settings(),
+        settings: Settings = DEFAULTS,
         on_event: Observer | None = None,
-        means: Means = Means(),
+        means: Means = REAL,
     ) -> None:
         given = parse_dsn(dsn) | ({"secret": secret} if secret else {})
         self.target = Target.from_mapping(given, "DSN")
         self.settings = settings
         self.stats = Stats()
-        self._password = password
-        self._application = os.environ.get("AWS_LAMBDA_FUNCTION_NAME") or "reaper.client"
         self._observer = on_event
         self._means = means
         self._lock = threading.RLock()
-        self._kept: _Kept | None = None
-        self._login: Login | None = None
+        self._kept = Keeper(self.target, settings, means, password, lambda what, why: self._tell(what, why))
         self._invocation: _Invocation | None = None
         self._occupied = ""  # what has the connection to itself at the moment
 
@@ -169,7 +129,8 @@ class Database:
             try:
                 return function(event, context)
             finally:
-                self._tidy()
+                with self._lock:
+                    self._kept.tidy(self._deadline())
                 self._invocation = None
 
         return invoked
@@ -215,15 +176,15 @@ class Database:
                 yield connection
             finally:
                 self._occupied = ""
-                self._tidy()
+                self._kept.tidy(self._deadline())
 
     def close(self) -> None:
         """Let go of the connection; the next statement opens another."""
         with self._lock:
-            self._discard("closed")
+            self._kept.discard("closed")
 
     def __repr__(self) -> str:
-        state = "connected" if self._kept else "not connected"
+        state = "connected" if self._kept.connection else "not connected"
         return f"<Database {self.target.engine} {self.target.user}@{self.target.host}:{self.target.port} {state}>"
 
     # One request, from the first attempt to the last.
@@ -238,7 +199,7 @@ class Database:
             while True:
                 attempt = _Attempt(self.driver)
                 try:
-                    attempt.connection = self._ready(deadline)
+                    attempt.connection = self._kept.ready(deadline)
                     result = work(attempt)
                 except Exception as error:  # noqa: BLE001  raised again unless trying again is safe
                     failures += 1
@@ -251,7 +212,7 @@ class Database:
                         secret_was_read_again=secret_was_read_again,
                     )
                     if failure.fault in _UNUSABLE:
-                        self._discard(failure.fault)
+                        self._kept.discard(failure.fault)
                     came_of_it = self._came_of(attempt, failure, deadline)
                     if came_of_it == "committed":
                         return cast(T, attempt.result)
@@ -260,13 +221,13 @@ class Database:
                     self._after(failure, error, statement, deadline)
                     secret_was_read_again |= failure.fault is Fault.CREDENTIALS
                 else:
-                    self._used()
+                    self._kept.used()
                     return result
 
     def _after(self, failure: Failure, error: Exception, statement: str, deadline: Deadline) -> None:
         """Return when it is time to try again, else raise."""
         if failure.fault is Fault.CREDENTIALS:
-            self._login = None
+            self._kept.forget_login()
         wait = wait_before_retry(failure, self.settings.patience, deadline, self._means.dice)
         if wait is not None:
             self._tell(EventKind.RETRIED, failure.fault, statement)
@@ -309,7 +270,7 @@ class Database:
             if key is not None:
                 driver.run(connection, tokens.REMEMBER, (tokens.to_text(result), *key))
         except BaseException:
-            self._roll_back(connection)
+            self._kept.roll_back(connection)
             raise
         if key is None and not self.is_mysql:
             attempt.result, attempt.ticket = result, commits.take(driver, connection)
@@ -325,97 +286,13 @@ class Database:
         wait = self.settings.patience.first_wait
         try:
             while True:
-                came_of_it = commits.status(self.driver, self._ready(deadline), ticket)
+                came_of_it = commits.status(self.driver, self._kept.ready(deadline), ticket)
                 if came_of_it != "in progress" or not deadline.affords(wait):
                     return came_of_it
                 self._means.sleep(wait)
         except Exception:  # noqa: BLE001  then the doubt stays, and is told with the error that caused it
-            self._discard("does not answer")
+            self._kept.discard("does not answer")
             return None
-
-    def _roll_back(self, connection: Connection) -> None:
-        """Undo; a connection on which that fails is of no use."""
-        try:
-            self.driver.run(connection, "ROLLBACK", None)
-        except Exception:  # noqa: BLE001  the error that led here is the one to be told
-            self._discard("rollback failed")
-
-    # The kept connection.
-
-    def _ready(self, deadline: Deadline) -> Connection:
-        """A connection that can take a statement: the kept one where it can be trusted, else a new one."""
-        kept = self._kept
-        if kept is not None and kept.process != os.getpid():
-            self._kept = kept = None  # the parent's: closing it here would end the parent's session
-        if kept is not None:
-            kept.connection.deadline = deadline
-            if reason := self._distrust(kept, deadline):
-                self._discard(reason)
-            else:
-                self._tell(EventKind.REUSED)
-                return kept.connection
-        return self._open(deadline)
-
-    def _distrust(self, kept: _Kept, deadline: Deadline) -> str:
-        """Why the kept connection is not to be used; empty where it is. No round trip unless it has been idle long."""
-        now = self._means.wall()
-        idle, age = now - kept.used, now - kept.opened
-        if not 0 <= idle <= self.settings.max_idle:
-            return "idle too long"
-        if not 0 <= age <= self.settings.max_lifetime:
-            return "too old"
-        if not self.driver.is_alive(kept.connection):
-            return "ended by the server"
-        if idle > self.settings.ping_after and not self._answers(kept.connection, deadline):
-            return "does not answer"
-        if self.driver.in_transaction(kept.connection):
-            self._roll_back(kept.connection)
-        return "" if self._kept is kept else "left in a transaction"
-
-    def _answers(self, connection: Connection, deadline: Deadline) -> bool:
-        connection.deadline = deadline.sooner(self.settings.ping_timeout)
-        try:
-            self.driver.ping(connection)
-        except Exception:  # noqa: BLE001  whatever it is, the connection is not to be used
-            return False
-        connection.deadline = deadline
-        return True
-
-    def _open(self, deadline: Deadline) -> Connection:
-        deadline.check(f"to connect to {self.target.name}")
-        if self._login is None:
-            login = login_for(self.target)
-            self._login = Login(login.user, self._password()) if self._password else login
-        target, password = replace(self.target, user=self._login.user), self._login.password
-        connection = self.driver.connect(target, password, deadline, application=self._application)
-        now = self._means.wall()
-        self._kept = _Kept(connection, now, now, os.getpid())
-        self._tell(EventKind.CONNECTED)
-        return connection
-
-    def _discard(self, reason: str) -> None:
-        if self._kept is not None:
-            self._tell(EventKind.DISCARDED, reason)
-            kept, self._kept = self._kept, None
-            self.driver.close(kept.connection)
-
-    def _used(self) -> None:
-        if self._kept is not None:
-            self._kept.used = self._means.wall()
-
-    def _tidy(self) -> None:
-        """Leave no transaction open: in a freeze its locks would be held for nobody."""
-        with self._lock:
-            if self._kept is None or self._kept.process != os.getpid():
-                return
-            self._kept.connection.deadline = self._deadline()
-            if not self.driver.is_alive(self._kept.connection):
-                self._discard("ended by the server")
-            elif self.driver.in_transaction(self._kept.connection):
-                self._roll_back(self._kept.connection)
-            self._used()
-
-    # Around it.
 
     def _deadline(self) -> Deadline:
         if self._invocation is not None:
@@ -433,15 +310,12 @@ class Database:
         self.stats.counts[what] += 1
         if self._observer is None:
             return
-        now, kept = self._means.wall(), self._kept
         request_id = self._invocation.request_id if self._invocation else None
-        age, idle = (now - kept.opened, now - kept.used) if kept else (None, None)
-        self._observer(Event(what, str(reason), statement, request_id, age, idle))
+        self._observer(Event(what, str(reason), statement, request_id, *self._kept.age_and_idle))
 
 
 # After these the connection is out of step, gone, or leads to a server that is not the writer any more.
 _UNUSABLE = frozenset({Fault.LOST, Fault.TIMEOUT, Fault.READ_ONLY, Fault.STARTING, Fault.IN_DOUBT})
-
 
 # An answer that says so, or none: the transaction is gone.
 _UNDOES_ALL = frozenset({Fault.LOST, Fault.TIMEOUT, Fault.IN_DOUBT, Fault.DEADLOCK})

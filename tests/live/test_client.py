@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from reaper.client.database import Database, Means, OutcomeUnknown, Settings, Transaction
+from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import Deadline
 from reaper.client.events import Event, EventKind
+from reaper.client.kept import Means, Settings
 from reaper.client.target import ConfigurationError, EngineName
 from reaper.client.tokens import DDL
 from tests.harness import Context
@@ -59,9 +60,9 @@ def orders(db: Database) -> list[str]:
 
 
 def session(db: Database) -> int:
-    kept = db._kept
-    assert kept is not None
-    return int(kept.connection.thread_id() if db.is_mysql else kept.connection.info.backend_pid)
+    connection = db._kept.connection
+    assert connection is not None
+    return int(connection.thread_id() if db.is_mysql else connection.info.backend_pid)
 
 
 def end(server: Server, id_: int) -> None:
@@ -72,9 +73,7 @@ def end(server: Server, id_: int) -> None:
 
 def dead(db: Database) -> None:
     """Wait until the server's goodbye has arrived."""
-    kept = db._kept
-    assert kept is not None
-    assert until(lambda: not db.driver.is_alive(kept.connection), timeout=10)
+    assert until(lambda: not db.driver.is_alive(db._kept.connection), timeout=10)
 
 
 def test_rows_counts_and_keys(db: Database) -> None:
@@ -451,8 +450,6 @@ def test_a_forked_child_opens_its_own(db: Database) -> None:
 def test_the_deadline_stops_a_statement(db: Database) -> None:
     """A read that runs out of time raises in time, and the next statement finds a usable connection."""
     db.query("SELECT 1")
-    kept = db._kept
-    assert kept is not None
     slow = "SELECT SLEEP(5)" if db.is_mysql else "SELECT pg_sleep(5)"
     began = time.monotonic()
     with pytest.raises(Exception, match="time"):

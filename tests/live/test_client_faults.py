@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from reaper.client import commits
-from reaper.client.database import Database, Means, OutcomeUnknown, Settings, Transaction
+from reaper.client.database import Database, OutcomeUnknown, Transaction
+from reaper.client.kept import Means, Settings
 from tests.live.test_client import Wall, dead, end, fresh_tables, orders, session, wall
 from tests.servers import Proxy, Server
 

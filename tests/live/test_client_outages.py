@@ -13,7 +13,8 @@ from subprocess import PIPE
 
 import pytest
 
-from reaper.client.database import Database, Means, Settings
+from reaper.client.database import Database
+from reaper.client.kept import Means, Settings
 from tests.live.test_client import fresh_tables, orders
 from tests.servers import Server, Sessions, processes, start, until
 

@@ -105,7 +105,7 @@ class Flow:
         self.ended = False
         self.shut = False
 
-    def send(self, most: int | None = None) -> None:
+    def send(self, most: int = PIECE) -> None:
         """Pass on what can be passed on now, its end included."""
         if self.pending:
             sent = self.sink.send(self.pending[:most])
@@ -507,7 +507,7 @@ class Proxy:
         if not self._trickles(link, flow):
             self._flush(link, flow)
 
-    def _flush(self, link: Link, flow: Flow, most: int | None = None) -> None:
+    def _flush(self, link: Link, flow: Flow, most: int = PIECE) -> None:
         try:
             flow.send(most)
         except BlockingIOError:

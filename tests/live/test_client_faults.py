@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -168,3 +169,29 @@ def test_silence_at_commit_ends_at_the_deadline(server: Server, proxy: Proxy) ->
         with pytest.raises(OutcomeUnknown):
             db.transaction(lambda tx: tx.execute(INSERT).rowcount)
     assert stored(server) == ["once"]
+
+
+def test_a_trickled_answer_keeps_to_the_deadline(server: Server, proxy: Proxy) -> None:
+    """K11: an answer that comes a byte at a time does not win a new timeout with every byte."""
+    with closing(Database(proxy.through(server).dsn("app"), settings=Settings(timeout=1.0))) as db:
+        db.query("SELECT 1")
+        proxy.trickle(0.05)
+        began = time.monotonic()
+        with pytest.raises(Exception, match="time"):
+            db.query("SELECT repeat('x', 400) AS a")
+        assert time.monotonic() - began < 5 * 1.0
+        proxy.resume()
+        assert db.query("SELECT 1 AS a") == [{"a": 1}]
+
+
+def test_a_silent_server_keeps_to_the_deadline(server: Server, proxy: Proxy) -> None:
+    """K9: a server that stops answering costs the deadline, and letting go of it costs nothing."""
+    with closing(Database(proxy.through(server).dsn("app"), settings=Settings(timeout=1.0))) as db:
+        db.query("SELECT 1")
+        proxy.stall()
+        began = time.monotonic()
+        with pytest.raises(Exception, match="time"):
+            db.query("SELECT 1")
+        assert time.monotonic() - began < 5 * 1.0
+        db.close()
+        assert time.monotonic() - began < 5 * 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import ssl
 from typing import Any
 
@@ -47,6 +48,25 @@ class _Connection(PyMySQLConnection):
         self._read_timeout = self._write_timeout = left
 
 
+class _Stream(io.RawIOBase):
+    """What PyMySQL reads from, with the deadline asked before each recv: its own timeout begins anew with each."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._connection.deadline.remaining()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._connection._sock.settimeout(left)
+        self._connection._current_timeout = left
+        received: int = self._connection._sock.recv_into(buffer)
+        return received
+
+
 class _MySQL:
     def connect(
         self,
@@ -79,6 +99,8 @@ class _MySQL:
         except RuntimeError as missing:  # PyMySQL: sha2 over plain text needs a package of its own
             raise ConfigurationError(f"target {target.name!r}: {missing}; TLS would do without") from None
         keep_alive(connection._sock)  # type: ignore[attr-defined]  # not in the stubs
+        # Nothing is buffered now: the login's last answer has been read, and the server speaks when asked.
+        connection._rfile = io.BufferedReader(_Stream(connection))  # type: ignore[attr-defined]  # not in the stubs
         return connection
 
     def run(self, connection: Connection, sql: str, params: Any = None) -> Result:

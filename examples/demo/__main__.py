@@ -78,7 +78,7 @@ def dry_run(stage: Stage, cast: Cast, tell: Narrator) -> Invocation:
         f'Its Lambda handler is invoked with the event {{"dry_run": true}}. A zombie is a session that has been '
         f"idle for REAPER_IDLE_SECONDS={IDLE_SECONDS} or longer (by default 900)."
     )
-    time.sleep(IDLE_SECONDS)
+    time.sleep(IDLE_SECONDS)  # until the last one frozen has been idle long enough to be a zombie
     found = stage.reap({"dry_run": True}, {"REAPER_IDLE_SECONDS": str(IDLE_SECONDS)})
     tell.victims(found.report["victims"])
     asleep = {session for environment in cast.frozen for session in environment.sessions}

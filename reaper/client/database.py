@@ -65,7 +65,7 @@ class Transaction:
             raise self.lost
         try:
             return self._database.driver.run(self._connection, sql, params)
-        except Exception as error:
+        except Exception as error:  # whatever it is; noted and raised again unchanged
             self.last_error = error
             if self._database.driver.fault(error) in _UNDOES_ALL:
                 self.lost = error

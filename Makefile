@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/ready $(if $(filter mysql,$(ENGINE)),mariadb)
 	$(BIN)/python -m examples.demo $(ENGINE)
 
-test: check mariadb
+test: check mariadb $(VENV)/sam/ready
 	$(BIN)/python -m pytest
 
 # The package holds the binaries only: nothing is started.
@@ -27,6 +27,12 @@ $(VENV)/ready: pyproject.toml requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.13")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements-dev.txt -e '.[dev]'
+	touch $@
+
+# The SAM CLI brings eighty packages with pins of its own.
+$(VENV)/sam/ready: requirements-sam.txt
+	$(PYTHON) -m venv $(VENV)/sam
+	$(VENV)/sam/bin/pip install --quiet --disable-pip-version-check -r requirements-sam.txt
 	touch $@
 
 clean:

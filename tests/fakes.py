@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ from reaper.client.deadline import Clock, Deadline
 from reaper.client.drivers.base import Result
 from reaper.client.faults import Fault
 from reaper.client.target import EngineName, Target
-from reaper.engines.base import Look, Struck
+from reaper.engines.base import Holder, Look, Struck
 from reaper.model import Mark, Outcome, Session, Snapshot, State, SweepTarget
 
 
@@ -72,7 +72,10 @@ class FakeDatabase:
     chunks: list[int] = field(default_factory=list)
     closed: int = 0
     lives: bool = True
+    stopping: bool = False
     refuses_login: Exception | None = None
+    locked: bool = False
+    held_by: Holder | None = None
 
     def sleeping(self, n: int, **facts: Any) -> list[FakeClient]:
         first = len(self.clients) + 1
@@ -90,6 +93,7 @@ class FakeDatabase:
         *,
         application: str = "reaper",
         batch: bool = False,
+        proxy: bool = False,
     ) -> FakeDatabase:
         assert application == "reaper"
         assert target.user
@@ -102,6 +106,18 @@ class FakeDatabase:
 
     def run(self, connection: FakeDatabase, sql: str, params: Any = None) -> Result:
         raise AssertionError(f"a sweep runs no statement of an application's: {sql}, {params} on {connection}")
+
+    def stop(self, connection: FakeDatabase, another: Callable[[Deadline], Any], deadline: Deadline) -> None:
+        raise AssertionError("a sweep stops no statement of its own")
+
+    def size(self, connection: FakeDatabase, sql: str, params: Any) -> int:
+        return len(sql)
+
+    def idle_limit(self, connection: FakeDatabase) -> float | None:
+        return None
+
+    def limit_idle(self, connection: FakeDatabase, seconds: int) -> None:
+        assert seconds == 900
 
     def ping(self, connection: FakeDatabase) -> None:
         raise AssertionError(f"a sweep's connection is fresh: {connection}")
@@ -142,6 +158,21 @@ class FakeDatabase:
         )
 
     # The server.
+
+    def lock(self) -> bool:
+        self.locked = self.locked or self.held_by is None
+        return self.held_by is None
+
+    def unlock(self) -> None:
+        assert self.locked
+        self.locked = False
+
+    def holder(self) -> Holder | None:
+        return self.held_by
+
+    def end(self, holder: Holder) -> None:
+        assert holder is self.held_by
+        self.held_by = None
 
     def look(self) -> Look:
         self.looks += 1

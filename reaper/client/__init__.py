@@ -1,5 +1,6 @@
 """The shared client: connections that survive a freeze. Stands alone and ships as the Lambda layer."""
 
+from reaper.client.credentials import CredentialsUnavailable
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import DeadlineExceeded
 from reaper.client.drivers.base import Result
@@ -11,6 +12,7 @@ from reaper.client.tokens import DDL as TOKEN_TABLE
 __all__ = [
     "TOKEN_TABLE",
     "ConfigurationError",
+    "CredentialsUnavailable",
     "Database",
     "DeadlineExceeded",
     "Event",

@@ -1,17 +1,34 @@
-"""Where a target's user and password come from: nowhere, Secrets Manager, or an IAM token made on the spot."""
+"""Where a target's user and password come from, and for how long they are believed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from reaper.client.deadline import Clock, Deadline
+from reaper.client.faults import Fault
 from reaper.client.target import Auth, ConfigurationError, Target
+
+# Seconds by the wall clock. A token is good for 15 minutes and any number of logins. What stands in the target, or
+# comes from the caller's own function, costs nothing to ask for again.
+_MAX_AGE = {Auth.SECRET: 300.0, Auth.IAM: 600.0, Auth.PASSWORD: 0.0}
+
+_LONGEST_WAIT = 2.0  # seconds for AWS's answer
+_making = threading.Lock()  # boto3's session is not thread-safe, and targets are swept side by side
 
 
 class CredentialsUnavailable(Exception):
-    """AWS gave no secret or token; the message is AWS's own."""
+    """AWS gave no secret or token. The message is AWS's own; `fault` says whether trying again may help."""
+
+    def __init__(self, message: str, fault: Fault) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 @dataclass(frozen=True)
@@ -20,52 +37,147 @@ class Login:
     password: str | None = field(default=None, repr=False)
 
 
-def login_for(target: Target) -> Login:
-    """The user and password to log in with, fetched now.
+class Credentials:
+    """One target's login: fetched when it is needed, kept until it is old or a server has refused it.
 
-    Raises ConfigurationError where the secret has no such shape, CredentialsUnavailable where AWS gives none.
+    `password` is the caller's own source, asked for every new connection; what it gives is kept by nobody.
     """
-    match target.auth:
-        case Auth.PASSWORD:
-            return Login(target.user, target.password)
-        case Auth.SECRET:
-            return _from_secret(target)
-        case Auth.IAM:
-            return Login(target.user, _token(target))
+
+    def __init__(self, target: Target, password: Callable[[], str] | None = None, wall: Clock = time.time) -> None:
+        if password is not None and (target.auth is not Auth.PASSWORD or target.password is not None):
+            own = f"auth {target.auth.value!r}" if target.password is None else "a password"
+            raise ConfigurationError(
+                f"target {target.name!r} has {own} beside the function that gives its password; keep one of them"
+            )
+        self._target = target
+        self._password = password
+        self._wall = wall
+        self._kept: tuple[Login, float] | None = None
+
+    @property
+    def can_change(self) -> bool:
+        """Whether asking again may bring another login than the one that was refused."""
+        return self._password is not None or self._target.auth is not Auth.PASSWORD
+
+    def forget(self) -> None:
+        """Have the next login fetched, however young this one is."""
+        self._kept = None
+
+    def login(self, deadline: Deadline) -> Login:
+        """The user and password to log in with.
+
+        Raises ConfigurationError where the secret has no such shape, CredentialsUnavailable where AWS gives none.
+        """
+        now = self._wall()
+        if self._kept is not None:
+            login, fetched = self._kept
+            if 0 <= now - fetched < _MAX_AGE[self._target.auth]:  # a clock set back says nothing of the age
+                return login
+        login = self._fetched(deadline)
+        self._kept = login, now
+        return login
+
+    def _fetched(self, deadline: Deadline) -> Login:
+        target = self._target
+        match target.auth:
+            case Auth.SECRET:
+                return _from_secret(target, deadline)
+            case Auth.IAM:
+                return Login(target.user, _token(target, deadline))
+            case Auth.PASSWORD:
+                return Login(target.user, self._password() if self._password else target.password)
 
 
-def _from_secret(target: Target) -> Login:
-    import boto3  # half a second on a cold start, so only where a secret is asked for
-    from botocore.exceptions import BotoCoreError, ClientError
+def aws_client(service: str, deadline: Deadline, region: str | None = None) -> Any:
+    """A client for one call, which tries twice and ends with the deadline; boto3's own patience is minutes.
 
+    Not kept: the connection it pools would die in a freeze, and a new one takes 3 ms once boto3 is loaded.
+    """
+    import boto3  # half a second on a cold start, so only where AWS is asked
+    from botocore.config import Config
+
+    wait = min(_LONGEST_WAIT, max(deadline.remaining(), 0.01) / 4)
+    # Every address that the name resolves to may take the time to connect.
+    config = Config(connect_timeout=wait / 2, read_timeout=wait, retries={"mode": "standard", "total_max_attempts": 2})
+    with _making:
+        return boto3.client(service, region_name=region or None, config=config)
+
+
+@contextmanager
+def _told_by_aws(what: str) -> Iterator[None]:
+    """Raise AWS's errors, and boto3's, as CredentialsUnavailable saying what was to be had."""
     try:
-        answer = boto3.client("secretsmanager").get_secret_value(SecretId=target.secret)
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ModuleNotFoundError:
+        raise ConfigurationError(f"{what}: boto3 is missing; Lambda brings it along, elsewhere install it") from None
+    try:
+        yield
     except (BotoCoreError, ClientError) as problem:
-        raise CredentialsUnavailable(f"the secret of target {target.name!r} cannot be read: {problem}") from None
-    found = _parse(answer.get("SecretString"), target.name)
-    # Keys as RDS and its rotation functions write them; what else they hold comes from the target.
+        raise CredentialsUnavailable(f"{what}: {problem}", _fault(problem)) from None
+
+
+def _fault(problem: Exception) -> Fault:
+    """No route, no answer, throttling and AWS's own failures pass; the rest a person must change."""
+    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError  # noqa: A004  botocore's name for it
+
+    if isinstance(problem, ClientError):
+        status = problem.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        passes = status >= 500 or "Throttl" in problem.response["Error"]["Code"]
+    else:
+        passes = isinstance(problem, ConnectionError | HTTPClientError)
+    return Fault.UNREACHABLE if passes else Fault.CONFIGURATION
+
+
+def _from_secret(target: Target, deadline: Deadline) -> Login:
+    """The login in a secret as RDS ({username, password}) or a rotation function (host, port and more) writes it.
+
+    Nothing else of it is used: where to connect is said by the target alone, whatever the secret's shape.
+    """
+    where = f"target {target.name!r}: secret {target.secret!r}"
+    with _told_by_aws(f"{where} cannot be read"):
+        found = _read(target.secret or "", deadline)
     password = found.get("password")
     if not isinstance(password, str):
-        raise ConfigurationError(f"target {target.name!r}: the secret has no password; it needs username and password")
+        raise ConfigurationError(f"{where} holds no password; it must be a JSON object with username and password")
     return Login(str(found.get("username") or target.user), password)
 
 
-def _parse(secret: str | None, name: str) -> Mapping[str, Any]:
+def _read(secret: str, deadline: Deadline) -> Mapping[str, Any]:
+    match secret.split(":"):
+        case ["ssm", _, *_]:
+            return _parameter(secret.removeprefix("ssm:"), None, deadline)
+        case ["arn", _, "ssm", region, *_]:
+            return _parameter(secret, region, deadline)
+        case ["arn", _, _, region, *_]:
+            return _managed(secret, region, deadline)
+    return _managed(secret, None, deadline)
+
+
+def _managed(name: str, region: str | None, deadline: Deadline) -> Mapping[str, Any]:
+    answer = aws_client("secretsmanager", deadline, region).get_secret_value(SecretId=name)
+    return _object(answer.get("SecretString") or "")
+
+
+def _parameter(name: str, region: str | None, deadline: Deadline) -> Mapping[str, Any]:
+    """What an SSM parameter holds: the same object, or just the password."""
+    answer = aws_client("ssm", deadline, region).get_parameter(Name=name, WithDecryption=True)
+    text = answer["Parameter"]["Value"]
+    return _object(text) or {"password": text}
+
+
+def _object(text: str) -> Mapping[str, Any]:
+    """The JSON object in a text; an empty one where there is none."""
     try:
-        found = json.loads(secret or "")
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise ConfigurationError(f"target {name!r}: the secret is no JSON object with username and password")
-    return found
+        found = json.loads(text)
+    except ValueError:  # never to be told: it carries the whole secret
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
-def _token(target: Target) -> str:
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        token: str = boto3.client("rds").generate_db_auth_token(target.host, target.port, target.user)
-    except (BotoCoreError, ClientError) as problem:
-        raise CredentialsUnavailable(f"no IAM token for target {target.name!r}: {problem}") from None
+def _token(target: Target, deadline: Deadline) -> str:
+    # Signed here, without a packet to AWS. It is good for the region in the host's name alone.
+    region = re.search(r"\.([a-z]+(?:-[a-z]+)+-\d)\.rds\.amazonaws\.com$", target.host)
+    with _told_by_aws(f"target {target.name!r}: no IAM token can be made"):
+        client = aws_client("rds", deadline, region[1] if region else None)
+        token: str = client.generate_db_auth_token(target.host, target.port, target.user)
     return token

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any, TypeVar, cast
 
 from reaper.client import commits, tokens
-from reaper.client.deadline import RESERVE, Deadline
+from reaper.client.credentials import CredentialsUnavailable
+from reaper.client.deadline import RESERVE, Deadline, DeadlineExceeded
 from reaper.client.drivers import driver_for
 from reaper.client.drivers.base import Connection, Driver, Result
 from reaper.client.events import Event, EventKind, Observer, Stats
@@ -22,6 +24,12 @@ from reaper.client.statements import ends_transaction, is_atomic, kind, only_rea
 from reaper.client.target import ConfigurationError, EngineName, Target, parse_dsn
 
 T = TypeVar("T")
+
+_logger = logging.getLogger(__name__)
+
+PINS_ABOVE = 16 * 1024  # bytes (AWS, "Avoiding pinning an RDS Proxy")
+_NO_TURN = "no time left waiting for the thread that has the connection"
+
 Params = Sequence[Any] | Mapping[str, Any] | None
 
 
@@ -64,13 +72,12 @@ class Transaction:
         if self.lost is not None:  # the work went on after an error that has undone what it did before
             raise self.lost
         try:
-            return self._database.driver.run(self._connection, sql, params)
+            return self._database._run(self._connection, sql, params)
         except Exception as error:  # whatever it is; noted and raised again unchanged
             self.last_error = error
             if self._database.driver.fault(error) in _UNDOES_ALL:
                 self.lost = error
             raise
-
 
     def undone_by(self, driver: Driver) -> BaseException | None:
         """The error, swallowed by the work, after which what it did before is gone."""
@@ -99,14 +106,16 @@ class Database:
         self.stats = Stats()
         self._observer = on_event
         self._means = means
-        self._lock = threading.RLock()
+        self._process, self._lock = os.getpid(), threading.Condition()
         self._kept = Keeper(self.target, settings, means, password, lambda what, why: self._tell(what, why))
         self._invocation: _Invocation | None = None
         self._occupied = ""  # what has the connection to itself at the moment
+        self._occupant = 0  # the thread whose turn it is, or was last
+        self._taken: Connection | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ, **more: Any) -> Database:
-        """DATABASE_URL, and DATABASE_SECRET where the password stands in Secrets Manager."""
+        """DATABASE_URL, and DATABASE_SECRET where the password stands in Secrets Manager or, as ssm:/name, in SSM."""
         if not (dsn := environ.get("DATABASE_URL")):
             raise ConfigurationError("DATABASE_URL is not set; write mysql://user@host/database or postgresql://…")
         return cls(dsn, secret=environ.get("DATABASE_SECRET") or None, **more)
@@ -115,7 +124,7 @@ class Database:
     def is_mysql(self) -> bool:
         return self.target.engine is EngineName.MYSQL
 
-    @property
+    @cached_property
     def driver(self) -> Driver:
         return driver_for(self.target.engine)
 
@@ -129,8 +138,8 @@ class Database:
             try:
                 return function(event, context)
             finally:
-                with self._lock:
-                    self._kept.tidy(self._deadline())
+                with suppress(DeadlineExceeded), self._turn(deadline):  # else a thread still works; the next use tidies
+                    self._leave("left in use" if self._taken is not None else "")
                 self._invocation = None
 
         return invoked
@@ -142,16 +151,14 @@ class Database:
         """
         if not only_reads(sql):
             raise ConfigurationError(f"query() takes one read, and {kind(sql)} is none; use execute()")
-        return self._retried(kind(sql), True, lambda attempt: self.driver.run(attempt.connection, sql, params)).rows
+        return self._retried(kind(sql), True, lambda attempt: self._run(attempt.connection, sql, params)).rows
 
     def execute(self, sql: str, params: Params = None, *, idempotent: bool = False) -> Result:
         """Run a statement on its own; sent again only if it is proven not to have been executed.
 
         Raises OutcomeUnknown where nobody knows, unless the caller says that twice is harmless.
         """
-        return self._retried(
-            kind(sql), idempotent, lambda attempt: self.driver.run(attempt.connection, sql, params)
-        )
+        return self._retried(kind(sql), idempotent, lambda attempt: self._run(attempt.connection, sql, params))
 
     def transaction(self, work: Callable[[Transaction], T], *, token: str | None = None, name: str | None = None) -> T:
         """Run `work(tx)` in a transaction and commit; the whole of it is run again where it was rolled back.
@@ -164,54 +171,86 @@ class Database:
         key = None if token is None else (named, token)
         if key is not None:
             self._claim_in_invocation(key)
-        return self._retried("transaction", key is not None, lambda attempt: self._transact(attempt, work, key))
+        result = self._retried("transaction", key is not None, lambda attempt: self._transact(attempt, work, key))
+        if key is not None and self._means.dice() < tokens.SHARE_THAT_CLEANS:
+            self._clean_up_tokens()
+        return result
+
+    def forget_tokens(self, days: int = tokens.DAYS) -> int:
+        """Delete tokens of more than so many days, at most a thousand; how many those were.
+
+        One transaction in a hundred does it by itself.
+        """
+        return self.execute(tokens.FORGET[self.target.engine], (days,), idempotent=True).rowcount
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """The driver's own connection, checked; what happens on it is not retried."""
+        connection = self.take("a connection() block")
+        try:
+            yield connection
+        finally:
+            self.give_back(connection)
+
+    def take(self, what: str) -> Connection:
+        """The driver's own connection, checked, for this thread alone until `give_back`."""
+        with self._turn(self._deadline()):
+            self._taken = self._retried("connection", True, lambda attempt: attempt.connection)
+            self._occupied = what
+            return self._taken
+
+    def give_back(self, connection: Connection, unusable: str = "") -> None:
+        """The end of `take`, from whichever thread; nothing where the end of the invocation has come before."""
+        if self._process != os.getpid():
+            return  # taken by the parent, before the fork
         with self._lock:
-            connection = self._retried("connection", True, lambda attempt: attempt.connection)
-            self._occupied = "a connection() block"
-            try:
-                yield connection
-            finally:
-                self._occupied = ""
-                self._kept.tidy(self._deadline())
+            if connection is self._taken:
+                self._leave(unusable)
+
+    def _leave(self, unusable: str = "") -> None:
+        """Have the connection ready for the next: unusable, for the reason given, or tidied up."""
+        self._taken, self._occupied = None, ""
+        if unusable:
+            self._kept.discard(unusable)
+        self._kept.tidy(self._deadline())
+        self._lock.notify_all()
 
     def close(self) -> None:
         """Let go of the connection; the next statement opens another."""
-        with self._lock:
+        with self._turn(self._deadline()):
             self._kept.discard("closed")
 
     def __repr__(self) -> str:
         state = "connected" if self._kept.connection else "not connected"
         return f"<Database {self.target.engine} {self.target.user}@{self.target.host}:{self.target.port} {state}>"
 
+    def _clean_up_tokens(self) -> None:
+        try:
+            self.forget_tokens()
+        except Exception as error:  # noqa: BLE001  the transaction is committed: this must not look as if it were not
+            self._tell(EventKind.ADVISED, f"old tokens could not be deleted: {type(error).__name__}")
+
+    def _run(self, connection: Connection, sql: str, params: Params) -> Result:
+        if self._kept.behind_proxy and self.driver.size(connection, sql, params) > PINS_ABOVE:
+            self._tell(EventKind.ADVISED, "RDS Proxy pins a connection for a statement over 16 KB", kind(sql))
+        return self.driver.run(connection, sql, params)
+
     # One request, from the first attempt to the last.
 
     def _retried(self, statement: str, twice_is_harmless: bool, work: Callable[[_Attempt], T]) -> T:
-        with self._lock:
+        deadline = self._deadline()
+        with self._turn(deadline):
             if self._occupied:
                 raise ConfigurationError(f"the one connection is in {self._occupied}; use what that gave you")
-            deadline = self._deadline()
-            failures = 0
-            secret_was_read_again = False
+            earlier: list[Failure] = []
             while True:
                 attempt = _Attempt(self.driver)
                 try:
                     attempt.connection = self._kept.ready(deadline)
                     result = work(attempt)
                 except Exception as error:  # noqa: BLE001  raised again unless trying again is safe
-                    failures += 1
-                    failure = Failure(
-                        fault=self.driver.fault(error),
-                        phase=attempt.phase(error),
-                        failures=failures,
-                        twice_is_harmless=twice_is_harmless,
-                        is_atomic=is_atomic(statement),
-                        secret_was_read_again=secret_was_read_again,
-                    )
-                    if failure.fault in _UNUSABLE:
+                    failure = self._failure(error, attempt, statement, twice_is_harmless, earlier)
+                    if failure.fault in UNUSABLE:
                         self._kept.discard(failure.fault)
                     came_of_it = self._came_of(attempt, failure, deadline)
                     if came_of_it == "committed":
@@ -219,10 +258,24 @@ class Database:
                     if came_of_it == "aborted":
                         failure = replace(failure, phase=Phase.IN_TRANSACTION)
                     self._after(failure, error, statement, deadline)
-                    secret_was_read_again |= failure.fault is Fault.CREDENTIALS
+                    earlier.append(failure)
                 else:
                     self._kept.used()
                     return result
+
+    def _failure(
+        self, error: Exception, attempt: _Attempt, statement: str, twice_is_harmless: bool, earlier: list[Failure]
+    ) -> Failure:
+        return Failure(
+            fault=error.fault if isinstance(error, CredentialsUnavailable) else self.driver.fault(error),
+            phase=attempt.phase(error),
+            failures=len(earlier) + 1,
+            twice_is_harmless=twice_is_harmless,
+            is_atomic=is_atomic(statement),
+            secret_was_read_again=(
+                any(failure.fault is Fault.CREDENTIALS for failure in earlier) or not self._kept.login_can_change
+            ),
+        )
 
     def _after(self, failure: Failure, error: Exception, statement: str, deadline: Deadline) -> None:
         """Return when it is time to try again, else raise."""
@@ -233,16 +286,17 @@ class Database:
             self._tell(EventKind.RETRIED, failure.fault, statement)
             self._means.sleep(wait)
             return
-        self._tell_of_the_end(failure, statement)
         is_read = failure.twice_is_harmless and failure.phase is Phase.WORKING
-        if failure.effect is Effect.UNKNOWN and not is_read:
+        in_doubt = failure.effect is Effect.UNKNOWN and not is_read
+        self._tell_of_the_end(failure, statement, in_doubt)
+        if in_doubt:
             raise OutcomeUnknown(statement, error) from error
         if failure.failures > 1:
             error.add_note(f"reaper.client: given up after {failure.failures} attempts")
         raise error
 
-    def _tell_of_the_end(self, failure: Failure, statement: str) -> None:
-        if failure.effect is Effect.UNKNOWN:
+    def _tell_of_the_end(self, failure: Failure, statement: str, in_doubt: bool) -> None:
+        if in_doubt:
             self._tell(EventKind.OUTCOME_UNKNOWN, failure.fault, statement)
         elif failure.fault in (Fault.TIMEOUT, Fault.QUERY_TIMEOUT):
             self._tell(EventKind.TIMED_OUT, failure.fault, statement)
@@ -306,19 +360,57 @@ class Database:
             raise ConfigurationError(f"token {key[1]!r} was used for {key[0]!r} in this invocation already; say name=")
         self._invocation.keys.add(key)
 
+    def _turn(self, deadline: Deadline) -> _Turn:
+        """One thread at a time; a forked child starts with a lock of its own, whoever held the parent's."""
+        if self._process != os.getpid():
+            self._process, self._lock, self._occupied = os.getpid(), threading.Condition(), ""
+        return _Turn(self, deadline)
+
     def _tell(self, what: EventKind, reason: str = "", statement: str = "") -> None:
         self.stats.counts[what] += 1
         if self._observer is None:
             return
         request_id = self._invocation.request_id if self._invocation else None
-        self._observer(Event(what, str(reason), statement, request_id, *self._kept.age_and_idle))
+        event = Event(what, self.target.name, str(reason), statement, request_id, *self._kept.age_and_idle)
+        try:
+            self._observer(event)
+        except Exception:  # a listener's mistake must not make a committed write look like a failed one
+            _logger.exception("on_event raised for %s", what)
 
 
 # After these the connection is out of step, gone, or leads to a server that is not the writer any more.
-_UNUSABLE = frozenset({Fault.LOST, Fault.TIMEOUT, Fault.READ_ONLY, Fault.STARTING, Fault.IN_DOUBT})
+UNUSABLE = frozenset({Fault.LOST, Fault.TIMEOUT, Fault.READ_ONLY, Fault.STARTING, Fault.IN_DOUBT})
 
 # An answer that says so, or none: the transaction is gone.
 _UNDOES_ALL = frozenset({Fault.LOST, Fault.TIMEOUT, Fault.IN_DOUBT, Fault.DEADLOCK})
+
+
+class _Turn:
+    """The database for one thread, waited for no longer than the deadline: while it is used, and while it is taken."""
+
+    __slots__ = ("_database", "_deadline")
+
+    def __init__(self, database: Database, deadline: Deadline) -> None:
+        self._database, self._deadline = database, deadline
+
+    def __enter__(self) -> None:
+        database, me = self._database, threading.get_ident()
+        if not database._lock.acquire(timeout=self._patience()):
+            raise DeadlineExceeded(_NO_TURN)
+        is_taken = database._occupied and database._occupant != me
+        if is_taken and not database._lock.wait_for(lambda: not database._occupied, self._patience()):
+            database._lock.release()
+            raise DeadlineExceeded(_NO_TURN)
+        database._occupant = me
+
+    def _patience(self) -> float:
+        return min(self._deadline.remaining(), threading.TIMEOUT_MAX)
+
+    def __exit__(self, *exc: object) -> None:
+        self._database._lock.release()
+
+
+_NO_TURN = "no time left waiting for the thread that has the connection"
 
 
 class _Attempt:

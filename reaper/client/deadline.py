@@ -13,7 +13,14 @@ RESERVE = 2.0
 
 
 class DeadlineExceeded(TimeoutError):
-    """The time given to the invocation is used up; the message says what was being done."""
+    """The time given to the invocation is used up; the message says what was being done.
+
+    `stopped` says that the server has confirmed to have stopped the statement: it is undone.
+    """
+
+    def __init__(self, message: str, *, stopped: bool = False) -> None:
+        super().__init__(message)
+        self.stopped = stopped
 
 
 class LambdaContext(Protocol):

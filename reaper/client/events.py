@@ -16,6 +16,7 @@ class EventKind(StrEnum):
     REFUSED = "refused"  # the server let nobody in, or not this account
     TIMED_OUT = "timed_out"
     OUTCOME_UNKNOWN = "outcome_unknown"
+    ADVISED = "advised"  # nothing failed, but a setting or a statement is not as it should be; the reason says which
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Event:
     """One thing that happened. `age` and `idle` are the connection's, in seconds by the wall clock."""
 
     kind: EventKind
+    target: str
     reason: str = ""
     statement: str = ""  # its first word
     request_id: str | None = None

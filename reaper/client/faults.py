@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from reaper.client.deadline import DeadlineExceeded
+
 
 class Fault(StrEnum):
     """The family of an error. What no table knows is OTHER: never guessed at.
@@ -26,11 +28,16 @@ class Fault(StrEnum):
     DEADLOCK = "deadlock"  # the server rolled the whole transaction back and says: again
     LOCK_TIMEOUT = "lock_timeout"  # no lock in time: this statement alone undone, MySQL's transaction still open
     TRANSIENT = "transient"  # refused for a passing reason: this statement was not executed
-    QUERY_TIMEOUT = "query_timeout"  # the server's own limit: undone, and it would take as long again
+    QUERY_TIMEOUT = "query_timeout"  # the server stopped it, at its limit or ours: undone; it would take as long again
     CANCELLED = "cancelled"  # someone stopped it, we ourselves perhaps: undone, never repeated unasked
     IN_DOUBT = "in_doubt"  # the server itself does not know whether it was executed
 
     OTHER = "other"  # the application's own: passed on, never repeated
+
+
+def of_deadline(error: DeadlineExceeded) -> Fault:
+    """Our own limit: undone like the server's where the server stopped it, else nobody knows."""
+    return Fault.QUERY_TIMEOUT if error.stopped else Fault.TIMEOUT
 
 
 def first_line(error: BaseException) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
 
-from reaper.client.credentials import Login, login_for
+from reaper.client.credentials import Credentials
 from reaper.client.deadline import Clock, Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.drivers.base import Connection, Driver
@@ -27,6 +30,7 @@ class Settings:
     timeout: float = 10.0  # outside a handler
     ping_timeout: float = 1.0
     patience: Patience = Patience()
+    behind_proxy: bool | None = None  # RDS Proxy; None: the host's name tells
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class _Open:
     process: int
 
 
+def is_proxy(host: str) -> bool:
+    """Whether this is an endpoint of RDS Proxy: `name.proxy-abc123.eu-central-1.rds.amazonaws.com`."""
+    return re.search(r"\.proxy-[^.]+\.[^.]+\.rds\.amazonaws\.com", host) is not None
+
+
 class Keeper:
     """Keeps one connection. Not thread-safe: whoever owns it holds a lock."""
 
@@ -69,11 +78,15 @@ class Keeper:
         self._target = target
         self._settings = settings
         self._means = means
-        self._password = password
+        self._credentials = Credentials(target, password, means.wall)
         self._tell = tell
-        self._application = os.environ.get("AWS_LAMBDA_FUNCTION_NAME") or "reaper.client"
         self._kept: _Open | None = None
-        self._login: Login | None = None
+        self._has_compared = False
+        self.behind_proxy = is_proxy(target.host) if settings.behind_proxy is None else settings.behind_proxy
+        self._options: dict[str, Any] = {
+            "application": os.environ.get("AWS_LAMBDA_FUNCTION_NAME") or "reaper.client",
+            "proxy": self.behind_proxy,
+        }
 
     @property
     def connection(self) -> Connection | None:
@@ -85,13 +98,18 @@ class Keeper:
         now = self._means.wall()
         return (now - self._kept.opened, now - self._kept.used) if self._kept else (None, None)
 
-    @property
+    @cached_property
     def _driver(self) -> Driver:
         return driver_for(self._target.engine)
 
+    @property
+    def login_can_change(self) -> bool:
+        """Whether a refused login may be another one when it is read again."""
+        return self._credentials.can_change
+
     def forget_login(self) -> None:
         """Have the secret read again for the next connection."""
-        self._login = None
+        self._credentials.forget()
 
     def roll_back(self, connection: Connection) -> None:
         """Undo; a connection on which that fails is of no use."""
@@ -140,16 +158,33 @@ class Keeper:
         return True
 
     def _open(self, deadline: Deadline) -> Connection:
-        deadline.check(f"to connect to {self._target.name}")
-        if self._login is None:
-            login = login_for(self._target)
-            self._login = Login(login.user, self._password()) if self._password else login
-        target, password = replace(self._target, user=self._login.user), self._login.password
-        connection = self._driver.connect(target, password, deadline, application=self._application)
+        connection = self._connect(deadline)
         now = self._means.wall()
         self._kept = _Open(connection, now, now, os.getpid())
         self._tell(EventKind.CONNECTED, "")
+        self._prepare(connection)
         return connection
+
+    def _prepare(self, connection: Connection) -> None:
+        """What a new connection needs beside its login."""
+        if not self.behind_proxy:  # which knows no way to stop a statement
+            connection.stop = partial(self._driver.stop, connection, self._connect)
+            self._compare_idle_limits(connection)
+
+    def _connect(self, deadline: Deadline) -> Connection:
+        deadline.check(f"to connect to {self._target.name}")
+        login = self._credentials.login(deadline)
+        target = replace(self._target, user=login.user)
+        return self._driver.connect(target, login.password, deadline, **self._options)
+
+    def _compare_idle_limits(self, connection: Connection) -> None:
+        """Tell, once, of a server that hangs up before the connection would be replaced unasked."""
+        if self._has_compared:
+            return
+        limit = self._driver.idle_limit(connection)
+        self._has_compared = True
+        if limit is not None and limit < self._settings.max_idle:
+            self._tell(EventKind.ADVISED, f"the server ends idle sessions after {limit:g} s, before max_idle")
 
     def discard(self, reason: str) -> None:
         if self._kept is not None:
@@ -160,6 +195,8 @@ class Keeper:
     def used(self) -> None:
         if self._kept is not None:
             self._kept.used = self._means.wall()
+            if self._kept.connection.stopping:  # answered all the same: the stop may yet hit the next statement
+                self.discard("a stop is under way")
 
     def tidy(self, deadline: Deadline) -> None:
         """Leave no transaction open: in a freeze its locks would be held for nobody."""

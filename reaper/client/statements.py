@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _READS = frozenset({"SELECT", "SHOW", "VALUES", "EXPLAIN", "WITH"})
 _WRITES = re.compile(r"\b(INSERT|(?<!FOR )(?<!KEY )UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
@@ -26,12 +27,18 @@ def bare(sql: str, quoted: re.Pattern[str] = _STANDARD) -> str:
     return quoted.sub(" ", sql).strip(" \t\r\n(;")
 
 
+# An application has few statements and sends them often; what is known of one is worth a few kilobytes.
+_remembered = lru_cache(maxsize=256)
+
+
+@_remembered
 def kind(sql: str) -> str:
     """The first word, upper case; all of a statement that an error or an event may show."""
     found = re.match(r"[A-Za-z]{1,32}", bare(sql))
     return found[0].upper() if found else "?"
 
 
+@_remembered
 def only_reads(sql: str) -> bool:
     """Whether it is one read: SELECT, SHOW, VALUES, or an EXPLAIN or WITH that holds no write.
 
@@ -50,6 +57,7 @@ def is_atomic(statement: str) -> bool:
     return statement not in ("CALL", "DO")
 
 
+@_remembered
 def ends_transaction(sql: str, is_mysql: bool) -> bool:
     """Whether it would commit or end the transaction it runs in, by itself or by the server's rule."""
     text, word = bare(sql), kind(sql)

@@ -48,7 +48,7 @@ _SCHEMES = {
 class Target:
     """One database server and the account to use there.
 
-    `tls` None means: verified, except on loopback, where it is not asked for.
+    `tls` None means: verified, except on loopback without a `ca`, where it is not asked for.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Target:
 
     @property
     def effective_tls(self) -> Tls:
-        return self.tls or (Tls.OFF if is_loopback(self.host) else Tls.VERIFY)
+        return self.tls or (Tls.OFF if is_loopback(self.host) and not self.ca else Tls.VERIFY)
 
     def _check(self, where: str) -> None:
         if self.auth is Auth.SECRET and not self.secret:

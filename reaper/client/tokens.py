@@ -9,7 +9,9 @@ from reaper.client.target import EngineName
 
 MAX_RESULT = 64 * 1024
 
-# Rows must outlive every retry of the same event; SQS keeps a message for 14 days.
+DAYS = 15  # rows must outlive every retry of the same event, and SQS keeps a message for 14 days
+SHARE_THAT_CLEANS = 0.01  # of the transactions; each deletes up to a thousand old rows
+
 DDL = {
     EngineName.MYSQL: """
 CREATE TABLE IF NOT EXISTS reaper_tokens (
@@ -28,7 +30,8 @@ CREATE TABLE IF NOT EXISTS reaper_tokens (
   result text,
   created_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (name, token)
-)
+);
+CREATE INDEX IF NOT EXISTS reaper_tokens_created_at ON reaper_tokens (created_at)
 """,
 }
 
@@ -38,6 +41,16 @@ CLAIM = {
     EngineName.POSTGRES: "INSERT INTO reaper_tokens (name, token) VALUES (%s, %s) ON CONFLICT DO NOTHING",
 }
 REMEMBER = "UPDATE reaper_tokens SET result = %s WHERE name = %s AND token = %s"
+FORGET = {
+    EngineName.MYSQL: """
+DELETE FROM reaper_tokens WHERE created_at < NOW() - INTERVAL %s DAY ORDER BY created_at LIMIT 1000
+""",
+    EngineName.POSTGRES: """
+DELETE FROM reaper_tokens WHERE (name, token) IN (
+  SELECT name, token FROM reaper_tokens WHERE created_at < now() - make_interval(days => %s)
+  ORDER BY created_at LIMIT 1000 FOR UPDATE SKIP LOCKED)
+""",
+}
 RECALL = "SELECT result FROM reaper_tokens WHERE name = %s AND token = %s"
 
 

@@ -128,7 +128,9 @@ class MySQL:
             raise Unavailable(f"{self.flavour}: no data folder: {' '.join(done.stderr.split())[-300:]}")
 
     def _program(self, data: Path, settings: Mapping[str, str], *more: str) -> list[str]:
-        fixed = [self.program, "--no-defaults", f"--datadir={data}", *as_root(), *more]
+        scratch = data.with_name(data.name + "-tmp")  # a starting MariaDB deletes every server's files in a shared one
+        scratch.mkdir(exist_ok=True)
+        fixed = [self.program, "--no-defaults", f"--datadir={data}", f"--tmpdir={scratch}", *as_root(), *more]
         if self.flavour == "mysql":
             fixed.append(f"--basedir={base_folder(Path(self.program))}")
         return [*fixed, *(f"--{key}={value}" for key, value in settings.items())]

@@ -142,6 +142,7 @@ AT_CONNECT = [
     ('FATAL:  database "shop" does not exist', Fault.CONFIGURATION),
     ('FATAL:  permission denied for database "shop"', Fault.CONFIGURATION),
     ('FATAL:  no pg_hba.conf entry for host "10.0.0.1", user "app", no encryption', Fault.CONFIGURATION),
+    ('authentication method requirement "!password" failed: server requested', Fault.CONFIGURATION),
     ("FATAL:  This RDS Proxy requires TLS connections.", Fault.CONFIGURATION),
     ("FATAL:  IAM authentication is allowed only with SSL connections.", Fault.CONFIGURATION),
     ("server does not support SSL, but SSL was required", Fault.CONFIGURATION),

@@ -86,6 +86,14 @@ def test_tls(host: str, tls: str | None, expected: Tls) -> None:
     assert Target.from_mapping(entry(host=host, tls=tls)).effective_tls is expected
 
 
+def test_a_ca_asks_for_tls(tmp_path: Path) -> None:
+    """Whoever names a CA wants to verify with it, on loopback too, at the end of a tunnel; `off` still says no."""
+    ca = tmp_path / "ca.pem"
+    ca.touch()
+    assert Target.from_mapping(entry(host="localhost", ca=str(ca))).effective_tls is Tls.VERIFY
+    assert Target.from_mapping(entry(host="localhost", ca=str(ca), tls="off")).effective_tls is Tls.OFF
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

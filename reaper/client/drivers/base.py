@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from reaper.client.deadline import Deadline
+from reaper.client.deadline import Deadline, DeadlineExceeded
 from reaper.client.faults import Fault
+from reaper.client.statements import kind
 from reaper.client.target import ConfigurationError, Target, Tls
 
 Connection = Any  # the driver's own connection; both follow the DB-API
@@ -31,6 +33,49 @@ class Result:
     lastrowid: int | None = None
 
 
+class Guarded:
+    """The part of either driver's connection that keeps to the deadline, and stops on the server what runs past it."""
+
+    deadline: Deadline
+    stop: Callable[[Deadline], None] | None = None
+    """Ends the running statement on the server; None where there is no way, as behind RDS Proxy."""
+    stopping = False
+    """It was asked to end the running statement, and the answer may have come all the same."""
+    unstoppable = False
+    """What runs now must not be stopped: a COMMIT, of which only its own answer tells what came."""
+
+    def time_to_run(self) -> float:
+        """Seconds a statement may take before it is stopped; what is left of the deadline pays for the stopping."""
+        left = self.deadline.remaining()
+        return left if self.stop is None or self.unstoppable or self.stopping else left - min(0.5, left / 5)
+
+    def try_to_stop(self) -> bool:
+        """Ask the server, once, to end the running statement; whether that has been understood."""
+        if self.stop is None or self.unstoppable or self.stopping:
+            return False
+        self.stopping = True
+        try:
+            self.stop(self.deadline)
+        except Exception:  # noqa: BLE001  then it goes on there, and the deadline's error says so
+            return False
+        return True
+
+    def has_stopped_it(self, meaning: Fault) -> bool:
+        """Whether an error of this meaning is the answer to our request to stop."""
+        confirmed = self.stopping and meaning is Fault.CANCELLED
+        self.stopping &= not confirmed
+        return confirmed
+
+    def about_to_run(self, sql: str) -> None:
+        self.unstoppable = kind(sql) == "COMMIT"
+
+
+def out_of_time(sql: str, seconds: float, stopped: bool) -> DeadlineExceeded:
+    """The error of a statement that ran into the deadline."""
+    what = "it was stopped on the server and undone" if stopped else "the server may still be at it"
+    return DeadlineExceeded(f"no time left: {kind(sql)} had no answer after {seconds:.2f} s; {what}", stopped=stopped)
+
+
 class Driver(Protocol):
     """Connect, run, is it alive, what does this error mean, what had been sent. Stateless."""
 
@@ -42,15 +87,29 @@ class Driver(Protocol):
         *,
         application: str = "reaper",
         batch: bool = False,
+        proxy: bool = False,
     ) -> Connection:
         """A new connection in autocommit mode, every read and write of which keeps to the deadline.
 
-        `batch` allows several statements in one packet, where the engine has to be told.
+        `batch` allows several statements in one packet, where the engine has to be told. `proxy` says that RDS Proxy
+        stands between, which would give a connection of the database's to nobody else ("pin" it) for many things.
         Raises ConfigurationError before any packet is sent, DeadlineExceeded, or the driver's own error.
         """
 
     def run(self, connection: Connection, sql: str, params: Any = None) -> Result:
         """One statement and all of its rows."""
+
+    def stop(self, connection: Connection, another: Callable[[Deadline], Connection], deadline: Deadline) -> None:
+        """Have the server end the statement that runs on the connection, with `another` connection if need be."""
+
+    def size(self, connection: Connection, sql: str, params: Any) -> int:
+        """How many bytes the statement has as it is sent."""
+
+    def idle_limit(self, connection: Connection) -> float | None:
+        """After how many idle seconds the server hangs up; None where it never does. One round trip."""
+
+    def limit_idle(self, connection: Connection, seconds: int) -> None:
+        """Have the server hang up after so many idle seconds; does nothing where it has no such limit."""
 
     def ping(self, connection: Connection) -> None:
         """One round trip; raises the driver's error where nobody answers."""

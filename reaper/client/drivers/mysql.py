@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import ssl
+import re
+import time
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import pymysql
@@ -12,18 +15,31 @@ from pymysql.connections import Connection as PyMySQLConnection
 from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.cursors import DictCursor
 
+from reaper.client import tls
 from reaper.client.deadline import Deadline, DeadlineExceeded
-from reaper.client.drivers.base import Connection, Result, check_ca, has_news, keep_alive
+from reaper.client.drivers.base import Connection, Guarded, Result, check_ca, has_news, keep_alive, out_of_time
 from reaper.client.drivers.mysql_faults import fault
 from reaper.client.faults import Fault
-from reaper.client.target import ConfigurationError, Target, Tls
+from reaper.client.statements import only_reads
+from reaper.client.target import ConfigurationError, Target
 
 
-class _Connection(PyMySQLConnection):
+class _Connection(Guarded, PyMySQLConnection):
     """PyMySQL's connection with the deadline asked before each read and write."""
 
-    deadline: Deadline
+    def _keep_to_the_deadline(self, reader: io.BufferedIOBase | None) -> None:
+        # PyMySQL makes a reader with the connection and another for TLS, each before anything was read.
+        if reader is not None:
+            reader.close()
+        self._reader = None if reader is None else io.BufferedReader(_Stream(self))
+
+    _reader: io.BufferedReader | None = None
+    _rfile = property(attrgetter("_reader"), _keep_to_the_deadline)
     sent = True
+    hinted = False  # SELECTs are told their limit instead of being stopped
+
+    def has_stopped_it(self, meaning: Fault) -> bool:
+        return super().has_stopped_it(meaning) or (self.hinted and meaning is Fault.QUERY_TIMEOUT)
 
     def _execute_command(self, *args: Any) -> Any:
         # When this returns the kernel has the whole packet; a server never runs an incomplete one.
@@ -31,39 +47,38 @@ class _Connection(PyMySQLConnection):
         super()._execute_command(*args)  # type: ignore[misc]  # not in the stubs
         self.sent = True
 
-    def _read_packet(self, *args: Any, **kwargs: Any) -> Any:
-        self._ask_the_deadline()
-        return super()._read_packet(*args, **kwargs)  # type: ignore[no-untyped-call]
-
     def _write_bytes(self, data: bytes) -> Any:
-        self._ask_the_deadline()
-        return super()._write_bytes(data)  # type: ignore[misc]  # not in the stubs
-
-    def _ask_the_deadline(self) -> None:
         left = self.deadline.remaining()
         if left <= 0:
             self._force_close()  # type: ignore[attr-defined]  # a reply still to come would answer the next question
-            raise DeadlineExceeded("no time left waiting for the server")
-        # PyMySQL applies these before its next recv and send (1.2.1 and later).
-        self._read_timeout = self._write_timeout = left
+            raise DeadlineExceeded("no time left to ask the server")
+        self._write_timeout = left  # PyMySQL applies it before its next send (1.2.1 and later)
+        return super()._write_bytes(data)  # type: ignore[misc]  # not in the stubs
 
 
 class _Stream(io.RawIOBase):
     """What PyMySQL reads from, with the deadline asked before each recv: its own timeout begins anew with each."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: _Connection) -> None:
         self._connection = connection
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        left = self._connection.deadline.remaining()
+        with contextlib.suppress(TimeoutError):
+            return self._receive(buffer, self._connection.time_to_run())
+        if self._connection.try_to_stop():  # the answer says whether that came too late
+            return self._receive(buffer, self._connection.deadline.remaining())
+        raise TimeoutError("timed out")
+
+    def _receive(self, buffer: Any, left: float) -> int:
         if left <= 0:
             raise TimeoutError("timed out")
-        self._connection._sock.settimeout(left)
-        self._connection._current_timeout = left
-        received: int = self._connection._sock.recv_into(buffer)
+        connection: Any = self._connection  # its socket is not in the stubs
+        connection._sock.settimeout(left)
+        connection._current_timeout = left
+        received: int = connection._sock.recv_into(buffer)
         return received
 
 
@@ -76,6 +91,7 @@ class _MySQL:
         *,
         application: str = "reaper",
         batch: bool = False,
+        proxy: bool = False,
     ) -> Connection:
         check_ca(target)
         deadline.check(f"to connect to {target.name}")
@@ -91,7 +107,7 @@ class _MySQL:
             client_flag=CLIENT.MULTI_STATEMENTS if batch else 0,
             defer_connect=True,
             program_name=application,
-            **_tls(target),
+            **tls.for_pymysql(target),
         )
         connection.deadline = deadline
         try:
@@ -99,16 +115,47 @@ class _MySQL:
         except RuntimeError as missing:  # PyMySQL: sha2 over plain text needs a package of its own
             raise ConfigurationError(f"target {target.name!r}: {missing}; TLS would do without") from None
         keep_alive(connection._sock)  # type: ignore[attr-defined]  # not in the stubs
-        # Nothing is buffered now: the login's last answer has been read, and the server speaks when asked.
-        connection._rfile = io.BufferedReader(_Stream(connection))  # type: ignore[attr-defined]  # not in the stubs
+        connection.hinted = proxy and "MariaDB" not in connection.get_server_info()  # type: ignore[no-untyped-call]
         return connection
 
     def run(self, connection: Connection, sql: str, params: Any = None) -> Result:
         connection.sent = False
-        with connection.cursor(DictCursor) as cursor:
-            cursor.execute(sql, params)
-            rows = list(cursor.fetchall()) if cursor.description else []
-            return Result(rows, cursor.rowcount, cursor.lastrowid or None)
+        connection.about_to_run(sql)
+        began = time.monotonic()
+        if connection.hinted:
+            sql = with_limit(sql, connection.deadline.remaining())
+        try:
+            with connection.cursor(DictCursor) as cursor:
+                cursor.execute(sql, params)
+                rows = list(cursor.fetchall()) if cursor.description else []
+        except pymysql.Error as error:
+            meaning = fault(error)
+            if meaning is Fault.TIMEOUT or connection.has_stopped_it(meaning):
+                raise out_of_time(sql, time.monotonic() - began, stopped=meaning is not Fault.TIMEOUT) from error
+            raise
+        if connection.stopping and rows and only_reads(sql):  # MySQL ends SLEEP() with an answer, the wrong one
+            raise out_of_time(sql, time.monotonic() - began, stopped=True)
+        return Result(rows, cursor.rowcount, cursor.lastrowid or None)
+
+    def stop(
+        self, connection: Connection, another: Callable[[Deadline], Connection], deadline: Deadline
+    ) -> None:
+        second = another(deadline)
+        try:
+            second.query(f"KILL QUERY {int(connection.thread_id())}")
+        finally:
+            self.close(second)
+
+    def size(self, connection: Connection, sql: str, params: Any) -> int:
+        with connection.cursor() as cursor:
+            return len(cursor.mogrify(sql, params).encode())
+
+    def idle_limit(self, connection: Connection) -> float | None:
+        (row,) = self.run(connection, "SELECT @@wait_timeout AS seconds").rows
+        return float(row["seconds"])
+
+    def limit_idle(self, connection: Connection, seconds: int) -> None:
+        self.run(connection, f"SET SESSION wait_timeout = {seconds:d}")
 
     def ping(self, connection: Connection) -> None:
         connection.ping(reconnect=False)
@@ -135,20 +182,15 @@ class _MySQL:
         return fault(error)
 
 
-def _tls(target: Target) -> dict[str, Any]:
-    """PyMySQL's TLS arguments. `ssl_ca` alone would encrypt without verifying, so hand over a whole context."""
-    match target.effective_tls:
-        case Tls.OFF:
-            return {"ssl_disabled": True}
-        case Tls.REQUIRE:
-            context = ssl.create_default_context()
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        case Tls.VERIFY:
-            context = ssl.create_default_context(cafile=target.ca)
-            # The provider's roots lack an extension that Python 3.13 demands by default.
-            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    return {"ssl": context}
+def with_limit(sql: str, seconds: float) -> str:
+    """A SELECT with the hint that has MySQL stop it by itself; anything else as it is, for the hint does nothing there.
+
+    A hint is no session state, so RDS Proxy does not pin for it; a statement that has hints already is left alone.
+    """
+    return _SELECT.sub(rf"\g<0> /*+ MAX_EXECUTION_TIME({max(1, int(seconds * 900))}) */", sql)
+
+
+_SELECT = re.compile(r"^\s*SELECT\b(?!\s*/\*\+)", re.IGNORECASE)
 
 
 DRIVER = _MySQL()

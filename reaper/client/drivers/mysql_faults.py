@@ -7,7 +7,7 @@ import ssl
 import pymysql
 
 from reaper.client.deadline import DeadlineExceeded
-from reaper.client.faults import Fault
+from reaper.client.faults import Fault, of_deadline
 
 # By number. The two servers share those below 1900; of the later ones some have a second meaning (see _ONLY_WITH).
 # 2xxx are the C client's numbers: PyMySQL raises 2003, 2006, 2013, 2014, 2026 and 2059, others may pass them through.
@@ -113,7 +113,7 @@ _HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 def fault(error: BaseException) -> Fault:
     """What the error means: by number, then by class of SQLSTATE; by text only where nothing else is left."""
     if isinstance(error, DeadlineExceeded):
-        return Fault.TIMEOUT
+        return of_deadline(error)
     if not isinstance(error, pymysql.Error) or not error.args:
         return Fault.OTHER
     code, text = error.args[0], str(error.args[-1])

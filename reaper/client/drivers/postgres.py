@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
+from psycopg import waiting
+from psycopg._conninfo_attempts import conninfo_attempts
+from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
+from reaper.client import tls
 from reaper.client.deadline import Deadline, DeadlineExceeded
 from reaper.client.drivers.base import (
     KEEPALIVE_COUNT,
@@ -16,30 +22,40 @@ from reaper.client.drivers.base import (
     KEEPALIVE_INTERVAL,
     USER_TIMEOUT,
     Connection,
+    Guarded,
     Result,
     check_ca,
     has_news,
+    out_of_time,
 )
 from reaper.client.drivers.postgres_faults import fault
 from reaper.client.faults import Fault
-from reaper.client.target import Target, Tls
+from reaper.client.target import Target
 
-_SSLMODES = {Tls.OFF: "disable", Tls.REQUIRE: "require", Tls.VERIFY: "verify-full"}
+_KNOWS_IDLE_LIMIT = 140000
+_IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
-class _Connection(psycopg.Connection[Any]):
+class _Connection(Guarded, psycopg.Connection[Any]):
     """psycopg's connection with the deadline over every wait; psycopg itself has no query timeout."""
 
-    deadline: Deadline
     sent = True
 
-    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        kwargs["timeout"] = max(self.deadline.remaining(), 0.001)
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ARG002  ours goes
         try:
-            return super().wait(gen, *args, **kwargs)
+            return super().wait(gen, interval, max(self.time_to_run(), 0.001))
         except psycopg.errors._WaitTimeout:
-            self.pgconn.finish()  # a reply still to come would answer the next question
-            raise DeadlineExceeded("no time left waiting for the server") from None
+            return self._stopped(gen, interval)
+
+    def _stopped(self, gen: Any, interval: float) -> Any:
+        """What comes of a wait whose time is up, once the server was asked to stop."""
+        try:
+            if self.try_to_stop():  # the same wait goes on: the answer says whether the request came too late
+                return super().wait(gen, interval, max(self.deadline.remaining(), 0.001))
+        except psycopg.errors._WaitTimeout:
+            pass
+        self.pgconn.finish()  # a reply still to come would answer the next question
+        raise DeadlineExceeded("no time left waiting for the server") from None
 
 
 class _Postgres:
@@ -51,29 +67,31 @@ class _Postgres:
         *,
         application: str = "reaper",
         batch: bool = False,  # noqa: ARG002  the simple protocol takes several statements as it is
+        proxy: bool = False,
     ) -> Connection:
         check_ca(target)
         deadline.check(f"to connect to {target.name}")
-        connection = _Connection.connect(
+        connection = _opened(
+            deadline,
             host=target.host,
             port=target.port,
             user=target.user,
             password=password,
             dbname=target.database or "postgres",
-            application_name=application,
-            autocommit=True,
-            row_factory=dict_row,
-            prepare_threshold=None,
-            # libpq takes whole seconds and psycopg no less than 2: the deadline's reserve pays the difference.
-            connect_timeout=max(2, int(min(deadline.remaining(), 3600))),
-            sslmode=_SSLMODES[target.effective_tls],
-            sslrootcert=target.ca,
+            **tls.for_psycopg(target),
             keepalives_idle=KEEPALIVE_IDLE,
             keepalives_interval=KEEPALIVE_INTERVAL,
             keepalives_count=KEEPALIVE_COUNT,
             tcp_user_timeout=USER_TIMEOUT * 1000,
+            # RDS Proxy refuses PGOPTIONS; what else a session is told while it starts may pin it.
+            **{"options": ""} if proxy else {"application_name": application},
         )
         connection.deadline = deadline
+        connection.autocommit = True
+        connection.row_factory = dict_row
+        connection.prepare_threshold = None
+        if proxy:
+            connection.cursor_factory = psycopg.ClientCursor  # the simple protocol: no Parse message, which may pin
         return connection
 
     def run(self, connection: Connection, sql: str, params: Any = None) -> Result:
@@ -81,17 +99,48 @@ class _Postgres:
         if connection.closed:
             raise psycopg.OperationalError("the connection is closed")
         connection.sent = True  # libpq hides what it could not write, so from here on anything may have arrived
-        cursor = connection.execute(sql, params)
+        connection.about_to_run(sql)
+        began = time.monotonic()
+        try:
+            cursor = connection.execute(sql, params)
+        except DeadlineExceeded as error:
+            raise out_of_time(sql, time.monotonic() - began, stopped=False) from error
+        except psycopg.errors.QueryCanceled as error:
+            if connection.has_stopped_it(fault(error)):
+                raise out_of_time(sql, time.monotonic() - began, stopped=True) from error
+            raise
         return Result(cursor.fetchall() if cursor.description else [], cursor.rowcount)
+
+    def stop(
+        self,
+        connection: Connection,
+        another: Callable[[Deadline], Connection],  # noqa: ARG002  libpq opens it itself
+        deadline: Deadline,
+    ) -> None:
+        connection.cancel_safe(timeout=max(deadline.remaining(), 0.001))
+
+    def size(self, connection: Connection, sql: str, params: Any) -> int:
+        return len(psycopg.ClientCursor(connection).mogrify(sql, params).encode())
+
+    def idle_limit(self, connection: Connection) -> float | None:
+        if connection.info.server_version < _KNOWS_IDLE_LIMIT:
+            return None
+        query = "SELECT setting::float8 / 1000 AS seconds FROM pg_settings WHERE name = 'idle_session_timeout'"
+        (row,) = self.run(connection, query).rows
+        return row["seconds"] or None
+
+    def limit_idle(self, connection: Connection, seconds: int) -> None:
+        if connection.info.server_version >= _KNOWS_IDLE_LIMIT:
+            self.run(connection, f"SET idle_session_timeout = '{seconds:d}s'")
 
     def ping(self, connection: Connection) -> None:
         connection.execute("")
 
     def in_transaction(self, connection: Connection) -> bool:
-        return connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+        return connection.pgconn.transaction_status in _IN_TRANSACTION
 
     def has_failed(self, connection: Connection) -> bool:
-        return bool(connection.info.transaction_status == TransactionStatus.INERROR)
+        return bool(connection.pgconn.transaction_status == TransactionStatus.INERROR)
 
     def was_sent(self, connection: Connection, error: BaseException) -> bool:
         # The server says of these that the session was idle when it was ended.
@@ -116,6 +165,20 @@ class _Postgres:
 
     def fault(self, error: BaseException) -> Fault:
         return fault(error)
+
+
+def _opened(deadline: Deadline, **params: Any) -> _Connection:
+    """`psycopg.connect`, whose shortest timeout is two whole seconds, with the exact deadline instead."""
+    refused: Exception | None = None
+    for attempt in conninfo_attempts({key: value for key, value in params.items() if value is not None}):
+        opening = _Connection._connect_gen(make_conninfo("", **attempt))
+        try:
+            return waiting.wait_conn(opening, interval=0.1, timeout=max(deadline.remaining(), 0.001))
+        except psycopg.errors._WaitTimeout:
+            raise DeadlineExceeded(f"no time left to connect to {params['host']}") from None
+        except psycopg.Error as error:
+            refused = error
+    raise refused or psycopg.OperationalError("failed to resolve host: no address")
 
 
 DRIVER = _Postgres()

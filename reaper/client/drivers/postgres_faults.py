@@ -7,7 +7,7 @@ import re
 import psycopg
 
 from reaper.client.deadline import DeadlineExceeded
-from reaper.client.faults import Fault, first_line
+from reaper.client.faults import Fault, first_line, of_deadline
 
 # By SQLSTATE, then by its class (PostgreSQL's appendix A). Never by exception class: psycopg files 25P03 and 25006
 # under InternalError. 57P04, a dropped database, is left out on purpose.
@@ -81,6 +81,7 @@ _TEXTS = {
     "SSL error:": Fault.CONFIGURATION,
     "certificate": Fault.CONFIGURATION,
     "does not support SSL": Fault.CONFIGURATION,
+    "authentication method requirement": Fault.CONFIGURATION,  # our own: no password in clear text
     "requires TLS connections": Fault.CONFIGURATION,  # RDS Proxy
     "only with SSL connections": Fault.CONFIGURATION,  # RDS Proxy
     "pg_hba.conf": Fault.CONFIGURATION,
@@ -97,11 +98,13 @@ _TEXTS = {
 
 # A database may be called "certificate", a host 'pg_hba.conf'.
 _NAMES = re.compile(r'"[^"]*"|(?<=host )\'[^\']*\'|(?<=host: )\'[^\']*\'')
-_WAITS = (DeadlineExceeded, psycopg.errors.ConnectionTimeout, psycopg.errors.CancellationTimeout)
+_WAITS = (psycopg.errors.ConnectionTimeout, psycopg.errors.CancellationTimeout)
 
 
 def fault(error: BaseException) -> Fault:
     """What the error means: by SQLSTATE, then by its class; by text where it has none or the state says too little."""
+    if isinstance(error, DeadlineExceeded):
+        return of_deadline(error)
     if isinstance(error, _WAITS):
         return Fault.TIMEOUT
     if not isinstance(error, psycopg.Error):

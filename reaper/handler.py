@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -13,18 +14,21 @@ from typing import Any, TextIO, cast
 
 from aws_lambda_powertools import Logger
 
-from reaper.client.deadline import Deadline, LambdaContext
-from reaper.client.target import ConfigurationError
+from reaper.client.deadline import RESERVE, Deadline, LambdaContext
+from reaper.client.drivers import driver_for
+from reaper.client.target import ConfigurationError, Target
 from reaper.fleet import targets_from_environ
 from reaper.metrics import publish
 from reaper.model import Rules, SweepTarget
 from reaper.report import ErrorKind, Report
 from reaper.request import Record, Request, Trigger, choose, is_dry, parse
+from reaper.seat import Seat
 from reaper.sweep import Sightings, Sweep
 
 SIDE_BY_SIDE = 16  # sweeps at once: each waits for its server most of the time
 
 _WITHOUT_LAMBDA = 60.0  # seconds for a call by hand that brings no context
+_SLACK = 5.0  # a lock's holder that has slept so much longer than an invocation lasts is frozen
 
 
 class AllSweepsFailed(RuntimeError):
@@ -39,18 +43,33 @@ class Settings:
     targets: Sequence[SweepTarget]
     stack: str
     manual_kill: bool
+    keep_seat: bool
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
-        manual_kill = environ.get("REAPER_MANUAL_KILL") or "false"
-        if manual_kill not in ("true", "false"):
-            raise ConfigurationError(f"REAPER_MANUAL_KILL is {manual_kill!r}; say true or false")
         return cls(
             rules=Rules.from_environ(environ),
             targets=targets_from_environ(environ),
             stack=environ.get("REAPER_STACK") or environ.get("AWS_LAMBDA_FUNCTION_NAME") or "reaper",
-            manual_kill=manual_kill == "true",
+            manual_kill=_flag(environ, "REAPER_MANUAL_KILL", "false"),
+            keep_seat=_flag(environ, "REAPER_KEEP_SEAT", "true"),
         )
+
+
+def _flag(environ: Mapping[str, str], variable: str, default: str) -> bool:
+    value = environ.get(variable) or default
+    if value not in ("true", "false"):
+        raise ConfigurationError(f"{variable} is {value!r}; say true or false")
+    return value == "true"
+
+
+class _Invoked:
+    """When this invocation began, and how long it may take; a little less than the function's timeout."""
+
+    def __init__(self, context: LambdaContext | None) -> None:
+        self.at = time.monotonic()
+        self.deadline = Deadline.from_context(context) if context else Deadline.after(_WITHOUT_LAMBDA)
+        self.seconds = self.deadline.remaining() + RESERVE
 
 
 @dataclass(frozen=True)
@@ -71,16 +90,17 @@ class _Plan:
 
 # What this environment saw asleep in its previous sweep of each target; only MySQL without performance_schema asks.
 _SIGHTINGS: dict[str, Sightings] = {}
+_SEATS: dict[Target, Seat] = {}
 
 
 def lambda_handler(event: Any, context: LambdaContext | None) -> dict[str, Any]:
     """Sweep what the event asks for. Raises for an event that is not understood, before anything is touched,
     and AllSweepsFailed, after metrics and logs are out, where no target could be swept."""
-    deadline = Deadline.from_context(context) if context else Deadline.after(_WITHOUT_LAMBDA)
+    invoked = _Invoked(context)
     settings = Settings.from_environ(os.environ)
     asked = parse(event)
     plan = _plan_messages(asked, settings) if isinstance(asked, list) else _Plan(_jobs(asked, settings))
-    reports = _sweep_all(plan.jobs, deadline)
+    reports = _sweep_all(plan.jobs, _seats(plan.jobs, settings), invoked)
     for report in reports:
         _tell(report, settings.stack)
     answer = _answer(asked, settings, plan, reports)
@@ -119,24 +139,40 @@ def _plan_messages(records: Sequence[Record], settings: Settings) -> _Plan:
     return plan
 
 
-def _sweep_all(jobs: Sequence[_Job], deadline: Deadline) -> list[Report]:
+def _seats(jobs: Sequence[_Job], settings: Settings) -> list[Seat | None]:
+    """Each job's seat; none for a second one on the same target. Seats of targets that are no more are given up."""
+    wanted = {target.target for target in settings.targets} if settings.keep_seat else set()
+    for target in _SEATS.keys() - wanted:
+        _SEATS.pop(target).discard("not wanted any more")
+    seats: list[Seat | None] = []
+    for job in jobs:
+        target = job.target.target
+        seat = _SEATS.setdefault(target, Seat(target, driver_for(target.engine))) if target in wanted else None
+        seats.append(None if seat in seats else seat)
+    return seats
+
+
+def _sweep_all(jobs: Sequence[_Job], seats: Sequence[Seat | None], invoked: _Invoked) -> list[Report]:
     """Sweep side by side, each with its share of the time; one failure neither spares the rest nor vanishes."""
     if not jobs:
         return []
     rounds = ceil(len(jobs) / SIDE_BY_SIDE)
-    share = deadline.remaining() / rounds
+    share = invoked.deadline.remaining() / rounds
     with ThreadPoolExecutor(min(len(jobs), SIDE_BY_SIDE)) as pool:
-        return list(pool.map(lambda job: _sweep(job, deadline.sooner(share)), jobs))
+        return list(pool.map(lambda job, seat: _sweep(job, seat, invoked, share), jobs, seats))
 
 
-def _sweep(job: _Job, deadline: Deadline) -> Report:
+def _sweep(job: _Job, seat: Seat | None, invoked: _Invoked, share: float) -> Report:
     return Sweep(
         target=job.target,
         rules=job.rules,
         trigger=job.request.trigger,
-        deadline=deadline,
+        deadline=invoked.deadline.sooner(share),
         two_looks=job.request.trigger is Trigger.MANUAL,
-        sightings=_SIGHTINGS.setdefault(job.target.name, {}),
+        sightings=_SIGHTINGS.setdefault(job.target.name, Sightings()),
+        seat=seat,
+        frozen_after=invoked.seconds + _SLACK,
+        invoked=invoked.at,
     ).run()
 
 

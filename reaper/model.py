@@ -107,6 +107,7 @@ class Snapshot:
     superusers: frozenset[str] = frozenset()
     user_limits: Mapping[str, int] = field(default_factory=dict)
     database_limits: Mapping[str, int] = field(default_factory=dict)
+    server: str | None = None  # which one this was, where the address may lead to another next time
     lag_seconds: float = 0.0  # what happened within the last so many seconds may not show yet
     blind: bool = False
     warnings: tuple[str, ...] = ()
@@ -121,6 +122,11 @@ class Snapshot:
         if self.used is None or not self.usable:
             return None
         return self.used / self.usable
+
+    @property
+    def is_full(self) -> bool:
+        """Whether an ordinary client would be refused."""
+        return self.used is not None and self.usable is not None and self.used > self.usable
 
     def in_state(self, *states: State) -> list[Session]:
         return [session for session in self.sessions if session.state in states]
@@ -263,6 +269,7 @@ class Rules:
 
     max_kills: int = _rule(500, _count)
     min_idle_per_user: int = _rule(0, _count)
+    spread_seconds: float = _rule(0.0, _seconds)
 
     allow_users: tuple[str, ...] = _rule((), _names)
     allow_hosts: tuple[str, ...] = _rule((), _hosts)

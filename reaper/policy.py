@@ -129,7 +129,7 @@ def find_pressure(snapshot: Snapshot, rules: Rules) -> dict[Scope, float]:
 def pressure_remains(snapshot: Snapshot, rules: Rules, freed: Collection[int]) -> bool:
     """Whether there still is pressure when the sessions of these ids have given up their slots."""
     left = tuple(session for session in snapshot.sessions if session.id not in freed)
-    used = None if snapshot.used is None else snapshot.used - len(freed)
+    used = None if snapshot.used is None else snapshot.used - (len(snapshot.sessions) - len(left))
     return bool(find_pressure(replace(snapshot, sessions=left, used=used), rules))
 
 

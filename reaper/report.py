@@ -25,6 +25,14 @@ class ErrorKind(StrEnum):
     SERVER = "server"
 
 
+class Entry(StrEnum):
+    """How the reaper got in."""
+
+    SEAT = "seat"  # the connection it had kept
+    LOGIN = "login"
+    RESERVED = "reserved"  # by a login that an ordinary client would have been refused
+
+
 @dataclass(frozen=True)
 class SweepError:
     kind: ErrorKind
@@ -64,6 +72,8 @@ class Report:
     engine: str
     trigger: str
     dry_run: bool
+    entry: Entry | None = None
+    attempts: int = 0  # logins, or one look at the seat
     mode: Mode = Mode.ROUTINE
     method: str | None = None
     snapshot: Snapshot | None = field(default=None, repr=False)
@@ -110,6 +120,13 @@ class Report:
     def total(self) -> int | None:
         return None if self.saw is None else sum(s.state is not State.BACKGROUND for s in self.saw.sessions)
 
+    @property
+    def holding(self) -> Counter[Reason]:
+        """Where pressure remains: who holds the slots, by the reason why they were left or could not be taken."""
+        terminated = {victim.session.id for victim in self.victims if victim.outcome is Outcome.TERMINATED}
+        left = (v for v in self.verdicts if v.session.is_client and v.session.id not in terminated)
+        return Counter(v.reason for v in left) if self.pressure_remains else Counter()
+
     def to_json(self) -> dict[str, Any]:
         saw = self.saw
         return {
@@ -121,6 +138,7 @@ class Report:
             "trigger": self.trigger,
             "mode": self.mode,
             "dry_run": self.dry_run,
+            "entry": self.entry,
             "connections": {
                 "used": saw.used if saw else None,
                 "max": saw.usable if saw else None,
@@ -138,6 +156,9 @@ class Report:
             "spared": _by_name(self.spared),
             "oldest_idle_seconds": rounded(self.oldest_idle_seconds),
             "victims": [victim.to_json() for victim in self.victims[:VICTIMS_SHOWN]],
+            "pressure_remains": self.pressure_remains,
+            "holding": _by_name(self.holding),
+            "first_freed_seconds": rounded(self.first_freed_seconds),
             "duration_seconds": rounded(self.duration_seconds),
             "error": {"kind": self.error.kind, "message": self.error.message} if self.error else None,
         }

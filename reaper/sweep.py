@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from reaper.client.credentials import CredentialsUnavailable, login_for
+from reaper.client.credentials import CredentialsUnavailable
 from reaper.client.deadline import Clock, Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.drivers.base import Connection, Driver
 from reaper.client.faults import Fault, first_line
+from reaper.client.retry import Dice, Patience
 from reaper.client.target import ConfigurationError, EngineName
 from reaper.engines import engine_for
 from reaper.engines.base import Engine, Look, Server, TooSlowToStrikeError, strike_all
 from reaper.model import Mode, Outcome, Reason, Rules, Session, Snapshot, SweepTarget, Verdict
 from reaper.policy import Judgement, judge, pressure_remains
-from reaper.report import ErrorKind, Report, SweepError, Victim
+from reaper.report import Entry, ErrorKind, Report, SweepError, Victim
+from reaper.seat import SERVER_ENDS_AFTER, Seat
 
 SECOND_LOOK = 2.0  # seconds between two looks at a session whose true idle time the server does not tell
 VERIFY = 1.0  # seconds to wait for the victims to be gone
 _VERIFY_STEP = 0.12  # more than the 100 ms within which reading innodb_trx again shows the same old rows
 _REFUSALS_IN_A_ROW = 3
+_TAKE_OVER = 1.0  # seconds to wait for a lock whose frozen holder was terminated
+# At a full server two logins a second on average, each refused at once: what many clients do all the time.
+_AT_THE_DOOR = Patience(first_wait=0.05, longest_wait=1.0)
 
 _KINDS = {
     Fault.TOO_MANY: ErrorKind.LOCKED_OUT,
@@ -32,7 +39,11 @@ _KINDS = {
     Fault.TIMEOUT: ErrorKind.DEADLINE,
 }
 
-Sightings = MutableMapping[int, Session]
+
+class Sightings(dict[int, Session]):
+    """Sleepers by id as an earlier sweep saw them, and on which server: after a failover ids mean other sessions."""
+
+    server: str | None = None
 
 
 class SweepFailed(Exception):
@@ -56,12 +67,25 @@ class Observers:
     struck: Callable[[int, int], None] = lambda done, of: None  # noqa: ARG005  named for the caller
 
 
+@dataclass
+class _Course:
+    """What a sweep has found and done so far."""
+
+    report: Report
+    victims: list[Victim] = field(default_factory=list)
+    freed: list[float] = field(default_factory=list)  # when a slot was seen to be free
+    latest: Snapshot | None = None
+    usable: bool = True  # the connection, for another sweep
+
+
 @dataclass(frozen=True)
 class Sweep:
     """Everything one sweep needs; `run` never raises for what the server or the network did.
 
     `sightings` are the sleepers of unknown idle time that this environment's previous sweep saw on the target.
-    `two_looks` confirms those within this sweep: in manual runs, and always under pressure.
+    `two_looks` confirms those within this sweep: in manual runs, and always under pressure. `seat` is kept for the
+    next sweep; without one a connection is opened and closed. A sweep's lock that its holder has slept on for
+    `frozen_after` seconds is taken over. `invoked` is when the whole invocation began, on this sweep's clock.
     """
 
     target: SweepTarget
@@ -69,117 +93,226 @@ class Sweep:
     trigger: str
     deadline: Deadline
     two_looks: bool = False
-    sightings: Sightings = field(default_factory=dict)
+    sightings: Sightings = field(default_factory=Sightings)
     observers: Observers = Observers()
+    seat: Seat | None = None
+    frozen_after: float = SERVER_ENDS_AFTER
+    invoked: float | None = None
     drivers: Callable[[EngineName], Driver] = driver_for
     engines: Callable[[EngineName], Engine] = engine_for
     clock: Clock = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    dice: Dice = random.random
 
     def run(self) -> Report:
         began = self.clock()
-        report = Report(
-            target=self.target.name,
-            engine=self.target.target.engine,
-            trigger=self.trigger,
-            dry_run=self.rules.dry_run,
+        course = _Course(
+            Report(
+                target=self.target.name,
+                engine=self.target.target.engine,
+                trigger=self.trigger,
+                dry_run=self.rules.dry_run,
+            )
         )
         driver = self.drivers(self.target.target.engine)
+        seat = self.seat or Seat(self.target.target, driver)
         try:
-            connection = self._connect(driver)
+            connection = self._enter(seat, driver, course)
         except Exception as problem:  # noqa: BLE001  whatever it was is told in the report, never swallowed
-            report = replace(report, error=_login_error(problem, driver))
+            course.report = replace(course.report, error=_login_error(problem, driver))
         else:
             try:
-                report = self._sweep(driver, connection, report, began)
+                self._sweep(driver, connection, course)
             finally:
-                driver.close(connection)
-        freed = [victim.session.id for victim in report.victims if victim.outcome is Outcome.TERMINATED]
+                if self.seat and course.usable:
+                    seat.used()
+                else:
+                    seat.discard("swept")
+        return self._finished(course, began)
+
+    def _finished(self, course: _Course, began: float) -> Report:
+        gone = {victim.session.id for victim in course.victims if victim.outcome is Outcome.TERMINATED}
+        saw = course.report.saw and course.latest
+        first = course.freed[0] - (began if self.invoked is None else self.invoked) if course.freed else None
         return replace(
-            report,
-            pressure_remains=pressure_remains(report.saw, self.rules, freed) if report.saw else None,
+            course.report,
+            victims=tuple(course.victims),
+            pressure_remains=pressure_remains(saw, self.rules, gone) if saw else None,
+            first_freed_seconds=first,
             duration_seconds=self.clock() - began,
         )
 
-    def _connect(self, driver: Driver) -> Connection:
+    def _enter(self, seat: Seat, driver: Driver, course: _Course) -> Connection:
+        """The seat's connection, or a new one: a full server is asked again, with jitter, while there is time."""
         if not self.deadline.remaining():
             raise SweepFailed(SweepError(ErrorKind.DEADLINE, "no time was left for this target"))
-        target = self.target.target
-        login = login_for(target)
-        return driver.connect(replace(target, user=login.user), login.password, self.deadline, batch=True)
+        at_the_door = self.deadline.less(min(10.0, self.deadline.remaining() / 5))  # the rest is for the sweep
+        kept, attempts, has_read_again = seat.connection, 0, False
+        while True:
+            attempts += 1
+            try:
+                connection = seat.ready(self.deadline)
+            except Exception as refused:
+                fault = driver.fault(refused)
+                if fault is Fault.CREDENTIALS and seat.login_can_change and not has_read_again:
+                    seat.forget_login()  # rotated since it was read, perhaps: once more
+                    has_read_again = True
+                    continue
+                wait = _AT_THE_DOOR.wait(attempts, self.dice)
+                if fault is not Fault.TOO_MANY:
+                    raise
+                if not at_the_door.affords(wait):
+                    raise SweepFailed(_locked_out(refused, attempts)) from refused
+                self.sleep(wait)
+            else:
+                entry = Entry.SEAT if connection is kept else Entry.LOGIN
+                course.report = replace(course.report, entry=entry, attempts=attempts)
+                return connection
 
-    def _sweep(self, driver: Driver, connection: Connection, report: Report, began: float) -> Report:
+    def _sweep(self, driver: Driver, connection: Connection, course: _Course) -> None:
         """Look, judge, strike, verify, adding to the report what each step found."""
         engine = self.engines(self.target.target.engine)
         server = engine.server(connection, self.clock)
-        victims: list[Victim] = []
-        freed: list[float] = []
+        is_attended = self.observers.approve is not _yes  # somebody thinks it over, and holds no lock meanwhile
+        has_lock = False
         try:
-            snapshot, judgement = self._look(engine, server)
-            report = replace(report, snapshot=snapshot, method=server.method)
-            powerless = ("no_right_to_terminate",) if server.method is None else ()
-            report = replace(report, warnings=snapshot.warnings + powerless)
-            if snapshot.blind:
-                raise SweepFailed(blind_error(engine))
-            report = replace(report, mode=judgement.mode, verdicts=judgement.verdicts)
-            victims[:] = [Victim(verdict) for verdict in judgement.victims]
+            if not self.rules.dry_run and not is_attended:
+                has_lock = self._lock(server)
+            judgement = self._first_look(engine, server, course)
             if self.rules.dry_run:
-                victims[:] = [replace(victim, outcome=Outcome.WOULD_TERMINATE) for victim in victims]
-            elif victims and self.observers.approve(judgement.victims):
+                course.victims = [replace(victim, outcome=Outcome.WOULD_TERMINATE) for victim in course.victims]
+            elif course.victims and self.observers.approve(judgement.victims):
                 if not driver.is_alive(connection):
                     raise SweepFailed(SweepError(ErrorKind.SERVER, "the connection ended after the look"))
-                self._strike_and_verify(server, victims, engine.right_to_kill, freed)
+                has_lock = has_lock or self._lock(server)
+                self._strike_until_relieved(engine, server, course)
         except Exception as problem:  # noqa: BLE001  whatever it was is told in the report, never swallowed
-            report = replace(report, error=_error(problem, driver))
-        first = freed[0] - began if freed else None
-        return replace(report, victims=tuple(victims), first_freed_seconds=first)
+            course.report = replace(course.report, error=_error(problem, driver))
+            course.usable = isinstance(problem, SweepFailed | TooSlowToStrikeError | ConfigurationError)
+        if has_lock:
+            course.usable = course.usable and self._unlocked(server)
 
-    def _look(self, engine: Engine, server: Server) -> tuple[Snapshot, Judgement]:
+    def _first_look(self, engine: Engine, server: Server, course: _Course) -> Judgement:
+        snapshot, judgement = self._look(engine, server, self.rules)
+        self.sightings.clear()
+        self.sightings.update(_sightings(snapshot))
+        self.sightings.server = snapshot.server
+        course.latest = snapshot
+        powerless = ("no_right_to_terminate",) if server.method is None else ()
+        course.report = report = replace(
+            course.report, snapshot=snapshot, method=server.method, warnings=snapshot.warnings + powerless
+        )
+        if snapshot.blind:
+            raise SweepFailed(blind_error(engine))
+        if report.entry is Entry.LOGIN and snapshot.is_full:
+            report = replace(report, entry=Entry.RESERVED)
+        course.report = replace(report, mode=judgement.mode, verdicts=judgement.verdicts)
+        course.victims = [Victim(verdict) for verdict in judgement.victims]
+        return judgement
+
+    def _lock(self, server: Server) -> bool:
+        """Take the lock, from a frozen environment of our own if need be; raise SweepFailed where another sweeps."""
+        if server.lock():
+            return True
+        holder = server.holder()
+        is_frozen = holder and holder.is_ours and (holder.idle_seconds or 0.0) > self.frozen_after
+        if holder and is_frozen:
+            server.end(holder)
+            until = self.deadline.sooner(_TAKE_OVER)
+            while not (taken := server.lock()) and until.affords(_VERIFY_STEP):
+                self.sleep(_VERIFY_STEP)
+            if taken:
+                return True
+        who = f"session {holder.id}" if holder else "a session that cannot be seen"
+        raise SweepFailed(SweepError(ErrorKind.BUSY, f"another sweep holds this server: {who}"))
+
+    def _unlocked(self, server: Server) -> bool:
+        """Let go of the lock; a connection on which that fails is of no further use, and its end frees the lock."""
+        try:
+            server.unlock()
+        except Exception:  # noqa: BLE001  the sweep itself is done, and told
+            return False
+        return True
+
+    def _strike_until_relieved(self, engine: Engine, server: Server, course: _Course) -> None:
+        """Strike; under pressure look and strike again while that finds others to take and the target is not reached.
+
+        Some of the first choice may have woken up, or hold their slots until they are rolled back.
+        """
+        self._strike_and_verify(server, course, engine.right_to_kill)
+        while course.report.mode is Mode.PRESSURE and self.deadline.affords(VERIFY):
+            rules = replace(
+                self.rules,
+                trigger_utilization=self.rules.target_utilization,
+                max_kills=self.rules.max_kills - len(course.victims),
+            )
+            course.latest, judgement = self._look(engine, server, rules)
+            known = {victim.session.id for victim in course.victims}
+            fresh = [Victim(verdict) for verdict in judgement.victims if verdict.session.id not in known]
+            if not fresh:
+                return
+            condemned = {victim.session.id: victim.verdict for victim in fresh}
+            verdicts = [condemned.get(verdict.session.id, verdict) for verdict in course.report.verdicts]
+            course.report = replace(course.report, verdicts=verdicts)
+            course.victims += fresh
+            self._strike_and_verify(server, course, engine.right_to_kill)
+
+    def _look(self, engine: Engine, server: Server, rules: Rules) -> tuple[Snapshot, Judgement]:
         look, snapshot = self._confirmed(engine, server, self.sightings)
-        judgement = judge(snapshot, self.rules)
+        judgement = judge(snapshot, rules)
         doubted = any(verdict.reason is Reason.UNCONFIRMED for verdict in judgement.verdicts)
         if doubted and (self.two_looks or judgement.mode is Mode.PRESSURE) and self.deadline.affords(SECOND_LOOK):
             self.sleep(SECOND_LOOK)
-            look, snapshot = self._confirmed(engine, server, _by_id(snapshot))
-            judgement = judge(snapshot, self.rules)
-        self.sightings.clear()
-        self.sightings.update(_by_id(snapshot))
+            look, snapshot = self._confirmed(engine, server, _sightings(snapshot))
+            judgement = judge(snapshot, rules)
         self.observers.looked(look)
         return snapshot, judgement
 
-    def _confirmed(self, engine: Engine, server: Server, earlier: Mapping[int, Session]) -> tuple[Look, Snapshot]:
+    def _confirmed(self, engine: Engine, server: Server, earlier: Sightings) -> tuple[Look, Snapshot]:
         """A look in which those found asleep exactly as in an earlier one count as idle since then."""
         look = server.look()
-        snapshot = confirm(engine.read(look), earlier)
+        snapshot = engine.read(look)
+        if snapshot.server == earlier.server:
+            snapshot = confirm(snapshot, earlier)
         if "unconfirmed" in look.context:
             doubted = [session.id for session in snapshot.sessions if session.is_unconfirmed]
             look = replace(look, context={**look.context, "unconfirmed": doubted})
         return look, snapshot
 
-    def _strike_and_verify(self, server: Server, victims: list[Victim], right: str, freed: list[float]) -> None:
+    def _strike_and_verify(self, server: Server, course: _Course, right: str) -> None:
+        """Deal with all that have no outcome yet; what was struck is verified, whatever ends the striking."""
         try:
-            self._strike(server, victims, right)
+            for wave in self._waves([victim.session for victim in course.victims if victim.outcome is None]):
+                self._strike(server, course, wave, right)
+                self._verify(server, course)
         except (SweepFailed, TooSlowToStrikeError):
-            self._verify(server, victims, freed)
+            self._verify(server, course)
             raise
-        self._verify(server, victims, freed)
+        if any(victim.outcome is None for victim in course.victims):
+            raise SweepFailed(SweepError(ErrorKind.DEADLINE, "the time ran out before all victims were struck"))
 
-    def _strike(self, server: Server, victims: list[Victim], right: str) -> None:
+    def _waves(self, victims: Sequence[Session]) -> Iterator[list[Session]]:
+        """All at once, or each user's evenly over the seconds of `spread_seconds` that the deadline leaves."""
+        seconds = min(self.rules.spread_seconds, max(0.0, self.deadline.remaining() - 2 * VERIFY))
+        began = self.clock()
+        for second, wave in sorted(spread(victims, seconds).items()):
+            self.sleep(max(0.0, began + second - self.clock()))
+            yield wave
+
+    def _strike(self, server: Server, course: _Course, victims: Sequence[Session], right: str) -> None:
         """Give each victim its outcome, in order; stop where going on is pointless."""
-        places = {victim.session.id: place for place, victim in enumerate(victims)}
-        refused = most_refused = done = 0
-        for chunk in strike_all(server, [victim.session for victim in victims], self.deadline.less(VERIFY)):
+        places = {victim.session.id: place for place, victim in enumerate(course.victims)}
+        refused = most_refused = 0
+        for chunk in strike_all(server, victims, self.deadline.less(VERIFY)):
             for session, outcome in chunk:
-                victims[places[session.id]] = Victim(victims[places[session.id]].verdict, outcome)
+                course.victims[places[session.id]] = replace(course.victims[places[session.id]], outcome=outcome)
                 refused = refused + 1 if outcome is Outcome.REFUSED else 0
                 most_refused = max(most_refused, refused)
-            done += len(chunk)
-            self.observers.struck(done, len(victims))
+            done = sum(victim.outcome is not None for victim in course.victims)
+            self.observers.struck(done, len(course.victims))
             # Only now: whatever else the chunk did must be told as well.
             if most_refused >= _REFUSALS_IN_A_ROW:
                 raise SweepFailed(self._rights_error(right))
-        if any(victim.outcome is None for victim in victims):
-            raise SweepFailed(SweepError(ErrorKind.DEADLINE, "the time ran out before all victims were struck"))
 
     def _rights_error(self, right: str) -> SweepError:
         return SweepError(
@@ -188,19 +321,30 @@ class Sweep:
             f"the account {self.target.target.user!r} needs {right}",
         )
 
-    def _verify(self, server: Server, victims: list[Victim], freed: list[float]) -> None:
+    def _verify(self, server: Server, course: _Course) -> None:
         """Look again until the signalled are gone, for a second at most: only then are they terminated."""
         until = self.deadline.sooner(VERIFY)
         while True:
-            waiting = [v.session for v in victims if v.outcome is Outcome.SIGNALLED]
+            waiting = [v.session for v in course.victims if v.outcome is Outcome.SIGNALLED]
             still = server.lingering(waiting) if waiting else set()
-            for place, victim in enumerate(victims):
+            for place, victim in enumerate(course.victims):
                 if victim.outcome is Outcome.SIGNALLED and victim.session.id not in still:
-                    victims[place] = replace(victim, outcome=Outcome.TERMINATED)
-                    freed.append(self.clock())
+                    course.victims[place] = replace(victim, outcome=Outcome.TERMINATED)
+                    course.freed.append(self.clock())
             if not still or not until.affords(_VERIFY_STEP):
                 return
             self.sleep(_VERIFY_STEP)
+
+
+def spread(victims: Sequence[Session], seconds: float) -> dict[int, list[Session]]:
+    """The victims by the second in which they are due: each user's evenly, so that its clients come back bit by bit."""
+    of_user = Counter(victim.user for victim in victims)
+    so_far: Counter[str | None] = Counter()
+    waves: dict[int, list[Session]] = defaultdict(list)
+    for victim in victims:
+        waves[int(seconds * so_far[victim.user] / of_user[victim.user])].append(victim)
+        so_far[victim.user] += 1
+    return waves
 
 
 def confirm(snapshot: Snapshot, earlier: Mapping[int, Session]) -> Snapshot:
@@ -217,9 +361,11 @@ def _confirm(session: Session, before: Session | None) -> Session:
     return replace(session, idle_seconds=session.idle_at_most, idle_at_most=None)
 
 
-def _by_id(snapshot: Snapshot) -> dict[int, Session]:
+def _sightings(snapshot: Snapshot) -> Sightings:
     """The sleepers whose mark a later look can compare."""
-    return {s.id: s for s in snapshot.sessions if s.mark is not None}
+    found = Sightings({s.id: s for s in snapshot.sessions if s.mark is not None})
+    found.server = snapshot.server
+    return found
 
 
 def _error(problem: Exception, driver: Driver) -> SweepError:
@@ -241,6 +387,10 @@ def _login_error(problem: Exception, driver: Driver) -> SweepError:
     error = _error(problem, driver)
     is_silence = error.kind is ErrorKind.DEADLINE and not isinstance(problem, SweepFailed)
     return SweepError(ErrorKind.UNREACHABLE, error.message) if is_silence else error
+
+
+def _locked_out(refused: Exception, attempts: int) -> SweepError:
+    return SweepError(ErrorKind.LOCKED_OUT, f"no slot came free in {attempts} attempts: {first_line(refused)}")
 
 
 def blind_error(engine: Engine) -> SweepError:

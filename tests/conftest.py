@@ -109,9 +109,11 @@ def sessions(request: pytest.FixtureRequest) -> Iterator[Sessions]:
 
 
 @pytest.fixture
-def function(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Lambda:
+def function(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Lambda]:
     """The deployed function: its environment, its handler, what it printed."""
-    return Lambda(monkeypatch, capsys)
+    deployed = Lambda(monkeypatch, capsys)
+    yield deployed
+    deployed.end()
 
 
 @pytest.fixture

@@ -57,7 +57,13 @@ class Lambda:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
         self.lines: list[dict[str, Any]] = []
+        self.end()
+
+    def end(self) -> None:
+        """What becomes of the environment: nothing is remembered, and its seats are left."""
         handler._SIGHTINGS.clear()
+        while handler._SEATS:
+            handler._SEATS.popitem()[1].discard("the environment ends")
 
     def configure(self, *targets: dict[str, Any], **environ: str) -> None:
         self._monkeypatch.setenv("REAPER_TARGETS", json.dumps(targets))

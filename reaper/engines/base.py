@@ -67,8 +67,28 @@ class Struck:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Holder:
+    """The session that holds the sweep's lock; `idle_seconds` None where it is awake."""
+
+    id: int
+    is_ours: bool
+    idle_seconds: float | None
+
+
 class Server(Protocol):
     """One checked connection to one server. Never replaced: what it saw is only true on it."""
+
+    def lock(self) -> bool:
+        """Take the lock that keeps two sweeps of this server apart, without waiting for it."""
+
+    def unlock(self) -> None: ...
+
+    def holder(self) -> Holder | None:
+        """Who holds the lock, where that can be seen."""
+
+    def end(self, holder: Holder) -> None:
+        """Terminate a session of this account's own; nothing where it has gone."""
 
     @property
     def method(self) -> str | None:

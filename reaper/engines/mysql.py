@@ -15,7 +15,7 @@ from reaper.client.deadline import Clock
 from reaper.client.drivers.base import Connection
 from reaper.client.target import EngineName
 from reaper.engines import processlist
-from reaper.engines.base import WINDOW, Look, Struck, number
+from reaper.engines.base import WINDOW, Holder, Look, Struck, number
 from reaper.model import Mark, Outcome, Session, Snapshot
 
 KILL, RDS_KILL = "kill", "rds_kill"
@@ -44,6 +44,7 @@ class _Facts:
     """What does not change while a connection lives."""
 
     flavour: str
+    server: str
     connection_id: int
     current_user: str
     max_connections: int
@@ -71,6 +72,7 @@ class MySQLServer:
             "connection_id": self._facts.connection_id,
             "current_user": self._facts.current_user,
             "flavour": self._facts.flavour,
+            "server": self._facts.server,
             "max_connections": self._facts.max_connections,
             "uptime_s": after["Uptime"],
             # The lower of two counts: a newcomer between count and list must not look like a hidden session.
@@ -111,6 +113,24 @@ class MySQLServer:
         rolling_back = self._query_if_allowed(_GET_TRANSACTIONS) or []
         return {row["ID"] for row in listed} | {t["trx_mysql_thread_id"] for t in rolling_back} & set(ids)
 
+    def lock(self) -> bool:
+        (row,) = self._query(f"SELECT GET_LOCK('{_LOCK}', 0) AS taken")
+        return bool(row["taken"])
+
+    def unlock(self) -> None:
+        self._query(f"SELECT RELEASE_LOCK('{_LOCK}')")
+
+    def holder(self) -> Holder | None:
+        rows = self._query(_GET_HOLDER)
+        return next((Holder(row["id"], bool(row["is_ours"]), number(row["idle_s"])) for row in rows), None)
+
+    def end(self, holder: Holder) -> None:
+        try:
+            self._query(f"KILL {holder.id:d}")  # nobody needs a right to end sessions of the own account
+        except pymysql.Error as error:
+            if classify(error) is not Outcome.GONE:
+                raise
+
     @cached_property
     def method(self) -> str | None:
         grants = [str(value) for row in self._query("SHOW GRANTS") for value in row.values()]
@@ -128,6 +148,7 @@ class MySQLServer:
         readable = bool(row["performance_schema"]) and flavour != "mariadb"
         return _Facts(
             flavour=flavour,
+            server=row["server"],
             connection_id=row["connection_id"],
             current_user=row["current_user"],
             max_connections=row["max_connections"],
@@ -325,9 +346,17 @@ def _listed(ids: Iterable[int]) -> str:
     return ", ".join(f"{id_:d}" for id_ in ids)
 
 
+_LOCK = "reaper.sweep"  # named locks are the server's, so its own name need not be in it
+
+_GET_HOLDER = f"""
+SELECT ID AS id, USER = SUBSTRING_INDEX(CURRENT_USER(), '@', 1) AS is_ours, IF(COMMAND = 'Sleep', TIME, NULL) AS idle_s
+FROM information_schema.processlist WHERE ID = IS_USED_LOCK('{_LOCK}')
+"""
+
 _GET_FACTS = """
 SELECT VERSION() AS version, CONNECTION_ID() AS connection_id, CURRENT_USER() AS `current_user`,
-       @@GLOBAL.max_connections AS max_connections, @@GLOBAL.performance_schema AS performance_schema
+       @@GLOBAL.max_connections AS max_connections, @@GLOBAL.performance_schema AS performance_schema,
+       CONCAT_WS(':', @@hostname, @@port, @@server_id) AS server
 """
 
 # NOW is when the statement began, SYSDATE the clock itself. INFO is cut: the statements of others can be

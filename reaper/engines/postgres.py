@@ -10,7 +10,7 @@ import psycopg
 from reaper.client.deadline import Clock
 from reaper.client.drivers.base import Connection
 from reaper.client.target import ConfigurationError, EngineName, shown
-from reaper.engines.base import HIDDEN_SQL, WINDOW, Look, Struck, limits, name, number, sql_kind, values, whole
+from reaper.engines.base import HIDDEN_SQL, WINDOW, Holder, Look, Struck, limits, name, number, sql_kind, values, whole
 from reaper.model import Holding, Mark, Outcome, Session, Snapshot, State
 
 _STATES = {
@@ -31,6 +31,19 @@ class PostgresServer:
     def __init__(self, connection: Connection, clock: Clock) -> None:
         self._connection = connection
         self._clock = clock
+
+    def lock(self) -> bool:
+        (row,) = self._query(f"SELECT pg_try_advisory_lock({_LOCK}) AS taken")
+        return bool(row["taken"])
+
+    def unlock(self) -> None:
+        self._query(f"SELECT pg_advisory_unlock({_LOCK})")
+
+    def holder(self) -> Holder | None:
+        return next((Holder(**row) for row in self._query(_GET_HOLDER)), None)
+
+    def end(self, holder: Holder) -> None:
+        self._query("SELECT pg_terminate_backend(%(pid)s)", {"pid": holder.id})
 
     def look(self) -> Look:
         rows = self._query(_GET_SESSIONS)
@@ -211,6 +224,17 @@ def _outcome(row: Mapping[str, Any]) -> Outcome:
     # False means that the process was no longer there to be signalled.
     return Outcome.SIGNALLED if row["signalled"] else Outcome.GONE
 
+
+# Advisory locks are a database's: every reaper of a server connects to the same one.
+_LOCK = "1919246704, 1"  # "reap"
+
+_GET_HOLDER = """
+SELECT a.pid AS id, a.usename = current_user AS is_ours,
+       CASE a.state WHEN 'idle' THEN extract(epoch FROM clock_timestamp() - a.state_change)::float8 END AS idle_seconds
+FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid = 1919246704 AND l.objid = 1
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 _GET_SESSIONS = """
 SELECT pid, usename::text, datname::text, application_name, host(client_addr) AS client_addr, client_port,

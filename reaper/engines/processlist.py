@@ -39,6 +39,7 @@ def read(look: Look) -> Snapshot:
         reserved=whole(context.get("reserved_connections")) or 0,
         user_limits=limits(context, "user_limits"),
         database_limits=limits(context, "database_limits"),
+        server=name(context.get("server")),
         lag_seconds=number(context.get("lag_s")) or 0.0,
         blind=not context.get("sees_all") and _is_blind(sessions, own_users, used),
         warnings=tuple(_warnings(context, sessions, own_users)),

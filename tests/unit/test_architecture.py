@@ -20,7 +20,7 @@ PACKAGE = ROOT / "reaper"
 FLOORS = (
     {"cli", "handler"},
     {"fleet", "sweep"},
-    {"metrics", "request", "advice", "policy", "engines"},
+    {"metrics", "request", "advice", "policy", "engines", "seat"},
     {"report"},
     {"model"},
     {"client"},

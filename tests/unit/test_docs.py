@@ -19,6 +19,7 @@ from reaper.metrics import measures
 from reaper.model import Outcome, Reason, Rules
 from reaper.report import ErrorKind
 from reaper.request import Record, Request, Trigger, parse
+from tests.deploy.cloudformation import source
 
 from .build import ROOT
 from .test_report import report
@@ -121,6 +122,26 @@ def test_every_variable() -> None:
     assert len(named) >= 4
     assert named - rules == set(names("variable")) - rules
     assert set(re.findall(r"\bREAPER_(?!TEST_)[A-Z_]*[A-Z]\b", README)) <= named | rules
+
+
+def test_every_parameter_with_its_default() -> None:
+    """The parameters table holds the template's, in order, with their defaults; the rules' own follow their pattern."""
+    parameters = source()["Parameters"]
+    rules = {rule.name.title().replace("_", ""): rule.default for rule in fields(Rules) if rule.name != "dry_run"}
+    rows = {name: row[1].strip("`") for name, row in zip(names("parameter"), table("parameter"), strict=True)}
+    others = {name: str(found["Default"]) or "empty" for name, found in parameters.items() if name not in rules}
+    assert list(rows.items()) == list(others.items())
+    assert all(row[2] for row in table("parameter"))
+    assert {name: parameters[name]["Default"] for name in rules} == {
+        name: "" if value == () else default(value).strip('"') if isinstance(value, str | bool) else value
+        for name, value in rules.items()
+    }
+
+
+def test_the_cost_counts_the_metrics() -> None:
+    """The estimate multiplies as many metrics as an ordinary sweep sends."""
+    (found,) = re.findall(r"(\d+) a sweep . 2 dimension sets . \$0\.30; each further database (\d+) ", README)
+    assert {int(number) for number in found} == {len(measures(report()))}
 
 
 def test_every_command_and_option() -> None:

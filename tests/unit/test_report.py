@@ -13,8 +13,8 @@ from reaper.report import ErrorKind, Report, SweepError, Victim
 from .build import judged, server, sleeper
 
 KEYS = (
-    "target engine flavour method warnings trigger mode dry_run connections sessions zombies outcomes freed spared "
-    "oldest_idle_seconds victims duration_seconds error"
+    "target engine flavour method warnings trigger mode dry_run entry connections sessions zombies outcomes freed spared "
+    "oldest_idle_seconds victims pressure_remains holding first_freed_seconds duration_seconds error"
 )
 
 
@@ -57,6 +57,7 @@ def test_json_in_full() -> None:
         "trigger": "manual",
         "mode": "routine",
         "dry_run": False,
+        "entry": None,
         "connections": {"used": 6, "max": 10, "utilization": 0.6},
         "sessions": {"total": 6, "active": 1, "idle": 3, "idle_in_transaction": 1},
         "zombies": 2,
@@ -74,6 +75,9 @@ def test_json_in_full() -> None:
             victim(2, 2000.0, "terminated"),
             victim(1, 1000.123, "signalled"),
         ],
+        "pressure_remains": None,
+        "holding": {},
+        "first_freed_seconds": None,
         "duration_seconds": 0.123,
         "error": None,
     }

@@ -19,6 +19,7 @@ DEFAULTS: dict[str, object] = {
     "target_utilization": 0.6,
     "max_kills": 500,
     "min_idle_per_user": 0,
+    "spread_seconds": 0.0,
     **{
         f"{verb}_{kind}": ()
         for verb in ("allow", "protect")
@@ -38,6 +39,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "target_utilization": (1, "1"),
     "max_kills": (0, "0"),
     "min_idle_per_user": (2, "2"),
+    "spread_seconds": (30, "30"),
     "allow_users": (("app", "api_*"), "app,api_*"),
     "allow_hosts": (("10.0.0.0/16", "2001:db8::/32"), "10.0.0.0/16, 2001:db8::/32"),
     "allow_databases": (("orders",), "orders"),

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from reaper.client.deadline import Deadline
+from reaper.engines.base import Holder
 from reaper.model import Outcome, Reason, Rules
-from reaper.report import ErrorKind
+from reaper.report import Entry, ErrorKind
+from reaper.seat import Seat
 from reaper.sweep import Observers, Sweep
 from tests.fakes import TARGET, FakeDatabase
 
@@ -23,7 +25,7 @@ def sweep(database: FakeDatabase, seconds: float = 60, **more: Any) -> Sweep:
         drivers=lambda _: database,
         engines=lambda _: database,
         clock=database.time,
-        sleep=database.time.sleep,
+        sleep=more.pop("doze", database.time.sleep),
         **more,
     )
 
@@ -146,11 +148,13 @@ def test_a_dead_connection_is_not_replaced() -> None:
 
 
 def test_a_refused_login_is_a_report() -> None:
-    """A server without a free slot gives error `locked_out`, not an exception."""
+    """A full server is asked for most of the time, about twice a second; then error `locked_out`, no exception."""
     database = FakeDatabase(refuses_login=ConnectionRefusedError("full\nSELECT secret"))
-    report = sweep(database).run()
+    report = sweep(database, seconds=10, dice=lambda: 0.5).run()
     assert report.error is not None
-    assert (report.error.kind, report.error.message) == (ErrorKind.LOCKED_OUT, "full")
+    assert report.error.kind is ErrorKind.LOCKED_OUT
+    assert report.error.message == "no slot came free in 19 attempts: full"
+    assert 7.5 < report.duration_seconds < 8.5  # a fifth of the time is kept for the sweep
     assert database.closed == 0
 
 
@@ -171,14 +175,17 @@ def test_whoever_is_asked_can_say_no() -> None:
     assert report.error is None
 
 
-@pytest.mark.parametrize(("two_looks", "used", "looks"), [(True, 2, 2), (False, 2, 1), (False, 900, 2)])
+@pytest.mark.parametrize(("two_looks", "used", "looks"), [(True, 2, 2), (False, 2, 1), (False, 900, 3)])
 def test_two_looks_confirm_in_manual_runs_and_under_pressure(two_looks: bool, used: int, looks: int) -> None:
-    """Sleepers of unknown idle time are looked at twice, two seconds apart, by hand and under pressure only."""
+    """Sleepers of unknown idle time are looked at twice, two seconds apart, by hand and under pressure only.
+
+    Under pressure there is one more look, after the strike: was it enough?
+    """
     database = FakeDatabase(max_connections=1000)
     database.sleeping(used, idle=None, at_most=5000.0)
     report = sweep(database, two_looks=two_looks).run()
     assert database.looks == looks
-    confirmed = looks == 2
+    confirmed = looks > 1
     assert report.spared[Reason.UNCONFIRMED] == (0 if confirmed else used)
     assert report.freed == (min(used, 500) if confirmed else 0)
 
@@ -210,3 +217,132 @@ def test_what_came_of_the_pressure() -> None:
     assert few.first_freed_seconds is not None
     assert 0.5 <= few.first_freed_seconds <= few.duration_seconds
     assert sweep(database).run().pressure_remains is False
+
+
+def test_a_slot_that_comes_free_is_taken() -> None:
+    """A login that succeeds after refusals sweeps, and the report says how often it took."""
+    database = FakeDatabase(refuses_login=ConnectionRefusedError("full"))
+    database.sleeping(3)
+    doze = database.time.sleep
+    naps: list[float] = []
+
+    def relief(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 4:
+            database.refuses_login = None
+        doze(seconds)
+
+    report = sweep(database, dice=lambda: 1.0, doze=relief).run()
+    assert (report.freed, report.attempts, report.entry) == (3, 5, Entry.LOGIN)
+    assert naps[:4] == [0.1, 0.2, 0.4, 0.8]
+
+
+def test_a_reserved_slot_is_told() -> None:
+    """Whoever got in where an ordinary client would have been refused says so."""
+    database = FakeDatabase(max_connections=2)
+    database.sleeping(3)
+    assert sweep(database).run().entry is Entry.RESERVED
+
+
+def test_a_live_sweep_holds_the_lock_and_lets_go() -> None:
+    """A dry run needs no lock; a live one holds it while it works and frees it at the end, errors included."""
+    database = FakeDatabase()
+    database.sleeping(2)
+    held: list[bool] = []
+    watch = Observers(struck=lambda done, of: held.append(database.locked))
+    assert sweep(database, rules={"dry_run": True}).run().zombies == 2
+    assert held == []
+    assert sweep(database, observers=watch).run().freed == 2
+    assert held == [True]
+    assert not database.locked
+    broken = FakeDatabase(seconds_a_strike=0.06)
+    broken.sleeping(1)
+    assert sweep(broken).run().error is not None
+    assert not broken.locked
+
+
+@pytest.mark.parametrize(
+    ("holder", "busy"),
+    [
+        (Holder(7, is_ours=True, idle_seconds=1000.0), False),
+        (Holder(7, is_ours=True, idle_seconds=800.0), True),
+        (Holder(7, is_ours=True, idle_seconds=None), True),
+        (Holder(7, is_ours=False, idle_seconds=9999.0), True),
+    ],
+)
+def test_a_frozen_holder_is_taken_over(holder: Holder, busy: bool) -> None:
+    """Only the reaper's own account, asleep for longer than an invocation can last, loses the lock."""
+    database = FakeDatabase(held_by=holder)
+    database.sleeping(2)
+    report = sweep(database).run()
+    if busy:
+        assert report.error is not None
+        assert (report.error.kind, report.freed) == (ErrorKind.BUSY, 0)
+        assert "session 7" in report.error.message
+    else:
+        assert (report.error, report.freed, database.held_by) == (None, 2, None)
+
+
+def test_whoever_thinks_it_over_holds_no_lock_meanwhile() -> None:
+    """Where a person is asked the lock is taken after the answer."""
+    database = FakeDatabase()
+    database.sleeping(1)
+    held: list[bool] = []
+
+    def approve(victims: Any) -> bool:
+        held.append(database.locked)
+        return True
+
+    assert sweep(database, observers=Observers(approve=approve)).run().freed == 1
+    assert held == [False]
+
+
+def test_under_pressure_a_second_strike_makes_up_for_the_first() -> None:
+    """Where some of the first choice woke up, the next in line go until the target is reached, and no further."""
+    database = FakeDatabase(max_connections=100)
+    clients = database.sleeping(90, idle=100.0)
+    woken: list[int] = []
+
+    def wake(done: int, of: int) -> None:
+        if not woken:
+            for client in clients[20:25]:
+                client.statements, client.idle = client.statements + 1, 0.0
+                woken.append(client.id)
+
+    report = sweep(database, observers=Observers(struck=wake)).run()
+    assert report.outcomes == {Outcome.TERMINATED: 30, Outcome.CHANGED: 5}
+    assert sum(client.alive() for client in clients) == 60
+    assert report.spared[Reason.TARGET_REACHED] == 55
+
+
+def test_kills_are_spread_over_the_seconds_asked_for() -> None:
+    """Each user's victims fall evenly over the time, so that its clients come back a few at a time."""
+    database = FakeDatabase()
+    database.sleeping(10, user="app")
+    database.sleeping(2, user="etl")
+    began = database.time()
+    assert sweep(database, rules={"spread_seconds": 5}).run().freed == 12
+    falls = sorted(int(c.killed_at - began) for c in database.clients.values() if c.killed_at is not None)
+    assert falls == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4]
+
+
+def test_spreading_never_runs_into_the_deadline() -> None:
+    """A spread longer than the invocation is shortened: a kill late is better than a kill left out."""
+    database = FakeDatabase()
+    database.sleeping(10)
+    report = sweep(database, seconds=10, rules={"spread_seconds": 60}).run()
+    assert (report.error, report.freed) == (None, 10)
+
+
+def test_a_seat_is_kept_for_the_next_sweep() -> None:
+    """With a seat one login serves two sweeps; one on which something went wrong is left."""
+    database = FakeDatabase()
+    seat = Seat(TARGET.target, database)  # type: ignore[arg-type]  # a driver as far as a sweep can tell
+    database.sleeping(2)
+    assert sweep(database, seat=seat).run().entry is Entry.LOGIN
+    database.sleeping(2)
+    report = sweep(database, seat=seat).run()
+    assert (report.entry, report.freed, database.closed) == (Entry.SEAT, 2, 0)
+    database.blind = True
+    assert sweep(database, seat=seat).run().error is not None
+    assert database.closed == 0

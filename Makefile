@@ -1,10 +1,14 @@
-# Two commands matter: make demo, make test. Both set up what they need in .venv.
+# To see it: make demo, make test. To have it: make deploy. All set up what they need in .venv.
 PYTHON ?= python3
 ENGINE ?= postgres
 VENV := .venv
 BIN := $(VENV)/bin
+STAGE ?= default
+SAM = $(or $(shell command -v sam),$(VENV)/sam/bin/sam)
+HAS_SAM = $(filter $(VENV)/%,$(SAM:bin/sam=ready))
+CA_BUNDLE := reaper/certs/global-bundle.pem
 
-.PHONY: demo test check mariadb clean
+.PHONY: demo test check mariadb build deploy invoke-dry-run invoke-kill ca-bundle clean
 
 demo: $(VENV)/ready $(if $(filter mysql,$(ENGINE)),mariadb)
 	$(BIN)/python -m examples.demo $(ENGINE)
@@ -35,5 +39,23 @@ $(VENV)/sam/ready: requirements-sam.txt
 	$(VENV)/sam/bin/pip install --quiet --disable-pip-version-check -r requirements-sam.txt
 	touch $@
 
+# SAM looks for the Python of the template's Runtime by its name; pyenv may have one that is not on the path.
+build: ca-bundle $(HAS_SAM)
+	PATH="$$(pyenv prefix 3.13 2>/dev/null)/bin:$$PATH" $(SAM) build --config-env $(STAGE)
+
+deploy: build
+	$(SAM) deploy --config-env $(STAGE)
+
+invoke-dry-run: $(HAS_SAM)
+	$(SAM) remote invoke ReaperFunction --config-env $(STAGE) --event-file events/manual-dry-run.json
+
+invoke-kill: $(HAS_SAM)
+	$(SAM) remote invoke ReaperFunction --config-env $(STAGE) --event-file events/manual-kill.json
+
+# No public list of authorities holds those that sign RDS's certificates. To fetch them anew: make -B ca-bundle
+ca-bundle: $(CA_BUNDLE)
+$(CA_BUNDLE):
+	curl --fail --silent --show-error --create-dirs --output $@ https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .aws-sam build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,104 @@
+"""What stands around the template: stages, make's commands, the workflows."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tomllib
+from typing import Any
+
+import pytest
+
+from tests.unit.build import ROOT
+
+from .cloudformation import source, yaml
+
+STAGES = tomllib.loads((ROOT / "samconfig.toml").read_text())
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+INVOKE = "sam remote invoke ReaperFunction --config-env prod"
+
+
+@pytest.mark.parametrize("stage", ["default", "staging", "prod"])
+def test_stages_are_dry_and_name_real_parameters(stage: str) -> None:
+    """Each stage has a stack of its own and says DryRun=true in a line to flip; what it overrides exists."""
+    deploy = STAGES[stage]["deploy"]["parameters"]
+    assert "DryRun=true" in deploy["parameter_overrides"]
+    assert {override.split("=")[0] for override in deploy["parameter_overrides"]} <= source()["Parameters"].keys()
+    assert deploy["capabilities"] == "CAPABILITY_IAM"
+    # A deployment with --guided writes its answers where the overrides stand, so that there is one DryRun.
+    assert STAGES[stage]["global"]["parameters"].keys() == {"stack_name"}
+    stacks = [STAGES[name]["global"]["parameters"]["stack_name"] for name in STAGES if name != "version"]
+    assert len(set(stacks)) == 3
+
+
+def test_the_examples_in_samconfig_are_parameters() -> None:
+    """The lines that a newcomer fills in name parameters of the template."""
+    text = (ROOT / "samconfig.toml").read_text()
+    examples = re.findall(r'^  # "(\w+)=', text, re.MULTILINE)
+    assert {"Host", "SecretArns", "MaxConnections"} <= set(examples) <= source()["Parameters"].keys()
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+@pytest.mark.parametrize(
+    ("goal", "runs"),
+    [
+        ("build", "sam build --config-env prod"),
+        ("deploy", "sam deploy --config-env prod"),
+        ("invoke-dry-run", f"{INVOKE} --event-file events/manual-dry-run.json"),
+        ("invoke-kill", f"{INVOKE} --event-file events/manual-kill.json"),
+        ("ca-bundle", "--output reaper/certs/global-bundle.pem https://truststore.pki.rds.amazonaws.com/"),
+    ],
+)
+def test_make_says_what_a_person_would_type(goal: str, runs: str) -> None:
+    """Each goal ends in its one command, for the stage that was asked for, with files that exist."""
+    make = ["make", "--dry-run", "--always-make", goal, "STAGE=prod"]
+    done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert runs in done.stdout.splitlines()[-1]
+    assert all((ROOT / name).is_file() for name in re.findall(r"--event-file (\S+)", done.stdout))
+    defaults = source()["Parameters"]["CaBundle"]["Default"]
+    assert defaults == "/var/task/reaper/certs/global-bundle.pem"
+
+
+def workflow(name: str) -> dict[Any, Any]:
+    return yaml(ROOT / ".github" / "workflows" / name)
+
+
+def spread(first: str, last: str) -> list[str]:
+    """3.11 to 3.14, or 14 to 18: the last number counts up."""
+    stem, low, high = first.rpartition(".")[0], int(first.rpartition(".")[2]), int(last.rpartition(".")[2])
+    return [f"{stem}.{n}" if stem else str(n) for n in range(low, high + 1)]
+
+
+def test_the_workflow_runs_what_the_readme_promises() -> None:
+    """Every Python and every server that the README names is in the matrix, and no other."""
+    text = " ".join(README.split())
+    jobs = workflow("test.yml")["jobs"]
+    pythons = re.search(r"on Python (\S+) to ([\d.]+\d)", text)
+    assert pythons
+    assert jobs["pythons"]["strategy"]["matrix"]["python"] == spread(*pythons.groups())
+    servers = re.search(r"on PostgreSQL (\d+) to (\d+), MySQL ([\d., and]+\d), and MariaDB ([\d., and]+\d)", text)
+    assert servers
+    promised = [f"postgres:{n}" for n in spread(servers[1], servers[2])]
+    promised += [f"mysql:{n}" for n in re.findall(r"[\d.]*\d", servers[3])]
+    promised += [f"mariadb:{n}" for n in re.findall(r"[\d.]*\d", servers[4])]
+    assert jobs["servers"]["strategy"]["matrix"]["image"] == promised
+    assert {"REAPER_TEST_POSTGRES_DSN", "REAPER_TEST_MYSQL_DSN"} == jobs["servers"]["env"].keys()
+
+
+def test_the_workflow_checks_and_builds_the_template() -> None:
+    """It lints the template and builds for every architecture that the template knows."""
+    job = workflow("test.yml")["jobs"]["template"]
+    assert job["strategy"]["matrix"]["architecture"] == source()["Parameters"]["Architecture"]["AllowedValues"]
+    commands = [step["run"].split(" --")[0] for step in job["steps"] if "run" in step]
+    assert commands == ["sam validate", "sam build"]
+
+
+def test_a_tag_deploys_without_stored_keys() -> None:
+    """Only a tag deploys, only after the tests, with a token from GitHub and no key of AWS."""
+    found = workflow("deploy.yml")
+    assert found[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads `on` as true
+    deploy = found["jobs"]["deploy"]
+    assert (deploy["needs"], deploy["permissions"]["id-token"]) == ("test", "write")
+    assert found["jobs"]["test"]["uses"] == "./.github/workflows/test.yml"
+    assert "secrets." not in (ROOT / ".github" / "workflows" / "deploy.yml").read_text()

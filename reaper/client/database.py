@@ -69,6 +69,7 @@ class Transaction:
             raise ConfigurationError(
                 f"{kind(sql)} would commit or end the transaction it runs in; run it outside of db.transaction"
             )
+        self._ask_what_an_error_left()
         if self.lost is not None:  # the work went on after an error that has undone what it did before
             raise self.lost
         try:
@@ -81,7 +82,18 @@ class Transaction:
 
     def undone_by(self, driver: Driver) -> BaseException | None:
         """The error, swallowed by the work, after which what it did before is gone."""
+        self._ask_what_an_error_left()
         return self.lost or (self.last_error if driver.has_failed(self._connection) else None)
+
+    def _ask_what_an_error_left(self) -> None:
+        """With innodb_rollback_on_timeout MySQL undoes all for a lock's timeout, and its error does not say so."""
+        database, error = self._database, self.last_error
+        if not database.is_mysql or error is None or self.lost is not None:
+            return
+        database.driver.ping(self._connection)
+        self.last_error = None
+        if not database.driver.in_transaction(self._connection):
+            self.lost = error
 
 
 class Database:

@@ -16,6 +16,7 @@ from reaper.client.deadline import Clock, Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.drivers.base import Connection, Driver
 from reaper.client.events import EventKind
+from reaper.client.farewell import FAREWELL
 from reaper.client.retry import Dice, Patience
 from reaper.client.target import Target
 
@@ -30,6 +31,7 @@ class Settings:
     timeout: float = 10.0  # outside a handler
     ping_timeout: float = 1.0
     patience: Patience = Patience()
+    close_on_sigterm: bool | None = None  # None: inside Lambda
     behind_proxy: bool | None = None  # RDS Proxy; None: the host's name tells
 
 
@@ -161,6 +163,7 @@ class Keeper:
         connection = self._connect(deadline)
         now = self._means.wall()
         self._kept = _Open(connection, now, now, os.getpid())
+        FAREWELL.remember(connection, self._driver, self._settings.close_on_sigterm)
         self._tell(EventKind.CONNECTED, "")
         self._prepare(connection)
         return connection

@@ -17,8 +17,9 @@ from reaper.client.events import Event, EventKind
 from reaper.client.kept import Means, Settings
 from reaper.client.target import ConfigurationError, EngineName
 from reaper.client.tokens import DDL
+from tests.conftest import Servers
 from tests.harness import Context
-from tests.servers import Server, free_port, until
+from tests.servers import Server, free_port, start, until
 
 
 class Wall:
@@ -211,6 +212,36 @@ def test_an_error_swallowed_by_the_work_is_never_torn(db: Database, server: Serv
 
     db.transaction(work)
     assert orders(db) == ["a", "b"]
+
+
+@pytest.mark.own_server
+def test_a_lock_timeout_that_undid_all_is_never_torn(servers: Servers) -> None:
+    """With innodb_rollback_on_timeout a swallowed timeout has undone the first half: the second is not stored alone."""
+    for name in ("mariadb", "mysql"):
+        servers[name]  # skipped, or an error, where there is none
+        with start(name, settings={"innodb_rollback_on_timeout": "ON", "innodb_lock_wait_timeout": "1"}) as server:
+            fresh_tables(server)
+            other = server.kind.client(server.connect("app"), "app")
+            other.run("BEGIN")
+            other.run("UPDATE items SET value = 1 WHERE id = 1")
+            runs: list[int] = []
+
+            def work(
+                tx: Transaction, runs: list[int] = runs, other: Any = other
+            ) -> None:  # bound here: each server has its own
+                runs.append(1)
+                tx.execute("INSERT INTO orders (what) VALUES ('a')")
+                with suppress(Exception):  # careless on purpose
+                    tx.execute("UPDATE items SET value = 2 WHERE id = 1")
+                if len(runs) == 1:
+                    other.run("ROLLBACK")
+                tx.execute("INSERT INTO orders (what) VALUES ('b')")
+
+            with closing(Database(server.dsn("app"))) as db:
+                db.transaction(work)
+                assert orders(db) == ["a", "b"]
+            assert len(runs) == 2
+            other.close()
 
 
 def test_postgres_never_commits_a_failed_transaction(db: Database) -> None:

@@ -58,6 +58,8 @@ class Measured:
         self.windows: list[float] = []
         self.method = server.method
         self.look = server.look
+        self.lock, self.unlock = server.lock, server.unlock
+        self.holder, self.end = server.holder, server.end
         self.lingering = server.lingering
 
     def strike(self, victims: Sequence[Session]) -> Struck:

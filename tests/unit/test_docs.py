@@ -14,6 +14,7 @@ import typer.core
 import typer.main
 
 from reaper import cli
+from reaper.client.events import EventKind
 from reaper.client.target import Target
 from reaper.metrics import measures
 from reaper.model import Outcome, Reason, Rules
@@ -217,3 +218,8 @@ def test_links_resolve() -> None:
         path, _, part = link.partition("#")
         assert (ROOT / Path(path)).exists(), link
         assert not part or part in headings, link
+
+
+def test_every_event_of_the_client() -> None:
+    """The table holds the events that on_event can be given, in the code's order."""
+    assert [row[0] for row in table("event")] == [f"`{kind}`" for kind in EventKind]

@@ -13,8 +13,8 @@ from reaper.report import ErrorKind, Report, SweepError, Victim
 from .build import judged, server, sleeper
 
 KEYS = (
-    "target engine flavour method warnings trigger mode dry_run entry connections sessions zombies outcomes freed spared "
-    "oldest_idle_seconds victims pressure_remains holding first_freed_seconds duration_seconds error"
+    "target engine flavour method warnings trigger mode dry_run entry connections sessions zombies outcomes freed "
+    "spared oldest_idle_seconds victims pressure_remains holding first_freed_seconds duration_seconds error"
 )
 
 

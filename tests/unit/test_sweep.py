@@ -337,7 +337,7 @@ def test_spreading_never_runs_into_the_deadline() -> None:
 def test_a_seat_is_kept_for_the_next_sweep() -> None:
     """With a seat one login serves two sweeps; one on which something went wrong is left."""
     database = FakeDatabase()
-    seat = Seat(TARGET.target, database)  # type: ignore[arg-type]  # a driver as far as a sweep can tell
+    seat = Seat(TARGET.target, database)
     database.sleeping(2)
     assert sweep(database, seat=seat).run().entry is Entry.LOGIN
     database.sleeping(2)

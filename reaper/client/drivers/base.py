@@ -66,6 +66,10 @@ class Guarded:
         self.stopping &= not confirmed
         return confirmed
 
+    def is_idle(self) -> bool:
+        """Whether no statement is half sent or unanswered, so that a goodbye would be understood. Takes no lock."""
+        raise NotImplementedError
+
     def about_to_run(self, sql: str) -> None:
         self.unstoppable = kind(sql) == "COMMIT"
 

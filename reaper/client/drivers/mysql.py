@@ -36,7 +36,11 @@ class _Connection(Guarded, PyMySQLConnection):
     _reader: io.BufferedReader | None = None
     _rfile = property(attrgetter("_reader"), _keep_to_the_deadline)
     sent = True
+    answered = True  # what was written last: the answer has begun
     hinted = False  # SELECTs are told their limit instead of being stopped
+
+    def is_idle(self) -> bool:
+        return self.answered
 
     def has_stopped_it(self, meaning: Fault) -> bool:
         return super().has_stopped_it(meaning) or (self.hinted and meaning is Fault.QUERY_TIMEOUT)
@@ -48,6 +52,7 @@ class _Connection(Guarded, PyMySQLConnection):
         self.sent = True
 
     def _write_bytes(self, data: bytes) -> Any:
+        self.answered = False
         left = self.deadline.remaining()
         if left <= 0:
             self._force_close()  # type: ignore[attr-defined]  # a reply still to come would answer the next question
@@ -79,6 +84,7 @@ class _Stream(io.RawIOBase):
         connection._sock.settimeout(left)
         connection._current_timeout = left
         received: int = connection._sock.recv_into(buffer)
+        connection.answered = True
         return received
 
 
@@ -174,7 +180,7 @@ class _MySQL:
         return bool(connection.open) and not has_news(connection._sock.fileno())
 
     def close(self, connection: Connection) -> None:
-        connection.deadline = connection.deadline.sooner(1.0)
+        connection.deadline = Deadline.after(1.0)  # its own may have passed long ago; five bytes into an empty buffer
         with contextlib.suppress(pymysql.Error, OSError):
             connection.close()
 

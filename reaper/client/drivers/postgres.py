@@ -41,6 +41,9 @@ class _Connection(Guarded, psycopg.Connection[Any]):
 
     sent = True
 
+    def is_idle(self) -> bool:
+        return not self.lock.locked()  # psycopg's own, held from the first byte sent to the last one read
+
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ARG002  ours goes
         try:
             return super().wait(gen, interval, max(self.time_to_run(), 0.001))

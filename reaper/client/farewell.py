@@ -1,0 +1,88 @@
+"""SIGTERM: the goodbye of a process that is told to end, so that its sessions end with it.
+
+Lambda sends it to Python 3.12 and later, 300 ms before it kills, where an external extension is registered: the layer
+in extension/ holds one. Without, an environment ends unwarned, and its server never hears of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+import weakref
+from types import FrameType
+from typing import Any, NoReturn
+
+from reaper.client.drivers.base import Connection, Driver
+
+
+class Farewell:
+    """What to close at SIGTERM, and the process's handler for it, which knows the one that was there before."""
+
+    def __init__(self) -> None:
+        self._open: weakref.WeakKeyDictionary[Connection, tuple[Driver, int]] = weakref.WeakKeyDictionary()
+        self._process = 0  # whose handler was replaced, once it has been; a forked child inherits both
+        self._previous: Any = signal.SIG_DFL
+
+    def remember(self, connection: Connection, driver: Driver, wanted: bool | None) -> None:
+        """Close the connection at SIGTERM: where that is wanted or, if nothing was said, inside Lambda."""
+        if wanted or (wanted is None and _inside_lambda()):
+            self._open[connection] = driver, os.getpid()
+            if not self._process:
+                self._install()
+
+    def _install(self) -> None:
+        previous = signal.getsignal(signal.SIGTERM)
+        if previous is None:  # installed by C code, and not to be called from here
+            return
+        try:
+            signal.signal(signal.SIGTERM, self._on_sigterm)
+        except ValueError:  # only the main thread may; perhaps it opens the next connection
+            return
+        self._process, self._previous = os.getpid(), previous
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        if _inside_lambda() and self._process == os.getpid():
+            self._end(number, frame)
+        try:
+            if callable(self._previous):  # it decides whether the process ends, or finishes its work first
+                self._previous(number, frame)
+        except BaseException:
+            self._say_goodbye()
+            raise
+        if self._previous is signal.SIG_DFL:
+            self._say_goodbye()
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def _end(self, number: int, frame: FrameType | None) -> NoReturn:
+        """Lambda kills in a moment, so nothing comes before the goodbye."""
+        self._say_goodbye()
+        try:
+            if callable(self._previous):
+                self._previous(number, frame)
+        except Exception:  # noqa: BLE001  there is nobody left to raise it to
+            traceback.print_exc()
+        finally:
+            self._say_goodbye()  # that handler may have used a database
+            os._exit(0)  # sys.exit would wait for the thread in which the runtime client asks for the next event
+
+    def _say_goodbye(self) -> None:
+        """Close what is idle. Takes no lock: the frame that was interrupted may hold it.
+
+        What is in the middle of a statement ends with the process: a goodbye could land inside a packet.
+        """
+        for reference in self._open.keyrefs():
+            connection = reference()
+            if connection is None:
+                continue
+            driver, process = self._open[connection]
+            if process == os.getpid() and connection.is_idle():  # a forked child must not end its parent's
+                driver.close(connection)
+
+
+def _inside_lambda() -> bool:
+    return "AWS_LAMBDA_RUNTIME_API" in os.environ
+
+
+FAREWELL = Farewell()

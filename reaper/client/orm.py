@@ -1,0 +1,252 @@
+"""SQLAlchemy on the one kept connection of a Database, checked at each checkout as Database itself checks it.
+
+An extra of its own: `reaper[orm]`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+from reaper.client.database import UNUSABLE, Database, OutcomeUnknown
+from reaper.client.drivers.base import Connection, out_of_time
+from reaper.client.events import EventKind
+from reaper.client.faults import Fault
+from reaper.client.retry import Effect, Phase, effect
+from reaper.client.statements import kind
+from reaper.client.target import ConfigurationError, EngineName
+
+try:
+    import sqlalchemy
+    from sqlalchemy.dialects import registry
+    from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
+    from sqlalchemy.event import listen
+    from sqlalchemy.pool import ConnectionPoolEntry, Pool
+except ImportError as missing:
+    raise ImportError("reaper.client.orm needs SQLAlchemy 2.1 or later: pip install 'reaper[orm]'") from missing
+
+_DIALECTS = {EngineName.MYSQL: "mysql+reaper", EngineName.POSTGRES: "postgresql+psycopg"}
+_OURS_TO_SAY = frozenset({"connect_args", "creator"})
+
+
+def create_engine(database: Database, **options: Any) -> sqlalchemy.Engine:
+    """An engine whose every connection is the kept one, until it is closed; `options` are SQLAlchemy's own.
+
+    Statements have the invocation's deadline, and are not tried again. Raises ConfigurationError for options that
+    say how to connect or to pool.
+    """
+    if refused := sorted(name for name in options if name in _OURS_TO_SAY or name.startswith("pool")):
+        raise ConfigurationError(f"create_engine: {refused[0]} is for the Database to say; it connects and keeps")
+    target = database.target
+    url = sqlalchemy.URL.create(
+        _DIALECTS[target.engine], target.user, host=target.host, port=target.port, database=target.database
+    )
+    pool = _OneConnection(database)
+    engine = sqlalchemy.create_engine(url, pool=pool, **options)
+    pool.wishes = _wishes(engine)
+    listen(engine, "before_cursor_execute", lambda _connection, _cursor, statement, *_: pool.about_to_run(statement))
+    listen(engine, "commit", lambda _connection: pool.about_to_commit())
+    listen(engine, "rollback", lambda _connection: pool.about_to_roll_back())
+    listen(engine, "handle_error", pool.failed)
+    return engine
+
+
+def _wishes(engine: sqlalchemy.Engine) -> dict[str, Any]:
+    """How SQLAlchemy wants a new connection to be: attributes, none of which costs a round trip to set."""
+    if engine.dialect.name == "mysql":
+        return {"begin_first": False, "level": ""}
+    from psycopg.rows import tuple_row
+
+    _, arguments = engine.dialect.create_connect_args(engine.url)
+    return {
+        "row_factory": tuple_row,
+        "_adapters": arguments["context"].adapters,  # types registered with SQLAlchemy are not to change db.query
+        "autocommit": False,  # psycopg sends BEGIN before the first statement
+        "isolation_level": None,
+        "read_only": None,
+        "deferrable": None,
+    }
+
+
+def _dressed(connection: Connection, wishes: dict[str, Any]) -> dict[str, Any]:
+    """Set these attributes; return what they were."""
+    before = {name: getattr(connection, name, None) for name in wishes}
+    for name, value in wishes.items():
+        if value is not before[name]:
+            setattr(connection, name, value)
+    return before
+
+
+class _OneConnection(Pool):
+    """A pool of one that asks the Database at each checkout, and keeps nothing itself.
+
+    A record is SQLAlchemy's knowledge of one connection; it gets a new one when the Database comes with another.
+    """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(lambda: self._connection)
+        self.wishes: dict[str, Any] = {}
+        self._database = database
+        self._connection: Connection = None
+        self._record: ConnectionPoolEntry | None = None
+        self._running, self._began = "", 0.0
+        self._unusable = ""
+        self._undone: BaseException | None = None
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        connection = self._database.take("a SQLAlchemy session")
+        try:
+            return self._record_of(connection)
+        except BaseException:
+            self._database.give_back(connection, "SQLAlchemy could not begin with it")
+            raise
+
+    def _record_of(self, connection: Connection) -> ConnectionPoolEntry:
+        self._connection, self._unusable, self._undone = connection, "", None
+        record = self._record
+        if record is not None and record.dbapi_connection is connection:
+            state = _state(record)
+            state["before"] = _dressed(connection, state["wishes"])
+        else:
+            before = _dressed(connection, self.wishes)
+            self._record = record = self._create_connection()
+            _state(record).update(connection=connection, before=before)
+        return record
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        state = _state(record)
+        unusable = self._unusable or "invalidated" if record.dbapi_connection is None else ""
+        try:
+            if not unusable:
+                state["wishes"] = _dressed(state["connection"], state["before"])
+        except Exception:  # noqa: BLE001  psycopg within a two-phase transaction, for one: told as the reason
+            unusable = "cannot be put back as it was"
+        self._database.give_back(state["connection"], unusable)
+
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        """Closing is the Database's: it is told when the record comes back without its connection."""
+
+    def dispose(self) -> None:
+        self._record = None
+
+    def recreate(self) -> Pool:
+        return self
+
+    def status(self) -> str:
+        return f"one connection of {self._database!r}"
+
+    # What goes on while the connection is out.
+
+    def about_to_run(self, statement: str) -> None:
+        if self._undone is not None:  # else the second half of a transaction would be stored without the first
+            raise sqlalchemy.exc.PendingRollbackError(_UNDONE) from self._undone
+        self._connection.about_to_run(statement)
+        self._running, self._began = statement, time.monotonic()
+
+    def about_to_commit(self) -> None:
+        if self._database.driver.has_failed(self._connection):  # PostgreSQL would roll back without a word
+            raise sqlalchemy.exc.PendingRollbackError(_UNDONE)
+        self.about_to_run("COMMIT")
+
+    def about_to_roll_back(self) -> None:
+        self._undone = None
+        self.about_to_run("ROLLBACK")
+
+    def failed(self, context: sqlalchemy.ExceptionContext) -> BaseException | None:
+        """What an error means for the connection; another one to raise where the Database would."""
+        error, driver = context.original_exception, self._database.driver
+        if context.connection is None:
+            return None  # none came about
+        meaning = driver.fault(error)
+        if meaning in UNUSABLE:
+            context.is_disconnect = True
+            self._unusable = meaning
+        if meaning is Fault.DEADLOCK:
+            self._undone = error
+        was_sent = self._running == "COMMIT" and driver.was_sent(self._connection, error)
+        if was_sent and effect(meaning, Phase.COMMITTING) is Effect.UNKNOWN:
+            self._database._tell(EventKind.OUTCOME_UNKNOWN, meaning, "transaction")
+            return OutcomeUnknown("transaction", error)
+        stopped = self._connection.has_stopped_it(meaning)
+        if stopped or meaning is Fault.TIMEOUT:
+            self._database._tell(EventKind.TIMED_OUT, meaning, kind(self._running))
+            return out_of_time(self._running, time.monotonic() - self._began, stopped)
+        return None
+
+
+_UNDONE = "what this transaction did is undone, by an error before this; roll back and do all of it again"
+
+
+def _state(record: ConnectionPoolEntry) -> dict[str, Any]:
+    return cast(dict[str, Any], record.record_info)  # None only of a connection that has no record
+
+
+class _MySQL(MySQLDialect_pymysql):
+    """PyMySQL with autocommit off, as SQLAlchemy wants it, played on a connection that stays in autocommit.
+
+    BEGIN goes before a transaction's first statement, as in psycopg, and again after a statement that has committed
+    by itself. `SET autocommit` and back would be a round trip more, and a write lost where somebody forgets the latter.
+    """
+
+    supports_statement_cache = True
+
+    def on_connect(self) -> Any:
+        return lambda _connection: None  # no SET NAMES: the login has said it
+
+    def do_begin(self, dbapi_connection: Any) -> None:
+        connection = dbapi_connection.driver_connection
+        connection.begin_first = connection.level != "AUTOCOMMIT"
+
+    def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        _begin_if_wanted(cursor.connection)
+        super().do_execute(cursor, statement, parameters, context)  # type: ignore[no-untyped-call]
+
+    def do_executemany(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        _begin_if_wanted(cursor.connection)
+        super().do_executemany(cursor, statement, parameters, context)
+
+    def do_execute_no_params(self, cursor: Any, statement: str, context: Any = None) -> None:
+        _begin_if_wanted(cursor.connection)
+        super().do_execute_no_params(cursor, statement, context)  # type: ignore[no-untyped-call]
+
+    def do_commit(self, dbapi_connection: Any) -> None:
+        if _ends(dbapi_connection.driver_connection):
+            super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]
+
+    def do_rollback(self, dbapi_connection: Any) -> None:
+        if _ends(dbapi_connection.driver_connection):
+            super().do_rollback(dbapi_connection)  # type: ignore[no-untyped-call]
+
+    # Of SQLAlchemy's isolation levels none becomes the session's: Database's own verbs would inherit it.
+
+    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
+        is_servers_own = self._on_connect_isolation_level is None and level == self.default_isolation_level
+        dbapi_connection.level = "" if is_servers_own else level
+
+    def get_isolation_level(self, dbapi_connection: Any) -> Any:
+        level = dbapi_connection.level
+        return level if level not in ("", "AUTOCOMMIT") else super().get_isolation_level(dbapi_connection)
+
+    def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:
+        return bool(dbapi_conn.level == "AUTOCOMMIT")
+
+
+registry.register("mysql.reaper", __name__, _MySQL.__name__)
+
+
+def _begin_if_wanted(connection: Connection) -> None:
+    """Begin a transaction where SQLAlchemy is in one and the server is not."""
+    from reaper.client.drivers.mysql import DRIVER
+
+    if connection.begin_first and not DRIVER.in_transaction(connection):
+        if connection.level:
+            connection.query(f"SET TRANSACTION ISOLATION LEVEL {connection.level}")  # of the next one only
+        connection.begin()
+
+
+def _ends(connection: Connection) -> bool:
+    """Whether there is anything to commit or to roll back."""
+    from reaper.client.drivers.mysql import DRIVER
+
+    connection.begin_first = False
+    return DRIVER.in_transaction(connection)

@@ -340,6 +340,8 @@ class Database:
             raise
         if key is None and not self.is_mysql:
             attempt.result, attempt.ticket = result, commits.take(driver, connection)
+        if not driver.is_alive(connection):
+            driver.ping(connection)  # raises the loss: COMMIT was not sent, so there is no doubt
         attempt.committing = True
         driver.run(connection, "COMMIT", None)
         return result
@@ -427,6 +429,8 @@ _NO_TURN = "no time left waiting for the thread that has the connection"
 
 class _Attempt:
     """How far one attempt has got."""
+
+    __slots__ = ("_driver", "committing", "connection", "in_transaction", "result", "ticket")
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver

@@ -29,7 +29,7 @@ class LambdaContext(Protocol):
     def get_remaining_time_in_millis(self) -> int: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Deadline:
     """A moment on the monotonic clock, in seconds. Made once, then handed down; never extended."""
 

@@ -44,6 +44,9 @@ _RETRYABLE = frozenset({
     Fault.TRANSIENT,
 })
 
+# What only time mends.
+_OUTWAITED = frozenset({Fault.TOO_MANY, Fault.STARTING, Fault.UNREACHABLE})
+
 # The server may be well by now on another connection; waiting first would only cost time.
 _AT_ONCE = frozenset({Fault.LOST, Fault.CREDENTIALS, Fault.TRANSIENT})
 
@@ -62,6 +65,7 @@ class Patience:
     """How often and how long to try. Waits have full jitter: anything from nothing to the doubled step, in seconds."""
 
     attempts: int = 8
+    logins: int = 60  # while the server lets nobody in: about a minute, if the deadline leaves that
     first_wait: float = 0.05
     longest_wait: float = 2.0
 
@@ -91,7 +95,8 @@ def wait_before_retry(failure: Failure, patience: Patience, deadline: Deadline, 
     Only what is proven not to have been executed, or was rolled back, is tried again, unless twice is harmless.
     Credentials are tried once more, after the secret has been read again.
     """
-    if failure.failures >= patience.attempts or not _may_retry(failure):
+    most = patience.logins if failure.fault in _OUTWAITED else patience.attempts
+    if failure.failures >= most or not _may_retry(failure):
         return None
     is_first = failure.failures == 1
     wait = 0.0 if is_first and failure.fault in _AT_ONCE else patience.wait(failure.failures, dice)

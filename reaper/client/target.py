@@ -146,7 +146,7 @@ def redact(dsn: str) -> str:
     """The DSN without its password, fit for an error message."""
     hidden = re.sub(r"([?&])([^=&]*)=[^&]*", lambda m: f"{m[1]}{m[2]}=***" if is_secret(m[2]) else m[0], dsn)
     # Greedy up to the last @: a password typed without percent-encoding may hold one itself.
-    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", hidden)
+    return re.sub(r"(^[^:/@]*|://[^:/@]*):(?!//).*@", r"\1:***@", hidden)
 
 
 def first_label(host: str) -> str:

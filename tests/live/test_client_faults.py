@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -100,35 +99,6 @@ def test_a_refused_connect_is_tried_again(server: Server, proxy: Proxy) -> None:
         db.execute(INSERT)
     assert waits == [0.05, 0.1, 0.2]
     assert stored(server) == ["once"]
-
-
-POINTS = [b"BEGIN", b"INSERT INTO orders", b"COMMIT"]
-
-
-@pytest.mark.parametrize("then", ["close", "reset"])
-@pytest.mark.parametrize("where", ["before", "after"])
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("token", [None, "event-1"])
-def test_cut_at_every_point_of_a_transaction(
-    db: Database, proxy: Proxy, server: Server, point: bytes, where: Any, then: Any, token: str | None
-) -> None:
-    """With a token exactly one effect; without, one or an error that says it is unknown; never two, never half."""
-
-    def work(tx: Transaction) -> str:
-        tx.execute("UPDATE items SET value = value + 1 WHERE id = 1")
-        tx.execute(INSERT)
-        return "done"
-
-    proxy.cut_when(point, where, then)
-    if token is None and point == b"COMMIT" and db.is_mysql:
-        with pytest.raises(OutcomeUnknown, match="transaction"):
-            db.transaction(work)
-        assert stored(server) == ([] if where == "before" else ["once"])
-    else:
-        assert db.transaction(work, token=token) == "done"
-        assert stored(server) == ["once"]
-    halves = db.query("SELECT value FROM items WHERE id = 1")
-    assert halves == [{"value": len(stored(server))}]
 
 
 def test_a_commit_is_doubt_where_nobody_can_be_asked(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from subprocess import PIPE
+from typing import Any
 
 import pytest
 
 from reaper.client.database import Database
 from reaper.client.kept import Means, Settings
 from tests.live.test_client import fresh_tables, orders
-from tests.servers import Server, Sessions, processes, start, until
+from tests.servers import Server, processes, until
 
 INSERT = "INSERT INTO orders (what) VALUES ('once')"
 
@@ -70,58 +70,36 @@ def test_a_restart_is_not_noticed(server: Server) -> None:
         assert orders(db) == ["once"]
 
 
-def test_no_slot_for_a_while() -> None:
-    """While every slot is taken the login is tried again; when one comes free the statement succeeds, once."""
-    with start("postgres16", settings={"max_connections": "8"}) as server, Sessions(server) as sessions:
-        fresh_tables(server)
-        clients = sessions.sleeping(5)  # and three are the superuser's
-
-        def relief() -> None:
-            clients[0].close()
-            assert until(lambda: clients[0].id not in server.states(), timeout=10)
-
-        with closing(patient(server, relief)) as db:
-            db.execute(INSERT)
-            assert db.stats.retried == 3
-            assert orders(db) == ["once"]
-
-
-FUNCTIONS = 12
+FUNCTIONS = 50
 
 
 def test_thawed_functions_notice_nothing(server: Server) -> None:
     """K13: real processes, frozen past the server's idle limit and thawed all at once: every first write is right."""
     fresh_tables(server)
     limit = "SET SESSION wait_timeout = 1" if server.engine == "mysql" else "SET idle_session_timeout = '1s'"
-    command = [sys.executable, "-m", "tests.live.environment", server.dsn("app"), limit]
-    functions = [processes.spawn(command, stdin=PIPE, stdout=PIPE, bufsize=0) for _ in range(FUNCTIONS)]
+    command = [sys.executable, "-m", "tests.live.fleet", server.dsn("app"), limit, str(FUNCTIONS)]
+    fleet = processes.spawn(command, signal.SIGTERM, stdin=PIPE, stdout=PIPE, bufsize=0)  # on SIGTERM it ends its own
     try:
-        assert [answer(function) for function in functions] == ["ready"] * FUNCTIONS
-        for function in functions:
-            os.kill(function.pid, signal.SIGSTOP)
+        assert answer(fleet) == ["frozen"] * FUNCTIONS
         assert until(lambda: connected(server) == 0, timeout=30)
-        for function in functions:
-            os.kill(function.pid, signal.SIGCONT)
-            assert function.stdin is not None
-            function.stdin.write(b"go on\n")
-        counts = [json.loads(answer(function)) for function in functions]
+        assert fleet.stdin is not None
+        fleet.stdin.write(b"thaw\n")
+        counts = answer(fleet)
     finally:
-        for function in functions:
-            processes.end(function)
-            for pipe in (function.stdin, function.stdout):
-                assert pipe is not None
-                pipe.close()
+        processes.end(fleet, signal.SIGTERM)
+        for pipe in (fleet.stdin, fleet.stdout):
+            assert pipe is not None
+            pipe.close()
     # Connected twice, the dead one discarded, nothing tried twice.
     assert counts == [{"connected": 2, "discarded": 1}] * FUNCTIONS
     with closing(Database(server.dsn("app"))) as db:
         assert orders(db) == ["once"] * FUNCTIONS
 
 
-def answer(function: processes.Process) -> str:
-    assert function.stdout is not None
-    assert select.select([function.stdout], [], [], 60)[0], "the function does not answer"
-    line: bytes = function.stdout.readline()
-    return line.decode().strip()
+def answer(fleet: processes.Process) -> Any:
+    assert fleet.stdout is not None
+    assert select.select([fleet.stdout], [], [], 60)[0], "the fleet does not answer"
+    return json.loads(fleet.stdout.readline())
 
 
 def connected(server: Server) -> int:

@@ -74,6 +74,15 @@ def test_attempts_are_bounded() -> None:
     assert [wait is None for wait in waits] == [False, False, True]
 
 
+@pytest.mark.parametrize("fault", list(Fault))
+def test_what_only_time_mends_is_waited_for(fault: Fault) -> None:
+    """A server that lets nobody in is asked until the deadline, within a bound of its own; nothing else is."""
+    patience = Patience(attempts=3, logins=30)
+    waits = [wait_before_retry(Failure(fault, Phase.OPENING, n), patience, FAR, lambda: 0.5) for n in (3, 29, 30)]
+    is_outwaited = fault in (Fault.TOO_MANY, Fault.STARTING, Fault.UNREACHABLE)
+    assert [wait is not None for wait in waits] == [is_outwaited, is_outwaited, False]
+
+
 def test_waits_double_with_full_jitter_up_to_a_limit() -> None:
     """A lost connection is replaced at once; otherwise waits double, never beyond the limit, and start at nothing."""
     patience = Patience(attempts=99, first_wait=0.1, longest_wait=1.0)

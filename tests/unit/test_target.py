@@ -196,7 +196,7 @@ def test_from_dsn(dsn: str, expected: Target) -> None:
         ("mysql://h/orders", "DSN 'mysql://h/orders' has no user"),
         (f"mysql://:{SECRET}@h", "DSN 'mysql://:***@h' has no user"),
         (f"oracle://u:{SECRET}@h", "DSN 'oracle://u:***@h': begin it with mysql:// or postgresql://"),
-        ("mysql:u@h", "DSN 'mysql:u@h': begin it with mysql:// or postgresql://"),
+        ("mysql:u@h", "DSN 'mysql:***@h': begin it with mysql:// or postgresql://"),
         ("orders", "DSN 'orders': begin it with mysql:// or postgresql://"),
         ("", "DSN '': begin it with mysql:// or postgresql://"),
         (f"mysql://u:{SECRET}@h:99999", "DSN 'mysql://u:***@h:99999': "),

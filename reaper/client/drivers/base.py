@@ -24,7 +24,7 @@ CA_HINT = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Result:
     """What a statement brought: rows (of a read, or RETURNING), how many it changed, MySQL's last AUTO_INCREMENT."""
 
@@ -47,7 +47,9 @@ class Guarded:
     def time_to_run(self) -> float:
         """Seconds a statement may take before it is stopped; what is left of the deadline pays for the stopping."""
         left = self.deadline.remaining()
-        return left if self.stop is None or self.unstoppable or self.stopping else left - min(0.5, left / 5)
+        if self.stop is None or self.unstoppable or self.stopping:
+            return left
+        return left - min(0.5, max(left / 5, min(0.1, left / 2)))
 
     def try_to_stop(self) -> bool:
         """Ask the server, once, to end the running statement; whether that has been understood."""
@@ -143,10 +145,13 @@ def check_ca(target: Target) -> None:
         raise ConfigurationError(f"target {target.name!r}: TLS is to be verified but no ca is given; {CA_HINT}")
 
 
+_NEWS = select.POLLIN | getattr(select, "POLLRDHUP", 0)
+
+
 def has_news(fd: int) -> bool:
     """Whether an idle socket became readable or hung up."""
     poller = select.poll()
-    poller.register(fd, select.POLLIN | getattr(select, "POLLRDHUP", 0))
+    poller.register(fd, _NEWS)
     return bool(poller.poll(0))
 
 

@@ -71,20 +71,22 @@ class _Stream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        with contextlib.suppress(TimeoutError):
+        try:
             return self._receive(buffer, self._connection.time_to_run())
-        if self._connection.try_to_stop():  # the answer says whether that came too late
+        except TimeoutError:
+            if not self._connection.try_to_stop():
+                raise
+            # The answer says whether that came too late.
             return self._receive(buffer, self._connection.deadline.remaining())
-        raise TimeoutError("timed out")
 
     def _receive(self, buffer: Any, left: float) -> int:
         if left <= 0:
             raise TimeoutError("timed out")
         connection: Any = self._connection  # its socket is not in the stubs
-        connection._sock.settimeout(left)
+        sock = connection._sock
+        sock.settimeout(left)
         connection._current_timeout = left
-        received: int = connection._sock.recv_into(buffer)
-        connection.answered = True
+        received: int = sock.recv_into(buffer)
         return received
 
 

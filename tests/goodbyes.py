@@ -1,0 +1,26 @@
+"""How a session ended, as its server tells it."""
+
+from __future__ import annotations
+
+from tests.conftest import names
+from tests.servers import Server, until
+
+# Of each kind one: the others take a goodbye in the same way.
+SERVERS = [name for name in names() if name not in ("postgres18", "mysql_nops")]
+
+
+def abandoned(server: Server) -> int:
+    """How many sessions of the server have ended without a goodbye."""
+    if server.engine == "postgres":
+        return int(server.query("SELECT sessions_abandoned FROM pg_stat_database WHERE datname = 'shop'")[0][0])
+    return int(server.query("SHOW GLOBAL STATUS LIKE 'Aborted_clients'")[0][1])
+
+
+def gone(server: Server, *ids: int) -> bool:
+    """Whether these sessions have ended, or do so in a moment."""
+    return until(lambda: not {*ids} & server.states().keys(), timeout=20)
+
+
+def session(server: Server) -> str:
+    """The statement that tells the session's id, as `id`."""
+    return "SELECT pg_backend_pid() AS id" if server.engine == "postgres" else "SELECT CONNECTION_ID() AS id"

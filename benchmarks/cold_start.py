@@ -1,0 +1,108 @@
+"""What a cold start of the built function imports, against the sum of what it cannot do without."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from tests.deploy.artifact import AT_HAND, HOST, Build, build
+from tests.deploy.lambdas import Code, Function, provided
+
+ROUNDS = 15
+BAR = 1.15
+
+TIMED = """
+from time import perf_counter
+begun = perf_counter()
+{imports}
+print(1000 * (perf_counter() - begun))
+"""
+POWERTOOLS = """
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
+"""
+SWEEP = """
+from reaper.client.drivers import driver_for
+from reaper.client.target import EngineName
+from reaper.engines import engine_for
+driver_for(EngineName("{0}")), engine_for(EngineName("{0}"))
+"""
+HANDLER = "import reaper.handler\n"
+DRIVERS = {"mysql": "import pymysql\n", "postgres": "import psycopg\n"}
+# What a sweep imports, and what it cannot do without.
+PAIRS = {engine: (HANDLER + SWEEP.format(engine), POWERTOOLS + driver) for engine, driver in DRIVERS.items()}
+ALONE = {
+    "Powertools": POWERTOOLS,
+    "PyMySQL": DRIVERS["mysql"],
+    "psycopg": DRIVERS["postgres"],
+    "reaper.handler": HANDLER,
+    "both drivers in vain": HANDLER + "".join(DRIVERS.values()),
+}
+EMPTY = "def handler(event, context):\n    return event\n"
+
+
+def main() -> None:
+    built = build(AT_HAND, HOST)
+    print(f"Python {platform.python_version()}, {HOST}, {os.cpu_count()} cores; no .pyc, as on Lambda; {ROUNDS} rounds")
+    measures: dict[str, Callable[[], float]] = {
+        name: partial(import_ms, imports, built) for name, imports in _imports().items()
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "empty.py").write_text(EMPTY)
+        measures["start of an empty function"] = partial(start_ms, Code([Path(folder)], "empty.handler"))
+        reaper = Code([built.function.path], "reaper.handler.lambda_handler")
+        measures["start of the reaper"] = partial(start_ms, reaper)
+        taken = interleaved(measures)
+    for name, values in taken.items():
+        low, _, high = statistics.quantiles(values, n=4)
+        print(f"{statistics.median(values):7.1f} ms  ({low:.0f} to {high:.0f})  {name}")
+    for engine in PAIRS:
+        ours, bare = (statistics.median(taken[f"{engine}: {what}"]) for what in ("a sweep's imports", "the bare ones"))
+        print(f"{ours / bare:7.2f}     {engine}: a sweep's imports to Powertools and the driver (at most {BAR})")
+
+
+def _imports() -> Mapping[str, str]:
+    pairs = {
+        f"{engine}: {what}": imports
+        for engine, pair in PAIRS.items()
+        for what, imports in zip(("a sweep's imports", "the bare ones"), pair, strict=True)
+    }
+    return {**ALONE, **pairs}
+
+
+def interleaved(measures: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Every measure once a round, so that all of them share what else the machine does."""
+    taken: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in range(ROUNDS):
+        for name, measure in measures.items():
+            taken[name].append(measure())
+    return taken
+
+
+def import_ms(imports: str, built: Build) -> float:
+    """In a fresh process, with nothing to import from but the artifact and what Lambda provides."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-B", "-c", TIMED.format(imports=imports)],
+        env={"PYTHONPATH": os.pathsep.join(map(str, (built.function.path, provided())))},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout)
+
+
+def start_ms(code: Code) -> float:
+    """From nothing to an answer under Lambda's runtime client; without targets the reaper's answer is an error."""
+    with Function(code) as function:
+        return 1000 * function.invoke({}).seconds
+
+
+if __name__ == "__main__":
+    main()

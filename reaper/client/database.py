@@ -119,7 +119,7 @@ class Database:
         self._observer = on_event
         self._means = means
         self._process, self._lock = os.getpid(), threading.Condition()
-        self._kept = Keeper(self.target, settings, means, password, lambda what, why: self._tell(what, why))
+        self._kept = Keeper(self.target, settings, means, password, self._tell)
         self._invocation: _Invocation | None = None
         self._occupied = ""  # what has the connection to itself at the moment
         self._occupant = 0  # the thread whose turn it is, or was last
@@ -409,7 +409,7 @@ class _Turn:
 
     def __enter__(self) -> None:
         database, me = self._database, threading.get_ident()
-        if not database._lock.acquire(timeout=self._patience()):
+        if not database._lock.acquire(blocking=False) and not database._lock.acquire(timeout=self._patience()):
             raise DeadlineExceeded(_NO_TURN)
         is_taken = database._occupied and database._occupant != me
         if is_taken and not database._lock.wait_for(lambda: not database._occupied, self._patience()):

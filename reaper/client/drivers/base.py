@@ -6,6 +6,7 @@ import select
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 from reaper.client.deadline import Deadline, DeadlineExceeded
@@ -150,9 +151,15 @@ _NEWS = select.POLLIN | getattr(select, "POLLRDHUP", 0)
 
 def has_news(fd: int) -> bool:
     """Whether an idle socket became readable or hung up."""
+    return bool(_poller(fd).poll(0))
+
+
+@lru_cache(maxsize=8)
+def _poller(fd: int) -> select.poll:
+    """What asks about this descriptor, whichever socket has it by now; made once, for that takes longer than asking."""
     poller = select.poll()
     poller.register(fd, _NEWS)
-    return bool(poller.poll(0))
+    return poller
 
 
 def keep_alive(sock: socket.socket) -> None:

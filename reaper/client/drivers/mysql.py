@@ -87,6 +87,7 @@ class _Stream(io.RawIOBase):
         sock.settimeout(left)
         connection._current_timeout = left
         received: int = sock.recv_into(buffer)
+        connection.answered = True
         return received
 
 

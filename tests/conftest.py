@@ -76,10 +76,11 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`server` means every server, `postgres` and `mysql` those of one engine."""
+    """`server` means every server, `postgres` and `mysql` those of one engine; less those a module leaves out."""
+    left_out = getattr(metafunc.module, "LEFT_OUT", ())
     for fixture, engine in (("server", None), ("postgres", "postgres"), ("mysql", "mysql")):
         if fixture in metafunc.fixturenames:
-            metafunc.parametrize("server_name", names(engine))
+            metafunc.parametrize("server_name", [name for name in names(engine) if name not in left_out])
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from reaper.client.drivers.base import has_news
+from reaper.client.drivers.base import poller
 from reaper.model import Outcome
 from reaper.report import Report
 from tests.harness import sweep
@@ -37,7 +37,7 @@ class Worker:
         while time.monotonic() < until:
             ended = time.monotonic()
             time.sleep(self.dice.uniform(self.shortest, self.longest))
-            was_dead = has_news(_socket(self.client))
+            was_dead = bool(poller(_socket(self.client)).poll(0))
             slept = time.monotonic() - ended
             if self._ran():
                 continue

@@ -6,7 +6,6 @@ import select
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 from reaper.client.deadline import Deadline, DeadlineExceeded
@@ -68,6 +67,14 @@ class Guarded:
         confirmed = self.stopping and meaning is Fault.CANCELLED
         self.stopping &= not confirmed
         return confirmed
+
+    _poller: select.poll | None = None
+
+    def has_news(self, fd: int) -> bool:
+        """Whether its idle socket became readable or hung up. To ask costs less than to make what asks."""
+        if self._poller is None:
+            self._poller = poller(fd)
+        return bool(self._poller.poll(0))
 
     def is_idle(self) -> bool:
         """Whether no statement is half sent or unanswered, so that a goodbye would be understood. Takes no lock."""
@@ -146,20 +153,11 @@ def check_ca(target: Target) -> None:
         raise ConfigurationError(f"target {target.name!r}: TLS is to be verified but no ca is given; {CA_HINT}")
 
 
-_NEWS = select.POLLIN | getattr(select, "POLLRDHUP", 0)
-
-
-def has_news(fd: int) -> bool:
-    """Whether an idle socket became readable or hung up."""
-    return bool(_poller(fd).poll(0))
-
-
-@lru_cache(maxsize=8)
-def _poller(fd: int) -> select.poll:
-    """What asks about this descriptor, whichever socket has it by now; made once, for that takes longer than asking."""
-    poller = select.poll()
-    poller.register(fd, _NEWS)
-    return poller
+def poller(fd: int) -> select.poll:
+    """What tells whether an idle socket became readable or hung up."""
+    found = select.poll()
+    found.register(fd, select.POLLIN | getattr(select, "POLLRDHUP", 0))
+    return found
 
 
 def keep_alive(sock: socket.socket) -> None:

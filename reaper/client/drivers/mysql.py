@@ -17,7 +17,7 @@ from pymysql.cursors import DictCursor
 
 from reaper.client import tls
 from reaper.client.deadline import Deadline, DeadlineExceeded
-from reaper.client.drivers.base import Connection, Guarded, Result, check_ca, has_news, keep_alive, out_of_time
+from reaper.client.drivers.base import Connection, Guarded, Result, check_ca, keep_alive, out_of_time
 from reaper.client.drivers.mysql_faults import fault
 from reaper.client.faults import Fault
 from reaper.client.statements import only_reads
@@ -57,8 +57,18 @@ class _Connection(Guarded, PyMySQLConnection):
         if left <= 0:
             self._force_close()  # type: ignore[attr-defined]  # a reply still to come would answer the next question
             raise DeadlineExceeded("no time left to ask the server")
-        self._write_timeout = left  # PyMySQL applies it before its next send (1.2.1 and later)
+        self.limit_waits(left)
         return super()._write_bytes(data)  # type: ignore[misc]  # not in the stubs
+
+    def limit_waits(self, left: float) -> None:
+        """Have no wait outlast the time left. What was set before mostly still serves: setting it is a system call."""
+        connection: Any = self  # its socket is not in the stubs
+        limit = connection._current_timeout
+        if limit is None or not left / 2 <= limit <= left:
+            limit = max(0.75 * left, 0.001)
+            connection._sock.settimeout(limit)
+            connection._current_timeout = limit
+        connection._read_timeout = connection._write_timeout = limit
 
 
 class _Stream(io.RawIOBase):
@@ -71,24 +81,16 @@ class _Stream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        try:
-            return self._receive(buffer, self._connection.time_to_run())
-        except TimeoutError:
-            if not self._connection.try_to_stop():
-                raise
-            # The answer says whether that came too late.
-            return self._receive(buffer, self._connection.deadline.remaining())
-
-    def _receive(self, buffer: Any, left: float) -> int:
-        if left <= 0:
-            raise TimeoutError("timed out")
-        connection: Any = self._connection  # its socket is not in the stubs
-        sock = connection._sock
-        sock.settimeout(left)
-        connection._current_timeout = left
-        received: int = sock.recv_into(buffer)
-        connection.answered = True
-        return received
+        connection: Any = self._connection
+        while (left := connection.time_to_run()) > 0 or connection.try_to_stop():
+            try:
+                connection.limit_waits(left)
+                received: int = connection._sock.recv_into(buffer)
+                connection.answered = True
+                return received
+            except TimeoutError:
+                continue  # the answer may yet come; where a stop was asked for, it says whether that was too late
+        raise TimeoutError("timed out")
 
 
 class _MySQL:
@@ -180,7 +182,8 @@ class _MySQL:
 
     def is_alive(self, connection: Connection) -> bool:
         # Bytes waiting on an idle MySQL socket are bad news too: the server's goodbye.
-        return bool(connection.open) and not has_news(connection._sock.fileno())
+        sock = connection._sock
+        return sock is not None and not connection.has_news(sock.fileno())
 
     def close(self, connection: Connection) -> None:
         connection.deadline = Deadline.after(1.0)  # its own may have passed long ago; five bytes into an empty buffer

@@ -25,7 +25,6 @@ from reaper.client.drivers.base import (
     Guarded,
     Result,
     check_ca,
-    has_news,
     out_of_time,
 )
 from reaper.client.drivers.postgres_faults import fault
@@ -112,7 +111,8 @@ class _Postgres:
             if connection.has_stopped_it(fault(error)):
                 raise out_of_time(sql, time.monotonic() - began, stopped=True) from error
             raise
-        return Result(cursor.fetchall() if cursor.description else [], cursor.rowcount)
+        has_rows = cursor.pgresult is not None and cursor.pgresult.nfields  # `description` would describe them all
+        return Result(cursor.fetchall() if has_rows else [], cursor.rowcount)
 
     def stop(
         self,
@@ -153,13 +153,13 @@ class _Postgres:
         if connection.closed:
             return False
         fd = connection.pgconn.socket
-        if not has_news(fd):
+        if not connection.has_news(fd):
             return True
         # A pending NOTIFY makes a healthy socket readable: take it in, then look again. After a FATAL
         # the first call reads it and the second meets the end of the stream.
         with contextlib.suppress(psycopg.Error):
             connection.pgconn.consume_input()
-            return not has_news(fd)
+            return not connection.has_news(fd)
         return False
 
     def close(self, connection: Connection) -> None:

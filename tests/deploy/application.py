@@ -15,7 +15,10 @@ databases = [Database.from_env(), Database.from_env()]
 
 
 def leave(number: int, frame: FrameType | None) -> None:
-    print("the application's own handler", flush=True)
+    print("leaving", flush=True)
+    databases[1].query("SELECT 1")
+    if os.environ["OWN_HANDLER"] == "fails":
+        raise RuntimeError("out of luck")
     sys.exit(0)
 
 

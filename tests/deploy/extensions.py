@@ -39,6 +39,8 @@ class Extended(Environment):
         self.extensions: dict[str, processes.Process] = {}
         self.events: dict[str, list[str]] = {}
         """What each extension has registered for."""
+        self.init_seconds = 0.0
+        """How long the extensions took to register, which nothing else may begin before."""
         self.seconds = 0.0
         """How long the shutdown took."""
         self.last_words: list[str] = []
@@ -59,9 +61,11 @@ class Extended(Environment):
 
     def start(self) -> None:
         """Start the extensions and, when all have registered, the runtime."""
+        begun = time.monotonic()
         for program in self.programs:
             self.extensions[program.name] = self._launched(program)
         assert self.wait(lambda: len(self.events) == len(self.programs), INIT_SECONDS), "who has not registered?"
+        self.init_seconds = time.monotonic() - begun
         super().start()
 
     def _launched(self, program: Path) -> processes.Process:
@@ -125,8 +129,9 @@ class Extended(Environment):
         self._waiting.add(name)
         self.announce()
         self.wait(lambda: self._shutdown, float("inf"))
-        event = {"eventType": "SHUTDOWN", "shutdownReason": "spindown", "deadlineMs": int(time.time() + ALL_SECONDS)}
-        return Reply(200, json.dumps(event).encode(), call.headers)
+        deadline = int((time.time() + ALL_SECONDS) * 1000)
+        event = {"eventType": "SHUTDOWN", "shutdownReason": "spindown", "deadlineMs": deadline}
+        return Reply(200, json.dumps(event).encode())
 
 
 def at_rest(pid: int) -> bool:

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pymysql
 import pytest
 
-from tests.conftest import Servers, names
-from tests.servers import Proxy, Server, until
+from tests.conftest import Servers
+from tests.goodbyes import SERVERS, abandoned, gone, session
+from tests.servers import Proxy, Server, free_port, processes, until
 from tests.unit.build import ROOT
 
+from .artifact import HOST, SAM
 from .extensions import RUNTIME_SECONDS, SLACK, Extended
-from .lambdas import Code, Function
+from .lambdas import Code, Function, provided
 
 LAYER = ROOT / "extension"
 EXTENSION = LAYER / "extensions" / "reaper-goodbye"
-INSTALLED = Path(pymysql.__file__).parents[1]  # where the drivers are
-
-# Of each kind one: the others say goodbye in the same way.
-SERVERS = [name for name in names() if name not in ("postgres18", "mysql_nops")]
+HANDLER = "tests.deploy.application.lambda_handler"
+FOLDERS = [ROOT, Path(pymysql.__file__).parents[1]]  # the second has the drivers
 
 Deploy = Callable[..., Function]
 
@@ -42,26 +47,17 @@ def deploy() -> Iterator[Deploy]:
     with ExitStack() as running:
 
         def make(server: Server, extended: bool = True, timeout: float = 60, **environ: str) -> Function:
-            settings = {"DATABASE_URL": server.dsn("app"), **environ}
-            code = Code([ROOT, INSTALLED], "tests.deploy.application.lambda_handler", settings, timeout)
+            code = Code(FOLDERS, HANDLER, {"DATABASE_URL": server.dsn("app"), **environ}, timeout)
             return running.enter_context(Function(code, partial(Extended, layer=LAYER) if extended else None))
 
         yield make
 
 
 def sessions(function: Function, server: Server, on: int = 1) -> list[int]:
-    """The sessions that the function has kept after a read on so many of its databases."""
-    sql = "SELECT pg_backend_pid() AS id" if server.engine == "postgres" else "SELECT CONNECTION_ID() AS id"
-    invocation = function.invoke({"query": sql, "on": on})
+    """The sessions that the function keeps after a read on so many of its databases."""
+    invocation = function.invoke({"query": session(server), "on": on})
     assert not invocation.error, invocation
     return [row["id"] for (row,) in invocation.answer]
-
-
-def abandoned(server: Server) -> int:
-    """How many sessions the server has seen end without a goodbye."""
-    if server.engine == "postgres":
-        return int(server.query("SELECT sessions_abandoned FROM pg_stat_database WHERE datname = 'shop'")[0][0])
-    return int(server.query("SHOW GLOBAL STATUS LIKE 'Aborted_clients'")[0][1])
 
 
 def retire(function: Function) -> Extended:
@@ -69,46 +65,6 @@ def retire(function: Function) -> Extended:
     environment = ended(function)
     function.close()
     return environment
-
-
-def ended(function: Function) -> Extended:
-    assert isinstance(function.environment, Extended)
-    return function.environment
-
-
-def gone(server: Server, *ids: int) -> bool:
-    return until(lambda: not {*ids} & server.states().keys(), timeout=20)
-
-
-def test_without_the_extension_a_zombie_stays(database: Server, deploy: Deploy) -> None:
-    """The environment is gone and the server has not been told: the session stays, until a packet gets through."""
-    with Proxy(database.host, database.port) as route:
-        function = deploy(route.through(database), extended=False)
-        (zombie,) = sessions(function, database)
-        function.freeze()
-        route.swallow()  # an environment is ended with its network: no FIN
-        function.close()
-        assert zombie in database.states()
-        before = abandoned(database)
-    assert gone(database, zombie)
-    assert until(lambda: abandoned(database) > before, timeout=20)  # so the counter tells what it is asked below
-
-
-def test_with_the_extension_it_says_goodbye(database: Server, deploy: Deploy) -> None:
-    """Thawed and warned, the function closes the connections of all its databases itself, in time, and both processes
-    end of themselves. The deadline of the last invocation, long past, does not keep it from that."""
-    function = deploy(database)
-    ids = sessions(function, database, on=2)
-    assert len({*ids}) == 2
-    function.freeze()
-    before = abandoned(database)
-    environment = retire(function)
-    assert environment.statuses == {"runtime": 0, EXTENSION.name: 0}
-    assert gone(database, *ids)
-    assert abandoned(database) == before
-    assert environment.events == {EXTENSION.name: ["SHUTDOWN"]}
-    assert environment.seconds < RUNTIME_SECONDS * SLACK
-    assert environment.last_words == []
 
 
 def overrun(function: Function, event: dict[str, Any]) -> Extended:
@@ -119,28 +75,68 @@ def overrun(function: Function, event: dict[str, Any]) -> Extended:
     return ended(function)
 
 
-def test_a_timeout_in_a_transaction(database: Server, deploy: Deploy) -> None:
-    """A function that overruns between two statements says goodbye, too, and the server rolls back."""
-    function = deploy(database, timeout=1)
-    ids, before = sessions(function, database), (abandoned(database), changed(database))
-    environment = overrun(function, {"begin": "INSERT INTO scratch (value) VALUES (1)"})
-    assert gone(database, *ids)
-    assert (abandoned(database), changed(database)) == before
-    assert environment.statuses["runtime"] == 0
+def ended(function: Function) -> Extended:
+    assert isinstance(function.environment, Extended)
+    return function.environment
 
 
 def changed(server: Server) -> int:
+    """How many rows there are that `SCRATCH` inserts."""
     with closing(server.connect()) as connection:
         cursor = connection.cursor()
         cursor.execute("SELECT count(*) FROM scratch")
         return int(cursor.fetchone()[0])
 
 
+SCRATCH = "INSERT INTO scratch (value) VALUES (1)"
+
+
+def test_without_the_extension_a_zombie_stays(database: Server, deploy: Deploy) -> None:
+    """An environment ends together with its network and its server is told nothing: the session stays."""
+    with Proxy(database.host, database.port) as route:
+        function = deploy(route.through(database), extended=False)
+        (zombie,) = sessions(function, database)
+        function.freeze()
+        route.swallow()
+        function.close()
+        assert zombie in database.states()
+        before = abandoned(database)
+    assert gone(database, zombie)
+    assert until(lambda: abandoned(database) > before, timeout=20)  # so the counter tells what the other tests ask it
+
+
+def test_with_the_extension_it_says_goodbye(database: Server, deploy: Deploy) -> None:
+    """Thawed and warned, the function closes the connections of all its databases itself, and both processes end of
+    themselves, in time."""
+    function = deploy(database)
+    ids = sessions(function, database, on=2)
+    assert len({*ids}) == 2
+    function.freeze()
+    before = abandoned(database)
+    environment = retire(function)
+    assert environment.statuses == {"runtime": 0, EXTENSION.name: 0}
+    assert environment.events == {EXTENSION.name: ["SHUTDOWN"]}
+    assert environment.seconds < RUNTIME_SECONDS * SLACK
+    assert environment.last_words == []
+    assert gone(database, *ids)
+    assert abandoned(database) == before
+
+
+def test_a_timeout_in_a_transaction(database: Server, deploy: Deploy) -> None:
+    """A function that overruns between two statements says goodbye, too, and the server rolls back."""
+    function = deploy(database, timeout=1)
+    ids, before = sessions(function, database), (abandoned(database), changed(database))
+    environment = overrun(function, {"begin": SCRATCH})
+    assert environment.statuses["runtime"] == 0
+    assert gone(database, *ids)
+    assert (abandoned(database), changed(database)) == before
+
+
 def test_a_timeout_in_a_statement(database: Server, deploy: Deploy) -> None:
-    """A goodbye could land in the middle of a packet: the process just ends, at once, and with it its connections."""
+    """A goodbye could land inside a packet: the process just ends, at once, and with it its connections."""
     function = deploy(database, timeout=1)
     ids = sessions(function, database)
-    sleep = "pg_sleep(3)" if database.engine == "postgres" else "SLEEP(3)"
+    sleep = "pg_sleep(2)" if database.engine == "postgres" else "SLEEP(2)"
     environment = overrun(function, {"query": f"SELECT {sleep}"})
     assert environment.statuses["runtime"] == 0
     assert environment.seconds < RUNTIME_SECONDS * SLACK
@@ -148,14 +144,15 @@ def test_a_timeout_in_a_statement(database: Server, deploy: Deploy) -> None:
 
 
 @pytest.mark.parametrize("database", SERVERS[:1], indirect=True)
-def test_the_application_has_its_say(database: Server, deploy: Deploy) -> None:
-    """A handler that the application set before is called, and may end the process in its own way, which alone would
-    hang: sys.exit waits for the thread that asks for the next event."""
-    function = deploy(database, OWN_HANDLER="yes")
-    ids = sessions(function, database)
-    before = abandoned(database)
+@pytest.mark.parametrize(("way", "last_word"), [("exits", "leaving"), ("fails", "RuntimeError: out of luck")])
+def test_the_application_has_its_say(database: Server, deploy: Deploy, way: str, last_word: str) -> None:
+    """A handler that the application set before is called, and may use a database; sys.exit in it, which alone would
+    wait for the thread that asks for the next event, ends the process; an error of its own is not lost."""
+    function = deploy(database, OWN_HANDLER=way)
+    ids, before = sessions(function, database), abandoned(database)
     environment = retire(function)
-    assert environment.last_words == ["the application's own handler"]
+    assert environment.last_words[0] == "leaving"
+    assert environment.last_words[-1] == last_word
     assert environment.statuses["runtime"] == 0
     assert gone(database, *ids)
     assert abandoned(database) == before
@@ -167,6 +164,52 @@ def test_without_a_connection_nothing_is_installed(database: Server, deploy: Dep
     function = deploy(database)
     sessions(function, database, on=0)
     assert retire(function).statuses["runtime"] == -signal.SIGTERM
+
+
+@pytest.fixture
+def emulator(database: Server) -> Iterator[tuple[processes.Process, str]]:
+    """AWS's own Lambda emulator, which starts what is in /opt/extensions, and the address to invoke at."""
+    program = next(SAM.parents[1].glob(f"lib/python*/site-packages/samcli/local/rapid/aws-lambda-rie-{HOST}"), None)
+    unshare = shutil.which("unshare")
+    if not program or not unshare or subprocess.run([unshare, "-rm", "true"], check=False).returncode:
+        pytest.skip("needs the SAM CLI and the right to mount")
+    api, address = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    process = processes.spawn(
+        [
+            *(unshare, "-rm", "sh", "-c", 'mount --bind "$0" /opt && exec "$@"', str(LAYER), str(program)),
+            *("--runtime-api-address", api, "--runtime-interface-emulator-address", address),
+            *(sys.executable, "-S", "-m", "awslambdaric", HANDLER),
+        ],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join(map(str, [*FOLDERS, provided()])),
+            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
+            "DATABASE_URL": database.dsn("app"),
+        },
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    yield process, f"http://{address}/2015-03-31/functions/function/invocations"
+    processes.end(process)
+
+
+@pytest.mark.parametrize("database", SERVERS[:1], indirect=True)
+def test_aws_own_emulator_agrees(database: Server, emulator: tuple[processes.Process, str]) -> None:
+    """The code that runs Lambda's environments takes the registration, and shuts down as these tests do."""
+    process, url = emulator
+    ids: list[int] = []
+
+    def answers() -> bool:
+        with suppress(URLError), urlopen(url, json.dumps({"query": session(database)}).encode(), 30) as answer:  # noqa: S310
+            ids.extend(row["id"] for (row,) in json.load(answer))
+        return bool(ids)
+
+    assert until(answers, timeout=30)
+    before = abandoned(database)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert gone(database, *ids)
+    assert abandoned(database) == before
 
 
 def test_the_layer_is_one_program() -> None:

@@ -28,11 +28,8 @@ def patient(tell: Callable[[], None]) -> None:
     told = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: told.set())
     tell()
-    signal.pause()
-    assert told.is_set()
+    told.wait()
     tell()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pause()
 
 
 def hasty(tell: Callable[[], None]) -> None:

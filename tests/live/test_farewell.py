@@ -15,6 +15,7 @@ from tests.conftest import Servers
 from tests.fakes import Time
 from tests.goodbyes import SERVERS, abandoned, gone, session
 from tests.servers import Server, processes
+from tests.unit.build import ROOT
 
 
 @pytest.fixture(params=SERVERS)
@@ -27,7 +28,7 @@ class Departing:
 
     def __init__(self, situation: str, server: Server) -> None:
         command = [sys.executable, "-m", "tests.live.departing", situation, server.dsn("app"), session(server)]
-        self.process = processes.spawn(command, stdout=subprocess.PIPE, text=True)
+        self.process = processes.spawn(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
     def told(self) -> int:
         assert self.process.stdout is not None
@@ -46,15 +47,15 @@ class Departing:
 
 
 def test_nothing_is_installed_unasked(database: Server) -> None:
-    """SIGTERM is the application's outside Lambda; and False keeps it so inside."""
+    """Outside Lambda SIGTERM is the application's."""
     before = signal.getsignal(signal.SIGTERM)
     with closing(Database(database.dsn("app"))) as db:
         db.query("SELECT 1")
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_false_keeps_it_out_of_lambda(database: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An application that closes its databases itself can say so."""
+def test_nothing_is_installed_against_a_setting(database: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application that closes its databases in its own way can say so."""
     monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9001")
     before = signal.getsignal(signal.SIGTERM)
     with closing(Database(database.dsn("app"), settings=Settings(close_on_sigterm=False))) as db:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 from collections.abc import Callable
@@ -36,20 +37,34 @@ class Result:
 class Guarded:
     """The part of either driver's connection that keeps to the deadline, and stops on the server what runs past it."""
 
-    deadline: Deadline
     stop: Callable[[Deadline], None] | None = None
     """Ends the running statement on the server; None where there is no way, as behind RDS Proxy."""
     stopping = False
     """It was asked to end the running statement, and the answer may have come all the same."""
     unstoppable = False
-    """What runs now must not be stopped: a COMMIT, of which only its own answer tells what came."""
+    """What runs now must not be stopped: a COMMIT, of which only its own answer tells what came; a ping."""
+
+    _deadline: Deadline
+    _stops_at = math.inf
+
+    @property
+    def deadline(self) -> Deadline:
+        """When all must be over; the last of the time pays for stopping what still runs then."""
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, given: Deadline) -> None:
+        self._deadline = given
+        self._keep_time_to_stop()
+
+    def _keep_time_to_stop(self) -> None:
+        left = self._deadline.remaining()
+        self._stops_at = self._deadline.at - min(0.5, max(left / 5, min(0.1, left / 2)))
 
     def time_to_run(self) -> float:
-        """Seconds a statement may take before it is stopped; what is left of the deadline pays for the stopping."""
-        left = self.deadline.remaining()
-        if self.stop is None or self.unstoppable or self.stopping:
-            return left
-        return left - min(0.5, max(left / 5, min(0.1, left / 2)))
+        """Seconds until the running statement is to be stopped, or until the deadline where it cannot be."""
+        goes_on = self.stop is None or self.stopping or self.unstoppable
+        return (self._deadline.at if goes_on else self._stops_at) - self._deadline.clock()
 
     def try_to_stop(self) -> bool:
         """Ask the server, once, to end the running statement; whether that has been understood."""
@@ -81,7 +96,9 @@ class Guarded:
         raise NotImplementedError
 
     def about_to_run(self, sql: str) -> None:
+        """Before each statement of the client's own."""
         self.unstoppable = kind(sql) == "COMMIT"
+        self._keep_time_to_stop()
 
 
 def out_of_time(sql: str, seconds: float, stopped: bool) -> DeadlineExceeded:

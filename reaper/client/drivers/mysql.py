@@ -53,7 +53,7 @@ class _Connection(Guarded, PyMySQLConnection):
 
     def _write_bytes(self, data: bytes) -> Any:
         self.answered = False
-        left = self.deadline.remaining()
+        left = self.time_to_run()
         if left <= 0:
             self._force_close()  # type: ignore[attr-defined]  # a reply still to come would answer the next question
             raise DeadlineExceeded("no time left to ask the server")
@@ -169,6 +169,7 @@ class _MySQL:
         self.run(connection, f"SET SESSION wait_timeout = {seconds:d}")
 
     def ping(self, connection: Connection) -> None:
+        connection.unstoppable = True
         connection.ping(reconnect=False)
 
     def in_transaction(self, connection: Connection) -> bool:

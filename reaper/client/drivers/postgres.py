@@ -137,6 +137,7 @@ class _Postgres:
             self.run(connection, f"SET idle_session_timeout = '{seconds:d}s'")
 
     def ping(self, connection: Connection) -> None:
+        connection.unstoppable = True
         connection.execute("")
 
     def in_transaction(self, connection: Connection) -> bool:

@@ -1,4 +1,4 @@
-"""The operator's command line: scan, kill, replay."""
+"""The operator's command line: scan, kill, replay, grants, advise, size."""
 
 from __future__ import annotations
 
@@ -11,63 +11,126 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from decimal import Decimal
+from functools import partial
+from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
+from typer.exceptions import TyperException
 
+from reaper.advice import Advice
 from reaper.client.deadline import Clock, Deadline
-from reaper.client.target import ConfigurationError, hint
-from reaper.engines import engine_for
+from reaper.client.target import (
+    Auth,
+    ConfigurationError,
+    EngineName,
+    hide_passwords,
+    hint,
+    parse_json,
+    redact,
+    shown,
+)
+from reaper.client.target import printable as clean
+from reaper.consult import consult, consult_proxy
+from reaper.display import show_advice, show_paragraph, show_sizing
+from reaper.engines import engine_for, procedure
 from reaper.engines.base import Look
 from reaper.fleet import TARGETS, targets_from_environ
+from reaper.grants import Account, Flavour, own_flavour, script, statements
 from reaper.model import InTransaction, Rules, Snapshot, SweepTarget, Verdict
 from reaper.policy import Judgement, judge
-from reaper.report import ErrorKind, Report, Victim, rounded
+from reaper.report import ErrorKind, Report, Victim, rounded, span
 from reaper.request import Trigger
+from reaper.sizing import GIB, OTHERS, Load, Step, limit_of_capacity, limit_of_memory, memory_of
+from reaper.sizing import Flavour as Sized
+from reaper.sizing import size as sized
 from reaper.sweep import Observers, Sweep, blind_error
 
 DONE, SWEEP_FAILED, BAD_USAGE = 0, 1, 2
+_INTERRUPTED = 130  # as a shell says it of Ctrl-C
 
 app = typer.Typer(
     help="Find and terminate the database sessions that frozen functions leave behind.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(text: object) -> float:
-    """`90`, `90s`, `15m`, `2h`, `1d` in seconds; Typer sends defaults through here as well."""
-    found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd]?)", str(text).strip())
+    """`200ms`, `90`, `90s`, `15m`, `2h`, `1d` in seconds; Typer sends defaults through here as well."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)(ms|[smhd]?)", str(text).strip())
     if not found:
         raise typer.BadParameter(f"{text!r} is no time; write 90s, 15m, 2h or 1d")
     return float(found[1]) * _UNITS[found[2] or "s"]
 
 
-Targets = Annotated[list[str], typer.Argument(metavar="TARGET...", help=f"A DSN, or a name from {TARGETS}.")]
+def gibibytes(text: object) -> float:
+    """`8GiB`, `8G`, `8` or `512MiB` in bytes."""
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?) ?([gm])?(?:i?b)?", str(text).strip().lower())
+    if not found or not float(found[1]):
+        raise typer.BadParameter(f"{text!r} is no memory; write 8GiB or 512MiB")
+    return float(found[1]) * (GIB / 1024 if found[2] == "m" else GIB)
+
+
+def _names_of_targets() -> list[str]:
+    """For the shell's completion; AWS is not asked while somebody types."""
+    try:
+        return [target.name for target in targets_from_environ({TARGETS: os.environ.get(TARGETS, "")})]
+    except ConfigurationError:  # told when the command runs
+        return []
+
+
+_TARGET = typer.Argument(
+    metavar="TARGET", help=f"A DSN, or a name from {TARGETS}.", autocompletion=_names_of_targets
+)
+Targets = Annotated[list[str], _TARGET]
 Idle = Annotated[float | None, typer.Option("--idle", parser=seconds, metavar="TIME", help="Idle this long: a zombie.")]
 PressureIdle = Annotated[float | None, typer.Option(parser=seconds, metavar="TIME", help="The same under pressure.")]
 InTransactionIdle = Annotated[
     float | None, typer.Option(parser=seconds, metavar="TIME", help="Threshold of sessions in a transaction.")
 ]
 OnlyPressure = Annotated[bool, typer.Option("--only-under-pressure", help="Act only where slots are scarce.")]
-MaxKills = Annotated[int | None, typer.Option(help="At most this many.")]
-MinIdle = Annotated[int | None, typer.Option(help="Leave each user this many of its youngest idle sessions.")]
+MaxKills = Annotated[int | None, typer.Option(metavar="N", help="At most this many.")]
+MinIdle = Annotated[
+    int | None, typer.Option(metavar="N", help="Leave each user this many of its youngest idle sessions.")
+]
 Transactions = Annotated[InTransaction | None, typer.Option("--in-transaction", help="What to do with these.")]
-Who = Annotated[list[str] | None, typer.Option(help="Only these; repeat for more, globs welcome.")]
-NotWho = Annotated[list[str] | None, typer.Option(help="Never these.")]
+Who = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only these; repeat for more, globs welcome.")]
+NotWho = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Never these.")]
 OtherRules = Annotated[str | None, typer.Option("--rules", metavar="JSON", help="Any rules, as an event has them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Save = Annotated[Path | None, typer.Option(metavar="FILE", help="Save what was seen, for replay.")]
 SaveSql = Annotated[bool, typer.Option("--save-sql", help="Save SQL text whole; it can hold personal data.")]
-Timeout = Annotated[float, typer.Option(parser=seconds, metavar="TIME", help="Give up after this long.")]
+Timeout = Annotated[
+    float, typer.Option(parser=seconds, metavar="TIME", help="Give up after this long.", show_default="60s")
+]
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"reaper {version('reaper')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(BAD_USAGE)
 
 
 @app.command()
@@ -168,13 +231,186 @@ def replay(
     raise typer.Exit(SWEEP_FAILED if error else DONE)
 
 
-def main() -> None:
-    """The console script: every expected error is one line and exit status 2, never a traceback."""
+@app.command()
+def grants(
+    engine: Annotated[EngineName, typer.Option(help="The target's engine.")],
+    flavour: Annotated[Flavour | None, typer.Option(help="Who made or runs it.")] = None,
+    user: Annotated[str, typer.Option(metavar="NAME", help="The account to make.")] = "reaper",
+    host: Annotated[str | None, typer.Option(metavar="PATTERN", help="From where, on MySQL; % if not said.")] = None,
+    auth: Annotated[Auth, typer.Option(help="How it logs in; a secret is a password.")] = Auth.PASSWORD,
+    kill_if_idle: Annotated[bool, typer.Option("--kill-if-idle", help="The procedure, not the right to kill.")] = False,
+    least_idle: Annotated[
+        float, typer.Option(parser=seconds, metavar="TIME", help="The procedure refuses whoever slept for less.")
+    ] = procedure.LEAST_IDLE,
+    reserved: Annotated[bool, typer.Option("--reserved", help="PostgreSQL 16 and later: reserved slots.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the SQL that makes the reaper's account, for an administrator to run. Needs no database."""
+    account = Account(
+        engine,
+        flavour or own_flavour(engine),
+        user=user,
+        host=host,
+        auth=auth,
+        kill_if_idle=kill_if_idle,
+        least_idle=least_idle,
+        reserved=reserved,
+    )
+    found = statements(account)
+    if as_json:
+        _print_json({"engine": engine, "flavour": account.flavour, "statements": found})
+    else:
+        print(script(found))
+
+
+Memory = Annotated[
+    float | None, typer.Option(parser=gibibytes, metavar="SIZE", help="The server's memory, such as 8GiB.")
+]
+InstanceClass = Annotated[
+    str | None, typer.Option(metavar="CLASS", help="The same, as a class such as db.r6g.large.")
+]
+
+
+@app.command()
+def advise(
+    targets: Annotated[list[str] | None, _TARGET] = None,
+    memory: Memory = None,
+    instance_class: InstanceClass = None,
+    proxy: Annotated[str | None, typer.Option(metavar="NAME", help="An RDS Proxy to look at; asks AWS.")] = None,
+    timeout: Timeout = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Say what to change about the server's settings, why, and how. Changes nothing."""
+    if not targets and not proxy:
+        raise ConfigurationError("nothing to look at; give a TARGET, or --proxy NAME")
+    size_of = memory_of(instance_class) if instance_class and memory is None else memory
+    asked = [_target(name) for name in targets or ()]
+    found = []
+    for target in asked:
+        with _busy(f"looking at {target.name} ..."):
+            found.append(consult(_sweep(target, Rules(), timeout, Observers()), size_of))
+    if proxy:
+        with _busy(f"asking AWS about {proxy} ..."):
+            found.append(consult_proxy(proxy, Deadline.after(timeout)))
+    if as_json:
+        _print_json({"trigger": Trigger.MANUAL, "advice": [advice.to_json() for advice in found]})
+    else:
+        _show_all(found)
+    raise typer.Exit(SWEEP_FAILED if any(advice.error for advice in found) else DONE)
+
+
+def _show_all(found: Sequence[Advice]) -> None:
+    for place, advice in enumerate(found):
+        if advice.error:
+            _complain(f"{advice.target}: {advice.error.kind}: {advice.error.message}")
+        else:
+            print("\n" * (place > 0), end="")
+            show_advice(advice)
+
+
+@app.command()
+def size(
+    engine: Annotated[EngineName, typer.Option(help="The database's engine.")],
+    flavour: Annotated[Flavour | None, typer.Option(help="Who made or runs it.")] = None,
+    memory: Memory = None,
+    instance_class: InstanceClass = None,
+    max_acu: Annotated[
+        float | None, typer.Option(metavar="N", help="Or the most that an Aurora Serverless v2 grows to.")
+    ] = None,
+    min_acu: Annotated[float | None, typer.Option(metavar="N", help="And the least it shrinks to.")] = None,
+    max_connections: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Or the limit itself, where it was set by hand.")
+    ] = None,
+    reserved: Annotated[
+        int | None, typer.Option("--reserved-slots", metavar="N", min=0, help="Not for clients; as on RDS if not said.")
+    ] = None,
+    others: Annotated[int, typer.Option(metavar="N", min=0, help="Connections for people, jobs, the reaper.")] = OTHERS,
+    function: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC",
+            help="NAME=RATE,DURATION[,RESPONSE]: requests a second, an invocation's time, the database's part of it.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Work out max_connections, alarms, reserved concurrency and pool sizes. Needs no database."""
+    which = _which(engine, flavour)
+    said = [
+        *([limit_of_memory(which, memory)] if memory is not None else ()),
+        *([limit_of_memory(which, memory_of(instance_class))] if instance_class is not None else ()),
+        *([limit_of_capacity(which, max_acu, min_acu)] if max_acu is not None else ()),
+        *([Step("max_connections", max_connections, "as you say")] if max_connections is not None else ()),
+    ]
+    if len(said) != 1:
+        raise ConfigurationError("say how large it is: one of --memory, --instance-class, --max-acu, --max-connections")
+    loads = [_load(text) for text in function or ()]
+    found = sized(said[0], which.reserved if reserved is None else reserved, others, loads, _base_rules())
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        show_sizing(found)
+
+
+_SIZED = {
+    (EngineName.MYSQL, Flavour.MYSQL): Sized.MYSQL,
+    (EngineName.MYSQL, Flavour.RDS): Sized.MYSQL,
+    (EngineName.MYSQL, Flavour.AURORA): Sized.AURORA_MYSQL,
+    (EngineName.MYSQL, Flavour.MARIADB): Sized.MARIADB,
+    (EngineName.MYSQL, Flavour.RDS_MARIADB): Sized.MARIADB,
+    (EngineName.POSTGRES, Flavour.POSTGRES): Sized.POSTGRES,
+    (EngineName.POSTGRES, Flavour.RDS): Sized.POSTGRES,
+    (EngineName.POSTGRES, Flavour.AURORA): Sized.AURORA_POSTGRES,
+}
+
+
+def _which(engine: EngineName, flavour: Flavour | None) -> Sized:
+    flavour = flavour or own_flavour(engine)
+    if (engine, flavour) not in _SIZED:
+        known = [known for of_engine, known in _SIZED if of_engine is engine]
+        raise ConfigurationError(f"--flavour is {flavour}; {engine} has {', '.join(known)}")
+    return _SIZED[engine, flavour]
+
+
+def _load(text: str) -> Load:
+    name, _, rest = text.partition("=")
     try:
-        app()
+        rate, duration, *response = rest.split(",")
+        load = Load(name, float(rate.removesuffix("/s")), seconds(duration), *map(seconds, response))
+    except (ValueError, TypeError, typer.BadParameter):
+        load = None
+    if not load or not name or not 0 < load.rate < 10**6 or not load.duration:
+        raise ConfigurationError(f"--function is {text!r}; write checkout=50,200ms, or checkout=50,200ms,20ms")
+    return load
+
+
+def main() -> None:
+    """The console script: every expected error is one line, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # else a name in letters that it does not have would be an error
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(_status())
+
+
+def _status() -> int:
+    try:
+        status = app(prog_name="reaper", standalone_mode=False)
+        sys.stdout.flush()
     except ConfigurationError as problem:
         _complain(str(problem))
-        sys.exit(BAD_USAGE)
+        return BAD_USAGE
+    except TyperException as problem:
+        context = getattr(problem, "ctx", None)
+        see = context.command_path if context else "reaper"
+        _complain(f"{' '.join(problem.format_message().split())} See {see} --help")
+        return problem.exit_code
+    except typer.Abort:
+        _complain("stopped")
+        return _INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has seen enough; the flush at exit must not complain either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    return status or DONE
 
 
 _OPTIONS = {
@@ -198,7 +434,8 @@ def _asked(options: Mapping[str, Any]) -> dict[str, Any]:
 def _rules_option(text: str | None) -> dict[str, Any]:
     found = _json_of(text, "--rules") if text else {}
     if not isinstance(found, dict):
-        raise ConfigurationError(f'--rules is {text!r}; give a JSON object such as {{"idle_seconds": 120}}')
+        given = shown("--rules", found)
+        raise ConfigurationError(f'--rules is {given}; give a JSON object such as {{"idle_seconds": 120}}')
     return found
 
 
@@ -218,7 +455,7 @@ def _target(named: str) -> SweepTarget:
         return SweepTarget.from_dsn(named)
     targets = {target.name: target for target in targets_from_environ(os.environ)}
     if named not in targets:
-        raise ConfigurationError(f"unknown target {named!r}{hint(named, targets)}")
+        raise ConfigurationError(f"unknown target {redact(named)!r}{hint(named, targets)}")  # perhaps a broken DSN
     return targets[named]
 
 
@@ -246,7 +483,7 @@ def _sweep(
 
 
 def _run(sweep: Sweep) -> Report:
-    with _errors().status(f"looking at {_clean(sweep.target.name)} ..."):
+    with _busy(f"looking at {sweep.target.name} ..."):
         return sweep.run()
 
 
@@ -259,7 +496,7 @@ def _kill(target: SweepTarget, rules: Rules, timeout: float, yes: bool) -> Repor
         if not yes:
             _errors().print(_table([Victim(verdict) for verdict in verdicts]))
             with stopwatch.pause():
-                agreed = _agreed(f"Terminate these {len(verdicts)} on {_clean(target.name)}?")
+                agreed = _agreed(f"Terminate these {len(verdicts)} on {clean(target.name)}?")
             if not agreed:
                 return False
         progress.start()
@@ -284,7 +521,8 @@ def _agreed(question: str) -> bool:
 
 def _save(file: Path, document: Mapping[str, Any]) -> None:
     try:
-        file.write_text(json.dumps(document, default=_plain, indent=1) + "\n", encoding="utf-8")
+        with open(file, "w", encoding="utf-8", opener=partial(os.open, mode=0o600)) as saved:  # who, and their SQL
+            saved.write(json.dumps(document, default=_plain, indent=1) + "\n")
     except OSError as problem:
         raise ConfigurationError(f"cannot write {file}: {problem.strerror}") from None
 
@@ -303,8 +541,8 @@ def _text_of(file: Path) -> str:
 
 def _json_of(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as problem:
+        return parse_json(text)
+    except ValueError as problem:
         raise ConfigurationError(f"{where} is not JSON: {problem}") from None
 
 
@@ -330,9 +568,12 @@ def _show(report: Report) -> None:
     if report.victims:
         console.print(_table(report.victims))
     if report.saw:
-        console.print(Text(_summary(report, report.saw)), soft_wrap=True)
+        first, *others = _summary(report, report.saw)
+        console.print(Text(first))
+        for line in others:
+            show_paragraph(console, line)
     for warning in report.warnings:
-        console.print(Text(f"  {warning}: {_WARNINGS[warning]}", style="yellow"), soft_wrap=True)
+        show_paragraph(console, f"{warning}: {_WARNINGS[warning]}", "yellow")
     if report.error:
         _complain(f"{report.target}: {report.error.kind}: {report.error.message}")
 
@@ -346,15 +587,15 @@ _WARNINGS = {
 }
 
 
-def _summary(report: Report, saw: Snapshot) -> str:
+def _summary(report: Report, saw: Snapshot) -> tuple[str, ...]:
     used = f"{saw.used} connections used"
     if saw.utilization is not None:
         used = f"{saw.used} of {saw.usable} connections used ({saw.utilization:.0%})"
     freed = f"; {report.freed} slots freed" if report.outcomes and not report.dry_run else ""
     return (
-        f"{_clean(report.target)}: {used}, {report.mode}\n"
-        f"  {report.zombies} zombies{_counted(report.outcomes)}{freed}\n"
-        f"  spared{_counted(report.spared) or ': nobody'}"
+        f"{clean(report.target)}: {used}, {report.mode}",
+        f"{report.zombies} zombies{_counted(report.outcomes)}{freed}",
+        f"spared{_counted(report.spared) or ': nobody'}",
     )
 
 
@@ -364,14 +605,14 @@ def _counted(counts: Mapping[Any, int]) -> str:
 
 def _table(victims: Sequence[Victim]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("id", "user", "from", "database", "application", "idle", "why", "what happened"):
-        table.add_column(column, overflow="ellipsis", no_wrap=True)
+    names = ("user", "from", "database", "application")
+    for column in ("id", *names, "idle", "why", "what happened"):
+        table.add_column(column, no_wrap=column not in names)
     for victim in victims:
         session = victim.session
-        names = (session.user, session.host, session.database, session.application)
         table.add_row(
             str(session.id),
-            *(Text(_clean(name or "-")) for name in names),
+            *map(_cut, (session.user, session.host, session.database, session.application)),
             span(session.idle_seconds),
             victim.verdict.reason,
             victim.outcome or "-",
@@ -379,32 +620,20 @@ def _table(victims: Sequence[Victim]) -> Table:
     return table
 
 
+def _cut(name: str | None) -> Text:
+    """A name that gives way where the line is too short for all."""
+    return Text(clean(name or "-"), no_wrap=True, overflow="ellipsis")
+
+
 def _show_judgement(judgement: Judgement) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("id", "user", "idle", "action", "why"):
-        table.add_column(column, overflow="ellipsis", no_wrap=True)
+        table.add_column(column, no_wrap=column != "user")
     for verdict in judgement.verdicts:
         session = verdict.session
-        user = Text(_clean(session.user or "-"))
-        table.add_row(str(session.id), user, span(session.idle_seconds), verdict.action, verdict.reason)
+        table.add_row(str(session.id), _cut(session.user), span(session.idle_seconds), verdict.action, verdict.reason)
     Console().print(table)
     Console().print(f"{judgement.mode}: {len(judgement.victims)} of {len(judgement.verdicts)} would be terminated")
-
-
-def span(idle: float | None) -> str:
-    """A time as people say it: 42s, 15m 3s, 2h 5m, 3d 4h."""
-    if idle is None:
-        return "?"
-    left = int(idle)
-    days, hours, minutes, secs = left // 86400, left // 3600 % 24, left // 60 % 60, left % 60
-    units = [(days, "d"), (hours, "h"), (minutes, "m"), (secs, "s")]
-    first = next((place for place, (count, _) in enumerate(units) if count), 3)
-    return " ".join(f"{count}{unit}" for count, unit in units[first : first + 2] if count) or "0s"
-
-
-def _clean(name: str) -> str:
-    """A name somebody chose, safe to show: no control characters reach the terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def _print_json(document: Mapping[str, Any]) -> None:
@@ -412,8 +641,14 @@ def _print_json(document: Mapping[str, Any]) -> None:
 
 
 def _complain(message: str) -> None:
-    print(f"reaper: {_clean(message)}", file=sys.stderr)
+    # A word that was taken for an option or a command may have been a DSN.
+    print(f"reaper: {clean(hide_passwords(message))}", file=sys.stderr)
 
 
 def _errors() -> Console:
     return Console(stderr=True)
+
+
+def _busy(what: str) -> Status:
+    """Shown on a terminal meanwhile; as Text, for a plain string would be read as markup."""
+    return _errors().status(Text(clean(what)))

@@ -13,7 +13,6 @@ from reaper.client.target import ConfigurationError, EngineName, choice, reject_
 from reaper.model import Outcome, Session, Snapshot
 
 WINDOW = 0.050  # seconds from the start of a victim's re-read to its kill, at most
-_COMFORTABLE = WINDOW / 4  # a chunk that took less may be followed by one twice as large
 _FIRST_CHUNK = 8
 _LARGEST_CHUNK = 1024
 _PATIENCE = 5  # single victims in a row that could not even be re-read within the window
@@ -102,6 +101,12 @@ class Server(Protocol):
     def lingering(self, victims: Sequence[Session]) -> set[int]:
         """The ids of those that still hold their slot: listed, or gone from the list but rolling back."""
 
+    def settings(self) -> Mapping[str, Any]:
+        """What advice is given on, by the server's own names, times in seconds; what it does not tell is left out.
+
+        `managed` says that they are a parameter group's, `sees_…` and `can_…` what this account may do.
+        """
+
 
 class Engine(Protocol):
     """Stateless; what differs between the engines and nothing else."""
@@ -120,7 +125,7 @@ def strike_all(
 ) -> Iterator[list[tuple[Session, Outcome]]]:
     """Strike the victims in their order, a chunk at a time; stops at the deadline, the rest without an outcome.
 
-    The chunk grows while the window stays far below its limit, and shrinks when it does not.
+    The chunk grows until the window leaves some of it over: a re-read may cost as much for one as for hundreds.
     Raises TooSlowToStrikeError where not even one victim can be struck in time.
     """
     waiting = list(victims)
@@ -136,13 +141,13 @@ def strike_all(
                 f"re-reading one session takes {struck.seconds * 1000:.0f} ms; "
                 f"nobody is terminated later than {WINDOW * 1000:.0f} ms after a look"
             )
-        size = _next_size(size, struck)
+        size = _next_size(len(chunk), struck)
 
 
 def _next_size(size: int, struck: Struck) -> int:
-    if struck.seconds > WINDOW / 2 or not struck.outcomes:
-        return max(1, size // 2)
-    return min(_LARGEST_CHUNK, size * 2) if struck.seconds < _COMFORTABLE else size
+    if len(struck.outcomes) < size:
+        return max(1, len(struck.outcomes))
+    return min(_LARGEST_CHUNK, size * 2) if struck.seconds < WINDOW else size
 
 
 def number(value: object) -> float | None:

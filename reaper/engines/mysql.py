@@ -1,4 +1,4 @@
-"""MySQL, MariaDB and Aurora MySQL: the process list, KILL and mysql.rds_kill."""
+"""MySQL, MariaDB and Aurora MySQL: the process list, KILL, mysql.rds_kill and reaper.kill_if_idle."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import starmap
 from typing import Any
 
 import pymysql
@@ -14,13 +15,14 @@ from pymysql.cursors import DictCursor
 from reaper.client.deadline import Clock
 from reaper.client.drivers.base import Connection
 from reaper.client.target import EngineName
-from reaper.engines import processlist
+from reaper.engines import procedure, processlist
 from reaper.engines.base import WINDOW, Holder, Look, Struck, number
 from reaper.model import Mark, Outcome, Session, Snapshot
 
-KILL, RDS_KILL = "kill", "rds_kill"
+KILL, RDS_KILL, KILL_IF_IDLE = "kill", "rds_kill", "kill_if_idle"
 
 _NO_SUCH_THREAD = 1094
+_CANNOT_CONVERT = 3854
 _REFUSED = frozenset({
     1095,  # ER_KILL_DENIED_ERROR
     1142,  # ER_TABLEACCESS_DENIED_ERROR, inside a procedure
@@ -35,7 +37,7 @@ _DENIED = frozenset({1044, 1142, 1143, 1227, 1146, 1109})  # no right to read, o
 # session that fell asleep just now may be in a transaction that it does not show yet.
 _TRX_LAG = 0.2
 _TRIES_WITHIN_A_SECOND = 3
-_PACKET = 4  # kills in one packet: once sent they cannot be called back, so the clock is asked before each few
+_PACKET = 16  # kills in one packet: once sent they cannot be called back, so the clock is asked before each few
 _FIRST_GUESS = 0.001  # seconds one kill takes, before one was measured
 
 
@@ -89,6 +91,8 @@ class MySQLServer:
 
     def strike(self, victims: Sequence[Session]) -> Struck:
         began = self._clock()
+        if self.method == KILL_IF_IDLE:
+            return Struck(self._kill_if_idle(victims), self._clock() - began)
         found = self._marks([victim.id for victim in victims])
         outcomes: dict[int, Outcome] = {}
         unchanged: list[int] = []
@@ -103,12 +107,15 @@ class MySQLServer:
         while unchanged and (most := min(_PACKET, self._affordable(began))):
             outcomes.update(self._kill(unchanged[:most]))
             unchanged = unchanged[most:]
+        if not outcomes:
+            self._kill_seconds /= 2  # one slow kill must not forbid all others for good
+        if unchanged and not outcomes:
+            self._kill_seconds /= 2  # one stall is not for ever, and only another kill can tell
         return Struck(outcomes, self._clock() - began)
 
     def lingering(self, victims: Sequence[Session]) -> set[int]:
         ids = [victim.id for victim in victims]
-        table, _ = self._source
-        listed = self._query(f"SELECT ID FROM {table} WHERE ID IN ({_listed(ids)})")
+        listed = self._read(ids)
         # The row of a killed session vanishes at once; the slot only when its transaction is rolled back.
         rolling_back = self._query_if_allowed(_GET_TRANSACTIONS) or []
         return {row["ID"] for row in listed} | {t["trx_mysql_thread_id"] for t in rolling_back} & set(ids)
@@ -121,8 +128,10 @@ class MySQLServer:
         self._query(f"SELECT RELEASE_LOCK('{_LOCK}')")
 
     def holder(self) -> Holder | None:
-        rows = self._query(_GET_HOLDER)
-        return next((Holder(row["id"], bool(row["is_ours"]), number(row["idle_s"])) for row in rows), None)
+        (held,) = self._query(f"SELECT IS_USED_LOCK('{_LOCK}') AS id")
+        rows = self._read([held["id"]]) if held["id"] is not None else []
+        own_user = self._facts.current_user.rpartition("@")[0]
+        return next((Holder(row["ID"], row["USER"] == own_user, _asleep(row)) for row in rows), None)
 
     def end(self, holder: Holder) -> None:
         try:
@@ -133,10 +142,12 @@ class MySQLServer:
 
     @cached_property
     def method(self) -> str | None:
+        if self._query(_GET_PROCEDURE.format(schema=procedure.SCHEMA, routine=procedure.ROUTINE)):
+            return KILL_IF_IDLE
         grants = [str(value) for row in self._query("SHOW GRANTS") for value in row.values()]
         if may_kill(grants):
             return KILL
-        return RDS_KILL if self._query(_GET_RDS_KILL) else None
+        return RDS_KILL if self._query(_GET_PROCEDURE.format(schema="mysql", routine="rds_kill")) else None
 
     @cached_property
     def _facts(self) -> _Facts:
@@ -167,18 +178,40 @@ class MySQLServer:
         table = "performance_schema.processlist" if self._facts.sees_statements else "information_schema.processlist"
         return table, "NULL AS exact_s, NULL AS token"
 
-    def _list(self, which: str = "") -> list[dict[str, Any]]:
+    def _list(self, ids: Sequence[int] = ()) -> list[dict[str, Any]]:
         """The process list, read within one second of the server's clock where that counts in whole seconds."""
-        table, extra = self._source
         for _ in range(_TRIES_WITHIN_A_SECOND):
-            rows = self._query(_GET_SESSIONS.format(table=table, extra=extra) + which)
+            rows = self._read(ids)
             if not any(map(_ticked, rows)):
                 break
         return rows
 
+    def _read(self, ids: Sequence[int] = ()) -> list[dict[str, Any]]:
+        """The process list, or these sessions of it."""
+        table, extra = self._source
+        which = f"WHERE ID IN ({_listed(ids)})" if ids else ""
+        try:
+            return self._query(_GET_SESSIONS.format(table=table, extra=extra) + which)
+        except pymysql.Error as error:
+            if _code(error) != _CANNOT_CONVERT:
+                raise
+        return [row for row in self._shown() if not ids or row["ID"] in ids]
+
+    def _shown(self) -> list[dict[str, Any]]:
+        """The same by SHOW, as bytes: it goes on where somebody's statement is no utf8mb3, an emoji for example.
+
+        information_schema.processlist fails then as a whole, for as long as that statement runs [MySQL 9.7].
+        """
+        (began,) = self._query("SELECT UNIX_TIMESTAMP(SYSDATE(6)) AS began_s, NULL AS exact_s, NULL AS token")
+        self._query("SET character_set_results = binary")
+        rows = self._query("SHOW PROCESSLIST")
+        self._query("SET character_set_results = utf8mb4")
+        (now,) = self._query("SELECT UNIX_TIMESTAMP(SYSDATE(6)) AS now_s")
+        return [{key.upper(): _text(value) for key, value in row.items()} | began | now for row in rows]
+
     def _marks(self, ids: Sequence[int]) -> dict[int, Mark | None]:
         """The marks of those that are still listed; None for one that is awake."""
-        rows = self._list(f"WHERE ID IN ({_listed(ids)})")
+        rows = self._list(ids)
         ends: dict[int, Mapping[str, Any]] = {}
         if self._facts.sees_statements:
             ends = {row["id"]: row for row in self._query(_GET_LAST_EVENTS.format(ids=_listed(ids)))}
@@ -255,6 +288,23 @@ class MySQLServer:
         rows = self._query_if_allowed(_GET_USER_LIMITS)
         return None if rows is None else {row["name"]: int(row["most"]) for row in rows}
 
+    def settings(self) -> Mapping[str, Any]:
+        (found,) = self._query(_GET_SETTINGS)
+        has_performance_schema = bool(found["performance_schema"])
+        grants = [str(value) for row in self._query("SHOW GRANTS") for value in row.values()]
+        settings = found | {
+            "performance_schema": has_performance_schema,
+            "managed": bool(found["managed"]),
+            "can_use_reserved": may_kill(grants),  # the same right brings one slot beyond max_connections
+            "reserved_connections": 1,
+            "sees_user_limits_unseen": self._user_limits() is not None,
+        }
+        if has_performance_schema and self._facts.flavour != "mariadb":
+            settings["sees_idle_upper_bound"] = self._facts.sees_statements
+            settings["sees_named_locks_unseen"] = self._query_if_allowed(_GET_LOCKS) is not None
+            settings["sees_transactions_unseen"] = self._query_if_allowed(_GET_BEGUN) is not None
+        return settings
+
     def _affordable(self, began: float) -> int:
         """How many kills fit into what is left of the window, were each twice as slow as of late."""
         left = began + WINDOW - self._clock()
@@ -286,6 +336,28 @@ class MySQLServer:
             return dict.fromkeys(ids[:done], Outcome.SIGNALLED) | {ids[done]: classify(error)}
         return dict.fromkeys(ids, Outcome.SIGNALLED)
 
+    def _kill_if_idle(self, victims: Sequence[Session]) -> dict[int, Outcome]:
+        """One packet for all: the server itself looks at each right before its kill, so none is re-read here."""
+        outcomes = {victim.id: Outcome.CHANGED for victim in victims if victim.mark is None}
+        marked = {victim.id: victim.mark for victim in victims if victim.mark is not None}
+        told = self._told("; ".join(starmap(procedure.call, marked.items()))) if marked else []
+        return outcomes | dict(zip(marked, told, strict=False))
+
+    def _told(self, calls: str) -> list[Outcome]:
+        """What each call of kill_if_idle said. An error ends the packet, so those after it have said nothing yet."""
+        told: list[Outcome] = []
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(calls)
+                more = True
+                while more:
+                    # The end of a CALL is a result of its own, without a row.
+                    told += [procedure.OUTCOMES.get(row[0], Outcome.FAILED) for row in cursor.fetchall()]
+                    more = cursor.nextset()
+        except pymysql.Error as error:
+            told.append(classify(error))
+        return told
+
     def _query(self, sql: str) -> list[dict[str, Any]]:
         with self._connection.cursor(DictCursor) as cursor:
             cursor.execute(sql)
@@ -303,7 +375,10 @@ class MySQLServer:
 
 class MySQL:
     right_to_see = "PROCESS"
-    right_to_kill = "CONNECTION_ADMIN, or EXECUTE ON PROCEDURE mysql.rds_kill"
+    right_to_kill = (
+        "CONNECTION_ADMIN, or EXECUTE ON PROCEDURE mysql.rds_kill"
+        f" ({procedure.NAME}, where installed, refuses sessions idle for too short a time or in a transaction)"
+    )
 
     def server(self, connection: Connection, clock: Clock) -> MySQLServer:
         return MySQLServer(connection, clock)
@@ -314,10 +389,9 @@ class MySQL:
 
 def may_kill(grants: Iterable[str]) -> bool:
     """Whether SHOW GRANTS names the right to KILL the sessions of others, directly or by an active role."""
-    return any(
-        re.search(r"\b(CONNECTION[_ ]ADMIN|SUPER|ALL PRIVILEGES)\b.* ON \*\.\* TO", grant, re.IGNORECASE)
-        for grant in grants
-    )
+    # Before a name in quotes, which may hold these words.
+    right = r"GRANT [^`'\"]*\b(CONNECTION[_ ]ADMIN|SUPER|ALL PRIVILEGES)\b[^`'\"]* ON \*\.\* TO"
+    return any(re.match(right, grant, re.IGNORECASE) for grant in grants)
 
 
 def classify(error: pymysql.Error) -> Outcome:
@@ -330,6 +404,14 @@ def classify(error: pymysql.Error) -> Outcome:
     if isinstance(error, pymysql.InterfaceError) or (code is not None and 2000 <= code < 3000):
         raise error
     return Outcome.FAILED
+
+
+def _asleep(row: Mapping[str, Any]) -> float | None:
+    return number(row["TIME"]) if row["COMMAND"] == "Sleep" else None
+
+
+def _text(value: Any) -> Any:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _ticked(row: Mapping[str, Any]) -> bool:
@@ -347,11 +429,6 @@ def _listed(ids: Iterable[int]) -> str:
 
 
 _LOCK = "reaper.sweep"  # named locks are the server's, so its own name need not be in it
-
-_GET_HOLDER = f"""
-SELECT ID AS id, USER = SUBSTRING_INDEX(CURRENT_USER(), '@', 1) AS is_ours, IF(COMMAND = 'Sleep', TIME, NULL) AS idle_s
-FROM information_schema.processlist WHERE ID = IS_USED_LOCK('{_LOCK}')
-"""
 
 _GET_FACTS = """
 SELECT VERSION() AS version, CONNECTION_ID() AS connection_id, CURRENT_USER() AS `current_user`,
@@ -410,13 +487,22 @@ STRAIGHT_JOIN performance_schema.events_statements_current AS e ON e.THREAD_ID =
 WHERE t.PROCESSLIST_ID IN ({ids}) AND e.NESTING_EVENT_LEVEL = 0 AND e.END_EVENT_ID IS NOT NULL
 """
 
+# Of all sessions: the reaper has set limits of its own for itself.
+_GET_SETTINGS = """
+SELECT @@GLOBAL.wait_timeout AS wait_timeout, @@GLOBAL.interactive_timeout AS interactive_timeout,
+       @@GLOBAL.max_user_connections AS max_user_connections, @@GLOBAL.performance_schema AS performance_schema,
+       @@basedir LIKE '/rdsdbbin%' AS managed
+"""
+
 _GET_USER_LIMITS = """
 SELECT User AS name, MIN(max_user_connections) AS most FROM mysql.user
 WHERE max_user_connections > 0 GROUP BY User
 """
 
-_GET_RDS_KILL = """
-SELECT 1 FROM information_schema.routines WHERE routine_schema = 'mysql' AND routine_name = 'rds_kill'
+# Those that this account may execute. One that runs with the caller's rights would be somebody's trap.
+_GET_PROCEDURE = """
+SELECT 1 FROM information_schema.routines
+WHERE routine_schema = '{schema}' AND routine_name = '{routine}' AND security_type = 'DEFINER'
 """
 
 ENGINE = MySQL()

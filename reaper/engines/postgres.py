@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 
 from reaper.client.deadline import Clock
 from reaper.client.drivers.base import Connection
@@ -49,7 +53,10 @@ class PostgresServer:
         rows = self._query(_GET_SESSIONS)
         (context,) = self._query(_GET_CONTEXT)
         for row in rows:
+            row["query"] = None if row["query"] is None else row["query"].decode(errors="replace")
             row["_mark"] = Mark((row.pop("backend_start"), row["state"], row.pop("state_change")))
+        for kind in ("user_limits", "database_limits"):  # no JSON, which must be valid in the database's encoding
+            context[kind] = dict(zip(context.pop(f"{kind}_of"), context[kind], strict=True))
         return Look(EngineName.POSTGRES, rows, context | {"connections_used": sum(map(_takes_a_slot, rows))})
 
     def strike(self, victims: Sequence[Session]) -> Struck:
@@ -97,9 +104,35 @@ class PostgresServer:
         rows = self._query(_GET_BIRTHS, {"pids": list(born)})
         return {row["pid"] for row in rows if row["backend_start"] == born[row["pid"]]}
 
+    def settings(self) -> Mapping[str, Any]:
+        (account,) = self._query(_GET_ACCOUNT)
+        of_roles = [row | {"seconds": in_seconds(row["value"])} for row in self._query(_GET_ROLE_SETTINGS)]
+        # What was read of those is this account's own, and not the server's.
+        own = {row["name"] for row in of_roles if row["role"] in (account["role"], "") and row["is_here"]}
+        of_server = {row["name"]: whole(row["value"]) for row in self._query(_GET_SETTINGS) if row["name"] not in own}
+        return of_server | account | {"role_settings": of_roles}
+
     def _query(self, sql: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self._connection.execute(sql, values).fetchall()
+        rows: list[dict[str, Any]] = self._settled.execute(sql, values).fetchall()
         return rows
+
+    @cached_property
+    def _settled(self) -> Connection:
+        """The connection, deaf to what a database's owner has set for those who log in to it."""
+        self._connection.adapters.register_loader("text", _AnyText)
+        self._connection.execute(_DO_SETTLE)
+        return self._connection
+
+
+class _AnyText(Loader):
+    """Names are the whole server's, each in the encoding of the database where it was given; unreadable: U+FFFD."""
+
+    def load(self, data: Buffer) -> str:
+        text = bytes(data)
+        try:
+            return text.decode()
+        except UnicodeDecodeError:
+            return text.decode(self.connection.info.encoding if self.connection else "ascii", "replace")
 
 
 class Postgres:
@@ -122,19 +155,28 @@ class Postgres:
         used = whole(context.get("connections_used"))
         return Snapshot(
             engine=EngineName.POSTGRES,
-            flavour=str(context.get("flavour") or "postgres"),
+            flavour=name(context.get("flavour")) or "postgres",
             sessions=sessions,
             own_id=own_id,
             own_users=own_users,
             used=sum(s.is_client for s in sessions) if used is None else used,
             max_connections=whole(context.get("max_connections")),
             reserved=whole(context.get("reserved_connections")) or 0,
-            superusers=frozenset(map(str, values(context, "superusers"))),
+            superusers=frozenset(user for user in map(name, values(context, "superusers")) if user),
             user_limits=limits(context, "user_limits"),
             database_limits=limits(context, "database_limits"),
             blind=_is_blind(sessions, own_users, used),
             warnings=("own_account_shared",) if _is_shared(sessions, own_users, own_id) else (),
         )
+
+
+def in_seconds(given: str) -> float | None:
+    """A time limit as somebody wrote it for a role: 660s, 11min, or milliseconds without a unit."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *(us|ms|s|min|h|d)?", given.strip())
+    return float(found[1]) * _UNITS[found[2] or "ms"] if found else None
+
+
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
 def _session(row: Mapping[str, Any], lockers: set[int | None]) -> Session:
@@ -166,7 +208,7 @@ def _session(row: Mapping[str, Any], lockers: set[int | None]) -> Session:
 
 def _state(row: Mapping[str, Any]) -> State:
     kind = row.get("backend_type")
-    if row.get("query") == HIDDEN_SQL:
+    if row.get("query") == HIDDEN_SQL and row.get("state") is None:  # anybody can send that text as a statement
         return _hidden(row)
     if kind == "walsender":
         return State.REPLICATION
@@ -194,6 +236,8 @@ def _contradicts(state: State, idle: float | None, session_age: float | None, ro
     return (
         idle is None
         or idle < 0
+        # Whom no rule can be sure to know by name.
+        or any(_UNREADABLE in (name(row.get(key)) or "") for key in ("usename", "datname", "application_name"))
         or (session_age is not None and idle > session_age + 1)
         or (state is State.IDLE and row.get("xact_age_s") is not None)
     )
@@ -225,6 +269,16 @@ def _outcome(row: Mapping[str, Any]) -> Outcome:
     return Outcome.SIGNALLED if row["signalled"] else Outcome.GONE
 
 
+_UNREADABLE = "\ufffd"
+
+# Without it a schema of theirs goes before pg_catalog, and with any other path a function of theirs that fits better
+# is called, with the reaper's rights (CVE-2018-1058). Nor may they say how long a statement runs or how dates look.
+_DO_SETTLE = """
+SELECT pg_catalog.set_config(name, value, false)
+FROM (VALUES ('search_path', 'pg_catalog, pg_temp'), ('statement_timeout', '0'), ('datestyle', 'ISO'))
+     AS ours (name, value)
+"""
+
 # Advisory locks are a database's: every reaper of a server connects to the same one.
 _LOCK = "1919246704, 1"  # "reap"
 
@@ -238,7 +292,8 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid = 1
 
 _GET_SESSIONS = """
 SELECT pid, usename::text, datname::text, application_name, host(client_addr) AS client_addr, client_port,
-       backend_type, leader_pid, state, left(query, 1024) AS query, wait_event_type, wait_event,
+       backend_type, leader_pid, state, wait_event_type, wait_event,
+       substring(textsend(query) FROM 1 FOR 1024) AS query,
        extract(epoch FROM clock_timestamp() - state_change)::float8 AS state_age_s,
        extract(epoch FROM clock_timestamp() - xact_start)::float8 AS xact_age_s,
        extract(epoch FROM clock_timestamp() - backend_start)::float8 AS backend_age_s,
@@ -258,10 +313,41 @@ SELECT pg_backend_pid() AS backend_pid, session_user::text AS current_user,
        coalesce((SELECT array_agg(rolname::text ORDER BY rolname) FROM pg_roles WHERE rolsuper), '{}') AS superusers,
        coalesce((SELECT array_agg(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory' AND granted), '{}')
          AS advisory_lock_pids,
-       coalesce((SELECT json_object_agg(rolname, rolconnlimit) FROM pg_roles WHERE rolconnlimit > 0), '{}')
-         AS user_limits,
-       coalesce((SELECT json_object_agg(datname, datconnlimit) FROM pg_database WHERE datconnlimit > 0), '{}')
-         AS database_limits
+       ARRAY(SELECT rolname::text FROM pg_roles WHERE rolconnlimit > 0 ORDER BY oid) AS user_limits_of,
+       ARRAY(SELECT rolconnlimit FROM pg_roles WHERE rolconnlimit > 0 ORDER BY oid) AS user_limits,
+       ARRAY(SELECT datname::text FROM pg_database WHERE datconnlimit > 0 ORDER BY oid) AS database_limits_of,
+       ARRAY(SELECT datconnlimit FROM pg_database WHERE datconnlimit > 0 ORDER BY oid) AS database_limits
+"""
+
+_GET_ACCOUNT = """
+SELECT session_user::text AS role,
+       (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) AS is_superuser,
+       pg_has_role(session_user, 'pg_signal_backend', 'USAGE') AS can_signal,
+       (SELECT pg_has_role(session_user, oid, 'USAGE') FROM pg_roles WHERE rolname = 'pg_use_reserved_connections')
+         AS can_use_reserved,
+       (SELECT pg_has_role(session_user, oid, 'USAGE') FROM pg_roles WHERE rolname = 'rds_superuser')
+         AS can_use_rds_reserved,
+       nullif(current_setting('rds.rds_superuser_reserved_connections', true), '')::int AS rds_reserved_connections,
+       current_setting('rds.extensions', true) IS NOT NULL AS managed
+"""
+
+# As they were before this session set its own. Keepalives are those of this connection, since 0 is the system's.
+_GET_SETTINGS = """
+SELECT name, CASE unit WHEN 'ms' THEN ceil(reset_val::float8 / 1000) ELSE setting::float8 END AS value
+FROM pg_settings
+WHERE name IN ('idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout',
+               'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count',
+               'superuser_reserved_connections', 'reserved_connections')
+"""
+
+_GET_ROLE_SETTINGS = """
+SELECT coalesce(rolname::text, '') AS role, coalesce(datname::text, '') AS database,
+       split_part(entry, '=', 1) AS name, substr(entry, strpos(entry, '=') + 1) AS value,
+       coalesce(datname, current_database()) = current_database() AS is_here
+FROM pg_db_role_setting LEFT JOIN pg_roles ON pg_roles.oid = setrole
+LEFT JOIN pg_database ON pg_database.oid = setdatabase CROSS JOIN unnest(setconfig) AS entry
+WHERE split_part(entry, '=', 1)
+      IN ('idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')
 """
 
 # The inner query reads pg_stat_activity once, at the start; the CASE keeps the kill from whoever changed since

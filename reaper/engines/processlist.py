@@ -18,11 +18,11 @@ _REAPERS_AT_ONCE = 4  # other sessions of the reaper's own account beyond this a
 def read(look: Look) -> Snapshot:
     """What the rows and the context mean; pure, so that a saved look is judged like a live one."""
     context = look.context
-    flavour = str(context.get("flavour") or "mysql")
+    flavour = name(context.get("flavour")) or "mysql"
     own_id = whole(context.get("connection_id"))
     reader = _Reader(context, is_mariadb=flavour == "mariadb")
     sessions = tuple(reader.session(row) for row in look.rows)
-    account = str(context.get("current_user") or "")
+    account = name(context.get("current_user")) or ""
     user = account.rpartition("@")[0] or account
     own_users = frozenset(
         name for name in (user, *(s.user for s in sessions if s.id == own_id and own_id is not None)) if name

@@ -1,8 +1,9 @@
-"""What every engine promises about a strike; the fake one sits the same exam as the real ones."""
+"""What every engine promises about a strike and about the lock; the fake one sits the same exam as the real ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.conftest import Servers, names
 from tests.fakes import FakeDatabase
 from tests.harness import settle
 from tests.live.stage import engine_server, seen, strike
-from tests.servers import Sessions
+from tests.servers import Sessions, until
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Stage:
     sleeping: Callable[[int], Sequence[Any]]
     seen: Callable[[Sequence[Any]], list[Session]]
     settle: Callable[[], None]
+    another: Callable[..., AbstractContextManager[Server]]
+    """One more session on the same server, of the reaper or of another user."""
 
 
 @pytest.fixture(params=["fake", *names()])
@@ -36,7 +39,7 @@ def stage(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Stage]:
             found = {session.id: session for session in fake.read(fake.look()).sessions}
             return [found[client.id] for client in clients]
 
-        yield Stage(fake, fake.sleeping, look, lambda: None)
+        yield Stage(fake, fake.sleeping, look, lambda: None, fake.another)
         return
     server = servers[request.param]
     with Sessions(server) as sessions, engine_server(server) as striking:
@@ -45,6 +48,7 @@ def stage(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Stage]:
             sessions.sleeping,
             lambda clients: seen(striking, server.engine, list(clients)),
             lambda: settle(server),
+            lambda user="reaper": engine_server(server, user),
         )
 
 
@@ -102,5 +106,54 @@ def test_who_went_does_not_save_those_after(stage: Stage) -> None:
     assert strike(stage.server, victims[4:5]) == {victims[4]: Outcome.SIGNALLED}
     while stage.server.lingering(victims[4:5]):
         stage.settle()
-    outcomes = list(strike(stage.server, victims).values())
-    assert outcomes == [Outcome.SIGNALLED] * 4 + [Outcome.GONE] + [Outcome.SIGNALLED] * 4
+    outcomes = strike(stage.server, victims)
+    found = [outcomes[victim] for victim in victims]
+    assert found == [Outcome.SIGNALLED] * 4 + [Outcome.GONE] + [Outcome.SIGNALLED] * 4
+
+
+def test_the_lock_is_one_sessions(stage: Stage) -> None:
+    """Who has the lock keeps the others out until it lets go; they are told at once, and see who it is."""
+    assert stage.server.holder() is None
+    with stage.another() as other:
+        assert stage.server.lock()
+        assert not other.lock()
+        seen, own = other.holder(), stage.server.holder()
+        assert seen is not None
+        assert own is not None
+        assert (seen.id, seen.is_ours, own.idle_seconds) == (own.id, True, None)  # who asks is awake
+        assert seen.idle_seconds is not None
+        stage.server.unlock()
+        assert other.holder() is None
+        assert other.lock()
+        assert not stage.server.lock()
+        other.unlock()
+
+
+def test_the_lock_ends_with_its_session(stage: Stage) -> None:
+    """Whoever holds it and goes leaves it to the next."""
+    with stage.another() as other:
+        assert other.lock()
+        assert not stage.server.lock()
+    assert until(stage.server.lock, timeout=10)
+    stage.server.unlock()
+
+
+def test_a_holder_of_our_own_can_be_ended(stage: Stage) -> None:
+    """The reaper's own session can be ended, which frees the lock; ending one that has gone is nothing."""
+    with stage.another() as other:
+        assert other.lock()
+        holder = stage.server.holder()
+        assert holder is not None
+        stage.server.end(holder)
+        assert until(stage.server.lock, timeout=10)
+        stage.server.end(holder)
+        stage.server.unlock()
+
+
+def test_a_strangers_lock_is_not_ours(stage: Stage) -> None:
+    """A session of another account that holds the lock is known for what it is."""
+    with stage.another(user="blind") as stranger:
+        assert stranger.lock()
+        holder = stage.server.holder()
+        assert holder is not None
+        assert not holder.is_ours

@@ -32,6 +32,17 @@ def test_1094_ends_its_packet_only(mysql: Database, sessions: Sessions) -> None:
     assert clients[2].alive()
 
 
+def test_one_stall_is_not_for_ever(mysql: Database, sessions: Sessions) -> None:
+    """After a kill that took far longer than the window the next ones are tried all the same."""
+    clients = sessions.sleeping(10)
+    settle(mysql)
+    with engine_server(mysql) as striking:
+        assert isinstance(striking, mysql_engine.MySQLServer)
+        striking._kill_seconds = 1.0
+        victims = seen(striking, mysql.engine, clients)
+        assert strike(striking, victims) == dict.fromkeys(victims, Outcome.SIGNALLED)
+
+
 def test_kills_follow_their_re_read_within_the_window(
     server: Database, sessions: Sessions, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,7 +71,7 @@ class Measured:
         self.look = server.look
         self.lock, self.unlock = server.lock, server.unlock
         self.holder, self.end = server.holder, server.end
-        self.lingering = server.lingering
+        self.lingering, self.settings = server.lingering, server.settings
 
     def strike(self, victims: Sequence[Session]) -> Struck:
         struck = self._server.strike(victims)

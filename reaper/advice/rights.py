@@ -1,0 +1,81 @@
+"""What the reaper may see and do, and whether it looks in the right place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from reaper.advice.base import AWS_MANUAL, MYSQL_MANUAL, POSTGRES_MANUAL, Check, Finding, Rule, Seen, Severity
+from reaper.client.kept import is_proxy
+
+
+def _blind(seen: Seen) -> Iterator[Finding]:
+    if not seen.snapshot.blind:
+        return
+    yield Finding(
+        Rule.BLIND,
+        Severity.HIGH,
+        f"{seen.snapshot.used} connections counted; what the others do is hidden from {seen.account}",
+        "The account cannot see the sessions of others, so every sweep ends with the error blind.",
+        f"GRANT {'pg_read_all_stats' if seen.is_postgres else 'PROCESS ON *.*'} TO {seen.grantee};",
+        _PREDEFINED_ROLES if seen.is_postgres else f"{MYSQL_MANUAL}privileges-provided.html#priv_process",
+    )
+
+
+def _no_right_to_terminate(seen: Seen) -> Iterator[Finding]:
+    if seen.is_postgres:
+        may, right, source = seen.settings.get("can_signal"), "pg_signal_backend", _PREDEFINED_ROLES
+    elif seen.can_grant_connection_admin:
+        right, source = seen.connection_admin
+        may, right = seen.method is not None, f"{right} ON *.*"
+    else:
+        may, right = seen.method is not None, "EXECUTE ON PROCEDURE mysql.rds_kill"
+        source = f"{AWS_MANUAL}mysql-stored-proc-ending.html"
+    if may is False:
+        yield Finding(
+            Rule.NO_RIGHT_TO_TERMINATE,
+            Severity.HIGH,
+            f"{seen.account} may terminate nobody's sessions but its own",
+            "The reaper can report here, and nothing else.",
+            f"GRANT {right} TO {seen.grantee};",
+            source,
+        )
+
+
+def _own_account_shared(seen: Seen) -> Iterator[Finding]:
+    if "own_account_shared" in seen.snapshot.warnings:
+        yield Finding(
+            Rule.OWN_ACCOUNT_SHARED,
+            Severity.HIGH,
+            f"others are logged in as {seen.account}",
+            "Sessions of the reaper's own account are all spared, and these are the application's. Give the reaper an "
+            "account of its own, with the grants that the command prints.",
+            f"reaper grants --engine {seen.snapshot.engine}{_flavour_option(seen)}",
+            f"{POSTGRES_MANUAL}sql-createrole.html" if seen.is_postgres else f"{MYSQL_MANUAL}create-user.html",
+        )
+
+
+def _flavour_option(seen: Seen) -> str:
+    """What `reaper grants` calls this server, where it is not the engine's own."""
+    if seen.snapshot.flavour.startswith("aurora"):
+        return " --flavour aurora"
+    words = ["rds"] * seen.is_managed + ["mariadb"] * seen.is_mariadb
+    return f" --flavour {'-'.join(words)}" if words else ""
+
+
+def _target_is_proxy(seen: Seen) -> Iterator[Finding]:
+    if is_proxy(seen.host):
+        yield Finding(
+            Rule.TARGET_IS_PROXY,
+            Severity.HIGH,
+            f"host = {seen.host}",
+            "Behind the proxy the reaper sees and ends the proxy's pooled connections. Let the target's host be the "
+            "endpoint of the instance itself, which the command shows, and put the proxy's addresses into "
+            "protect_hosts.",
+            f"aws rds describe-db-proxy-targets --db-proxy-name {seen.host.split('.')[0]}",
+            f"{AWS_MANUAL}rds-proxy-connections.html",
+        )
+
+
+_PREDEFINED_ROLES = f"{POSTGRES_MANUAL}predefined-roles.html"
+
+CHECKS: tuple[Check, ...] = (_blind, _no_right_to_terminate, _own_account_shared, _target_is_proxy)

@@ -1,0 +1,121 @@
+"""Advice on one target: a dry look at it, and on the way its settings; and on an RDS Proxy."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from reaper.advice import Advice, Proxy, Seen, advise, advise_proxy
+from reaper.client.credentials import aws_client
+from reaper.client.deadline import Deadline
+from reaper.model import Reason, Rules, Snapshot
+from reaper.policy import judge
+from reaper.report import ErrorKind, SweepError
+from reaper.sizing import Flavour, limit_of_memory
+from reaper.sweep import Observers, Sightings, Sweep
+
+# Whose settings are not the operator's to advise on, or who has slots apart.
+_NO_CLIENTS = frozenset({
+    Reason.OWN_ACCOUNT,
+    Reason.PROVIDER_ACCOUNT,
+    Reason.SUPERUSER,
+    Reason.REPLICATION,
+    Reason.BACKGROUND,
+    Reason.HANDSHAKE,
+})
+_PINNED_WITHIN = datetime.timedelta(hours=1)
+
+
+def consult(sweep: Sweep, memory: float | None = None) -> Advice:
+    """What to change about a sweep's target; terminates nobody, whatever the sweep was meant to do.
+
+    `memory` of the server, in bytes, is what max_connections is held against.
+    """
+    settings: dict[str, Any] = {}
+    report = replace(
+        sweep,
+        rules=Rules(dry_run=True),
+        two_looks=False,
+        sightings=Sightings(),
+        observers=Observers(met=lambda server: settings.update(server.settings())),
+    ).run()
+    target = sweep.target.target
+    is_blind = report.error is not None and report.error.kind is ErrorKind.BLIND  # which is a finding
+    if report.snapshot is None or (report.error and not is_blind):
+        return Advice(target.name, target.engine, error=report.error)
+    flavour = report.snapshot.flavour
+    fitting = None if memory is None else int(limit_of_memory(Flavour(flavour), memory).value)
+    seen = Seen(
+        settings=settings,
+        snapshot=report.snapshot,
+        account=min(report.snapshot.own_users, default=target.user),
+        host=target.host,
+        method=report.method,
+        clients=_clients(report.snapshot),
+        fitting=fitting,
+    )
+    return Advice(target.name, target.engine, flavour, advise(seen))
+
+
+def _clients(snapshot: Snapshot) -> frozenset[tuple[str, str | None]]:
+    """Who is connected, by user and database; PostgreSQL shows that much to a blind account as well."""
+    return frozenset(
+        (verdict.session.user, verdict.session.database)
+        for verdict in judge(snapshot, Rules()).verdicts
+        if verdict.session.user and verdict.reason not in _NO_CLIENTS
+    )
+
+
+def consult_proxy(name: str, deadline: Deadline) -> Advice:
+    """What to change about an RDS Proxy, by its settings and what CloudWatch counted in the last hour."""
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # heavy, like boto3 itself
+
+    try:
+        return Advice(name, "rds_proxy", findings=advise_proxy(_proxy(name, deadline)))
+    except NoCredentialsError as problem:
+        error = SweepError(ErrorKind.CREDENTIALS, str(problem))
+    except ClientError as problem:
+        error = SweepError(ErrorKind.CONFIGURATION, str(problem))
+    except BotoCoreError as problem:
+        error = SweepError(ErrorKind.UNREACHABLE, str(problem))
+    return Advice(name, "rds_proxy", error=error)
+
+
+def _proxy(name: str, deadline: Deadline) -> Proxy:
+    rds = aws_client("rds", deadline)
+    (proxy,) = rds.describe_db_proxies(DBProxyName=name)["DBProxies"]
+    (group,) = rds.describe_db_proxy_target_groups(DBProxyName=name)["TargetGroups"]
+    pool = group["ConnectionPoolConfig"]
+    return Proxy(
+        name=name,
+        engine_family=proxy["EngineFamily"],
+        idle_client_timeout=proxy["IdleClientTimeout"],
+        connection_borrow_timeout=pool["ConnectionBorrowTimeout"],
+        max_connections_percent=pool["MaxConnectionsPercent"],
+        session_pinning_filters=tuple(pool.get("SessionPinningFilters", ())),
+        pinned=_pinned(name, deadline),
+    )
+
+
+def _pinned(name: str, deadline: Deadline) -> float | None:
+    """Which part of the proxy's connections was pinned, on average."""
+    now = datetime.datetime.now(datetime.UTC)
+    answer = aws_client("cloudwatch", deadline).get_metric_data(
+        MetricDataQueries=[
+            _query("pinned", name, "DatabaseConnectionsCurrentlySessionPinned"),
+            _query("all", name, "DatabaseConnections"),
+        ],
+        StartTime=now - _PINNED_WITHIN,
+        EndTime=now,
+    )
+    # Each of a proxy's hosts reports once a minute, so a minute's sum is the proxy's count.
+    sums = {result["Id"]: sum(result["Values"]) for result in answer["MetricDataResults"]}
+    return sums["pinned"] / sums["all"] if sums.get("all") else None
+
+
+def _query(id_: str, proxy: str, metric: str) -> Mapping[str, Any]:
+    dimensions = [{"Name": "ProxyName", "Value": proxy}]
+    stat = {"Namespace": "AWS/RDS", "MetricName": metric, "Dimensions": dimensions}
+    return {"Id": id_, "MetricStat": {"Metric": stat, "Period": 60, "Stat": "Sum"}}

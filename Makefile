@@ -8,13 +8,30 @@ SAM = $(or $(shell command -v sam),$(VENV)/sam/bin/sam)
 HAS_SAM = $(filter $(VENV)/%,$(SAM:bin/sam=ready))
 CA_BUNDLE := reaper/certs/global-bundle.pem
 
-.PHONY: demo test check mariadb build deploy invoke-dry-run invoke-kill ca-bundle clean
+.PHONY: demo pictures test bench check mariadb build deploy invoke-dry-run invoke-kill ca-bundle clean
 
 demo: $(VENV)/ready $(if $(filter mysql,$(ENGINE)),mariadb)
 	$(BIN)/python -m examples.demo $(ENGINE)
 
+# Those of the README, drawn anew; for a quiet machine, since the seconds are real.
+pictures: $(VENV)/ready
+	$(BIN)/python -m examples.demo --into docs --dashboard
+
 test: check mariadb $(VENV)/sam/ready
 	$(BIN)/python -m pytest
+
+# Twenty minutes; writes benchmarks/RESULTS.md. pt-kill is measured where it is on the path.
+bench: $(VENV)/bench/ready mariadb $(VENV)/sam/ready
+	PYTHONPATH=$(VENV)/bench/python REAPER_BENCH_NODE=$(VENV)/bench/node $(BIN)/python -m benchmarks
+
+# What the client is compared with and nothing else needs, at the versions that were measured.
+$(VENV)/bench/ready: $(VENV)/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --no-deps --target $(VENV)/bench/python psycopg_pool==3.3.3
+	@mkdir -p $(VENV)/bench/node
+	command -v npm >/dev/null || { echo "npm is missing: the clients under Node are left out"; touch $@; exit 0; }; \
+	  cd $(VENV)/bench/node && npm install --silent --no-audit --no-fund --prefix . \
+	    serverless-mysql@2.1.0 serverless-postgres@2.1.2 mysql2 pg
+	touch $@
 
 # The package holds the binaries only: nothing is started.
 mariadb:

@@ -6,8 +6,11 @@ import argparse
 import sys
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
+from examples.demo.chart import chart
 from examples.demo.invocation import Invocation
+from examples.demo.record import Record
 from examples.demo.stage import PLAYS, Cast, Play, Slots, Stage
 from examples.demo.telling import Narrator, abridged
 from examples.demo.workers import DemoFailed, Environment, check
@@ -15,22 +18,27 @@ from tests.servers import Unavailable, processes, start, until
 
 IDLE_SECONDS = 2
 BETWEEN_FREEZES = 0.1
+SCHEDULE = {"trigger": "schedule"}
+DRY = {"REAPER_IDLE_SECONDS": str(IDLE_SECONDS)}
+ARMED = DRY | {"REAPER_DRY_RUN": "false"}
 
 
-def play_all(play: Play, tell: Narrator) -> None:
-    """The whole story, in the order it is told."""
+def play_all(play: Play, tell: Narrator, by_schedule: bool = False) -> Record:
+    """The whole story, in the order it is told; with `by_schedule` there are sweeps between its steps, too."""
     with ExitStack() as stack:
         stage = Stage(play, stack.enter_context(start(play.server, settings=play.settings)))
         before = introduce(stage, tell)
         cast = stage.cast(before.usable, stack)
-        fill(stage, cast, tell)
+        fill(stage, cast, tell, by_schedule)
         refuse(stage, cast, tell)
         dry = dry_run(stage, cast, tell)
         live = for_real(stage, cast, dry, tell)
         show_output(live, tell)
         let_in(stage, cast, tell)
+        go_on(stage, cast, by_schedule)
         count_orders(stage, cast, tell)
         wake(cast.frozen[0], tell)
+        return stage.record
 
 
 def introduce(stage: Stage, tell: Narrator) -> Slots:
@@ -41,7 +49,7 @@ def introduce(stage: Stage, tell: Narrator) -> Slots:
     return slots
 
 
-def fill(stage: Stage, cast: Cast, tell: Narrator) -> None:
+def fill(stage: Stage, cast: Cast, tell: Narrator, by_schedule: bool) -> None:
     tell.step("Lambda functions connect, work, and are frozen")
     tell.say(
         "Each process here plays one Lambda environment. When a function returns, Lambda freezes its "
@@ -50,14 +58,18 @@ def fill(stage: Stage, cast: Cast, tell: Narrator) -> None:
     for environment in cast.busy:
         environment.work()
         environment.start_work()
+        stage.slots()
     tell.say(f"- {len(cast.busy)} are busy: they book orders, one statement after the other.")
-    for environment in cast.frozen:
+    for number, environment in enumerate(cast.frozen, start=1):
         environment.work()
         environment.freeze()
-        time.sleep(BETWEEN_FREEZES)  # so that they have not all been idle equally long
+        stage.watch(BETWEEN_FREEZES)  # so that they have not all been idle equally long
+        if by_schedule and number % 3 == 1:
+            stage.reap(SCHEDULE, DRY)
     tell.say(f"- {len(cast.frozen)} have booked one order each and are frozen (SIGSTOP).")
     slots = stage.slots()
     check(slots.taken == slots.usable, f"the database is not full: {slots}")
+    stage.record.note(f"full: {len(cast.frozen)} are frozen")
     tell.say(f"Connections, as the server counts them: {slots}.", "bold")
 
 
@@ -67,6 +79,7 @@ def refuse(stage: Stage, cast: Cast, tell: Narrator) -> None:
     error = cast.newcomer.invoke()
     check(error is not None, "the newcomer was not refused")
     check(any(words in str(error) for words in stage.play.refusals), f"the newcomer met another error: {error}")
+    stage.record.note("a newcomer is refused")
     tell.quote(str(error).rpartition("failed: ")[2])
     if stage.play.refusal_note:
         tell.say(stage.play.refusal_note)
@@ -78,8 +91,9 @@ def dry_run(stage: Stage, cast: Cast, tell: Narrator) -> Invocation:
         f'Its Lambda handler is invoked with the event {{"dry_run": true}}. A zombie is a session that has been '
         f"idle for REAPER_IDLE_SECONDS={IDLE_SECONDS} or longer (by default 900)."
     )
-    time.sleep(IDLE_SECONDS)  # until the last one frozen has been idle long enough to be a zombie
-    found = stage.reap({"dry_run": True}, {"REAPER_IDLE_SECONDS": str(IDLE_SECONDS)})
+    stage.watch(IDLE_SECONDS)  # until the last one frozen has been idle long enough to be a zombie
+    found = stage.reap({"dry_run": True}, DRY)
+    stage.record.note(f"dry run: {len(found.victims)} would go")
     tell.victims(found.report["victims"])
     asleep = {session for environment in cast.frozen for session in environment.sessions}
     check(set(found.victims) == asleep, "the dry run did not name exactly the frozen processes' sessions")
@@ -102,7 +116,8 @@ def for_real(stage: Stage, cast: Cast, dry: Invocation, tell: Narrator) -> Invoc
     tell.step("For real: the slots come back")
     tell.say("The same handler with REAPER_DRY_RUN=false (without it nothing is ever terminated) and the event {}.")
     before = stage.slots()
-    live = stage.reap({}, {"REAPER_IDLE_SECONDS": str(IDLE_SECONDS), "REAPER_DRY_RUN": "false"})
+    live = stage.reap({}, ARMED)
+    stage.record.note(f"for real: {len(live.victims)} terminated")
     check(live.victims == dry.victims, "the sweep did not take those that the dry run had named")
     check(live.report["outcomes"] == {"terminated": len(cast.frozen)}, f"outcomes: {live.report['outcomes']}")
     until(lambda: stage.slots().taken == len(cast.busy), timeout=5)
@@ -110,6 +125,7 @@ def for_real(stage: Stage, cast: Cast, dry: Invocation, tell: Narrator) -> Invoc
     check(after.taken == len(cast.busy), f"the slots did not come back: {after}")
     tell.say(f"{len(live.victims)} sessions terminated, those of the dry run and in the same order.")
     tell.say(f"Connections before: {before}. After: {after}.", "bold")
+    stage.watch(0.5)
     return live
 
 
@@ -129,8 +145,20 @@ def show_output(live: Invocation, tell: Narrator) -> None:
 def let_in(stage: Stage, cast: Cast, tell: Narrator) -> None:
     tell.step("The newcomer gets in")
     cast.newcomer.work()
+    stage.record.note("the newcomer gets in")
     tell.say(f"{cast.newcomer.name}, refused a moment ago, is invoked again: order booked.")
     tell.say(f"Connections: {stage.slots()}.", "bold")
+
+
+def go_on(stage: Stage, cast: Cast, by_schedule: bool) -> None:
+    """A little of the time after, for the picture. The newcomer works, or a sweep would find it idle as well."""
+    cast.newcomer.start_work()
+    stage.watch(0.5)
+    for _ in range(2 if by_schedule else 0):
+        stage.reap(SCHEDULE, ARMED)
+        stage.slots()
+    error = cast.newcomer.finish_work()
+    check(error is None, f"{cast.newcomer.name} was hurt: {error}")
 
 
 def count_orders(stage: Stage, cast: Cast, tell: Narrator) -> None:
@@ -164,16 +192,38 @@ def wake(environment: Environment, tell: Narrator) -> None:
     )
 
 
+def show_pictures(record: Record, folder: Path, with_dashboard: bool, tell: Narrator) -> None:
+    """The whole story at a glance, here and as SVG."""
+    tell.step("Connections over time")
+    tell.plot(record)
+    drawn = {"demo.svg": chart(record)}
+    if with_dashboard:
+        from examples.demo.dashboard import dashboard  # it loads SAM's translator, which takes a second
+
+        drawn["dashboard.svg"] = dashboard(record)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, document in drawn.items():
+        (folder / name).write_text(document, encoding="utf-8")
+        tell.say(f"The same as a picture: {folder / name}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
     parser.add_argument("engine", nargs="?", choices=PLAYS, default="postgres", help="mysql plays on MariaDB")
-    play = PLAYS[parser.parse_args().engine]
+    parser.add_argument(
+        "--into", metavar="FOLDER", type=Path, default=Path("build"), help="where to put the picture; build by default"
+    )
+    parser.add_argument(
+        "--dashboard", action="store_true", help="draw the stack's dashboard, too; sweeps more often for it"
+    )
+    asked = parser.parse_args()
+    play = PLAYS[asked.engine]
     tell = Narrator()
     began = time.monotonic()
     tell.console.print("Frozen functions fill a database; the reaper makes room again.", style="bold")
     tell.say(f"Setting up a throwaway {play.title} takes a few seconds.", "dim")
     try:
-        play_all(play, tell)
+        record = play_all(play, tell, by_schedule=asked.dashboard)
     except KeyboardInterrupt:
         print("\ndemo interrupted", file=sys.stderr)
         return 130
@@ -184,7 +234,8 @@ def main() -> int:
         print(f"\nthe demo failed: {problem}", file=sys.stderr)
         return 1
     processes.run().end()
-    tell.say(f"\nDone in {time.monotonic() - began:.0f} s; all processes and files of the demo are gone.")
+    show_pictures(record, asked.into, asked.dashboard, tell)
+    tell.say(f"\nDone in {time.monotonic() - began:.0f} s; its processes and its server are gone.")
     return 0
 
 

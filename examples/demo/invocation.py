@@ -39,6 +39,12 @@ class Invocation:
     def metrics(self) -> dict[str, Any]:
         return next(document for document in self.documents if "_aws" in document)
 
+    @property
+    def measures(self) -> dict[str, float]:
+        """The metrics as CloudWatch reads them out of that line, by name."""
+        (directive,) = self.metrics["_aws"]["CloudWatchMetrics"]
+        return {metric["Name"]: self.metrics[metric["Name"]][0] for metric in directive["Metrics"]}
+
 
 def invoke(event: Mapping[str, Any], settings: Mapping[str, str]) -> Invocation:
     """Run the handler on the event with these settings and no others; raise DemoFailed if it raises."""

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from examples.demo.invocation import Invocation, invoke
+from examples.demo.record import Record
 from examples.demo.workers import Environment, check
 from tests.servers import Server, until
 from tests.servers.frozen import arguments
 
 BUSY = 4
+BETWEEN_LOOKS = 0.25
 
 
 @dataclass(frozen=True)
 class Play:
-    """What differs between the engines. `book` is the workers' statement: it takes a moment and tells its session."""
+    """What differs between the engines. `book` is the workers' statement: it takes a moment and tells its session.
+
+    `count` asks for the slots that applications have; a look that has not quite left takes none of theirs. Who works
+    is asleep for a millisecond between two statements: that is not idle.
+    """
 
     title: str
     server: str
@@ -45,8 +52,8 @@ PLAYS = {
         count="""
             SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
                      - current_setting('reserved_connections')::int,
-                   count(*) FILTER (WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())
-            FROM pg_stat_activity""",
+                   count(*), count(*) FILTER (WHERE state = 'idle' AND clock_timestamp() - state_change > '50 ms')
+            FROM pg_stat_activity WHERE usename = 'app'""",
         refusals=("too many clients", "remaining connection slots are reserved"),
         version="SHOW server_version",
         way_in="Of its 20 connections 3 are reserved for superusers and 1 for the reaper "
@@ -61,8 +68,8 @@ PLAYS = {
         driver="pymysql",
         book="INSERT INTO orders SELECT IF(SLEEP(0.05), '', '{name}') RETURNING CONNECTION_ID()",
         count="""
-            SELECT @@max_connections, VARIABLE_VALUE - 1 FROM information_schema.global_status
-            WHERE VARIABLE_NAME = 'THREADS_CONNECTED'""",
+            SELECT @@max_connections, count(*), count(IF(COMMAND = 'Sleep' AND TIME_MS > 50, 1, NULL))
+            FROM information_schema.processlist WHERE USER = 'app'""",
         refusals=("Too many connections",),
         version="SELECT VERSION()",
         way_in="The server keeps one more for accounts with CONNECTION ADMIN; the reaper has that right, "
@@ -73,10 +80,11 @@ PLAYS = {
 
 
 class Slots(NamedTuple):
-    """What applications may use and what they have taken, in the server's own numbers."""
+    """What applications may use, what they have taken, and how much of that is idle, in the server's own numbers."""
 
     usable: int
     taken: int
+    idle: int
 
     def __str__(self) -> str:
         return f"{self.taken} of {self.usable} taken"
@@ -101,6 +109,7 @@ class Stage:
         self._run("CREATE TABLE orders (booked_by varchar(40))")
         if play.grant:
             self.server.query(play.grant)
+        self.record = Record(self.name, self._count().usable)
 
     def cast(self, slots: int, stack: ExitStack) -> Cast:
         """One environment for each slot and one more; all start in the background and end with the stack."""
@@ -122,7 +131,20 @@ class Stage:
         return Environment(name, {"driver": self.play.driver, "connect": connect, "statement": statement})
 
     def slots(self) -> Slots:
-        """Ask the server. A full MariaDB has one slot for this, and the last look may not have left it yet."""
+        """Ask the server, and keep its answer for the picture."""
+        found = self._count()
+        self.record.sample(found.taken, found.idle)
+        return found
+
+    def watch(self, seconds: float) -> None:
+        """Let time pass, and look at the slots every now and then."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, BETWEEN_LOOKS))
+            self.slots()
+
+    def _count(self) -> Slots:
+        """A full MariaDB has one slot for this, and the last look may not have left it yet."""
         found: list[tuple[Any, ...]] = []
 
         def look() -> list[tuple[Any, ...]]:
@@ -131,8 +153,7 @@ class Stage:
             return found
 
         check(until(look, timeout=5), "the server does not let the demo in to count its connections")
-        usable, taken = found[0]
-        return Slots(int(usable), int(taken))
+        return Slots(*map(int, found[0]))
 
     def orders(self) -> dict[str, int]:
         """How many orders the database has of each environment."""
@@ -143,7 +164,9 @@ class Stage:
         """Invoke the reaper's handler with this server as its one target."""
         server = self.server
         target = {"name": "shop", "engine": server.engine, "host": server.host, "port": server.port, "user": "reaper"}
-        return invoke(event, {"REAPER_TARGETS": json.dumps([target]), "REAPER_STACK": "demo", **settings})
+        done = invoke(event, {"REAPER_TARGETS": json.dumps([target]), "REAPER_STACK": "demo", **settings})
+        self.record.swept(done.measures)
+        return done
 
     def _run(self, sql: str) -> list[tuple[Any, ...]]:
         with closing(self.server.connect("app")) as connection:

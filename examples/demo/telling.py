@@ -11,6 +11,9 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
+from examples.demo.plot import plot
+from examples.demo.record import Record
+
 WIDTH = 80
 INDENT = 3
 _COLUMNS = ("id", "user", "host", "database", "application", "idle_seconds", "reason")
@@ -52,6 +55,10 @@ class Narrator:
         for victim in victims:
             table.add_row(*(f"{victim[c]:.1f}" if c == "idle_seconds" else str(victim[c]) for c in shown))
         self.console.print(Padding(table, (0, 0, 0, INDENT + 2)))
+
+    def plot(self, record: Record) -> None:
+        for line in plot(record, self.console.width, self.console.encoding):
+            self.console.print(line, soft_wrap=True)
 
     def _filled(self, text: str, indent: int) -> str:
         margin = " " * indent

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from ipaddress import ip_address, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
 from reaper.model import (
@@ -78,21 +79,24 @@ class Scope(NamedTuple):
 _SERVER = Scope("server")
 
 
-def judge(snapshot: Snapshot, rules: Rules) -> Judgement:
-    """Give every session of the snapshot its verdict. Same snapshot and rules, same answer."""
-    excess = find_pressure(snapshot, rules)
+def judge(snapshot: Snapshot, rules: Rules, pressed: Collection[Scope] = ()) -> Judgement:
+    """Give every session of the snapshot its verdict. Same snapshot and rules, same answer.
+
+    What an earlier look found `pressed` stays so until the target is reached.
+    """
+    excess = find_pressure(snapshot, rules, pressed)
     repeated = {id_ for id_, count in Counter(session.id for session in snapshot.sessions).items() if count > 1}
     youngest = _youngest(snapshot.sessions, rules.min_idle_per_user)
     routine: list[_Ruling] = []
-    pressed: list[_Ruling] = []
+    wanted: list[_Ruling] = []
     spared: list[_Ruling] = []
     for session in sorted(snapshot.sessions, key=_longest_idle_first):
         reason = _reason(session, snapshot, rules, excess, repeated)
         if reason in _CONDEMNED and session.id in youngest:
             reason = Reason.MIN_IDLE_PER_USER
-        verdicts = pressed if reason is Reason.PRESSURE else routine if reason in _CONDEMNED else spared
+        verdicts = wanted if reason is Reason.PRESSURE else routine if reason in _CONDEMNED else spared
         verdicts.append((session, reason))
-    chosen, left_over = _until_relieved(routine, pressed, excess)
+    chosen, left_over = _until_relieved(routine, wanted, excess)
     victims, over_the_cap = chosen[: rules.max_kills], chosen[rules.max_kills :]
     spared += left_over + [(session, Reason.MAX_KILLS) for session, _ in over_the_cap]
     spared.sort(key=lambda ruling: ruling[0].id)
@@ -105,12 +109,14 @@ def judge(snapshot: Snapshot, rules: Rules) -> Judgement:
     )
 
 
-def find_pressure(snapshot: Snapshot, rules: Rules) -> dict[Scope, float]:
+def find_pressure(snapshot: Snapshot, rules: Rules, pressed: Collection[Scope] = ()) -> dict[Scope, float]:
     """What is under pressure, each with the number of slots that must come free to reach the target.
 
     A user or a database at its own limit is pressure for its sessions only. Superusers pass PostgreSQL's limits.
     """
-    taken = Counter(scope for session in snapshot.sessions if session.is_client for scope in _scopes(session))
+    has_limits = snapshot.user_limits or snapshot.database_limits
+    clients = (session for session in snapshot.sessions if has_limits and session.is_client)
+    taken = Counter(scope for session in clients for scope in _scopes(session))
     limits: list[tuple[Scope, float, float]] = []
     if snapshot.used is not None and snapshot.usable is not None:
         limits.append((_SERVER, snapshot.used, snapshot.usable))
@@ -119,10 +125,14 @@ def find_pressure(snapshot: Snapshot, rules: Rules) -> dict[Scope, float]:
             limits.append((Scope("user", user), taken[Scope("user", user)], limit))
     for database, limit in snapshot.database_limits.items():
         limits.append((Scope("database", database), taken[Scope("database", database)], limit))
+
+    def trigger(scope: Scope) -> float:
+        return rules.target_utilization if scope in pressed else rules.trigger_utilization
+
     return {
         scope: used - rules.target_utilization * limit
         for scope, used, limit in limits
-        if used > 0 and used >= rules.trigger_utilization * limit - _ROUNDING
+        if used > 0 and used >= trigger(scope) * limit - _ROUNDING
     }
 
 
@@ -138,7 +148,7 @@ def _reason(
 ) -> Reason:
     if session.id in repeated:
         return Reason.UNKNOWN
-    under_pressure = any(scope in excess for scope in _scopes(session))
+    under_pressure = bool(excess) and any(scope in excess for scope in _scopes(session))
     return (
         _protection(session, snapshot)
         or _exclusion(session, rules)
@@ -180,7 +190,7 @@ def _exclusion(session: Session, rules: Rules) -> Reason | None:
         (session.application, rules.protect_applications, rules.allow_applications, matches_name),
         (session.host, rules.protect_hosts, rules.allow_hosts, matches_host),
     )
-    protected = [matches(value, protect) for value, protect, _, matches in checks]
+    protected = [matches(value, protect) for value, protect, _, matches in checks if protect]
     if True in protected:
         return Reason.PROTECTED
     if None in protected:
@@ -224,6 +234,8 @@ def _until_relieved(
     routine: list[_Ruling], pressed: list[_Ruling], excess: Mapping[Scope, float]
 ) -> tuple[list[_Ruling], list[_Ruling]]:
     """All routine victims, then of those that only pressure condemns as many as the target takes."""
+    if not excess:
+        return routine, []
     needed = dict(excess)
     chosen, left_over = [], []
     for session, reason in [*routine, *pressed]:
@@ -249,7 +261,12 @@ def _youngest(sessions: Iterable[Session], count: int) -> set[int]:
 
 
 def _scopes(session: Session) -> tuple[Scope, ...]:
-    return _SERVER, Scope("user", session.user), Scope("database", session.database)
+    return _scopes_of(session.user, session.database)
+
+
+@lru_cache(maxsize=4096)
+def _scopes_of(user: str | None, database: str | None) -> tuple[Scope, ...]:
+    return _SERVER, Scope("user", user), Scope("database", database)
 
 
 def _at_most(session: Session) -> float:
@@ -281,22 +298,30 @@ def matches_host(host: str | None, patterns: Iterable[str]) -> bool | None:
 
 
 def _matches_one_host(host: str, pattern: str) -> bool | None:
-    if fnmatchcase(host.lower(), pattern.lower()):
+    if not (networks := _networks(pattern)):  # a name or a glob
+        return fnmatchcase(host.lower(), pattern.lower())
+    if host.lower() == pattern.lower():
         return True
-    if "/" not in pattern and not _spellings(pattern):
-        return False  # a name or a glob, which does not fit
-    networks = [ip_network(spelt, strict=False) for spelt in ([pattern] if "/" in pattern else _spellings(pattern))]
-    addresses = [ip_address(spelt) for spelt in _spellings(host)]
-    if not addresses:
+    if not (addresses := _addresses(host)):
         return None
     return any(address in network for address in addresses for network in networks)
 
 
-def _spellings(host: str) -> list[str]:
+# Thousands of sessions are compared with the same hundreds of patterns, and reading an address takes microseconds.
+_remembered = lru_cache(maxsize=4096)
+
+
+@_remembered
+def _networks(pattern: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return (ip_network(pattern, strict=False),) if "/" in pattern else tuple(map(ip_network, _addresses(pattern)))
+
+
+@_remembered
+def _addresses(host: str) -> tuple[IPv4Address | IPv6Address, ...]:
     """The addresses a host spells: an IPv4 client on an IPv6 socket is shown as ::ffff:10.0.1.15. None for a name."""
     try:
         address = ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:
-        return []
+        return ()
     mapped = getattr(address, "ipv4_mapped", None)
-    return [str(address), str(mapped)] if mapped else [str(address)]
+    return (address, mapped) if mapped else (address,)

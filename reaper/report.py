@@ -78,10 +78,11 @@ class Report:
     method: str | None = None
     snapshot: Snapshot | None = field(default=None, repr=False)
     verdicts: Sequence[Verdict] = field(default=(), repr=False)
+    last_verdicts: Sequence[Verdict] = field(default=(), repr=False)  # those of the look after the strike, if any
     victims: Sequence[Victim] = field(default=(), repr=False)
     warnings: Sequence[str] = ()
     pressure_remains: bool | None = None
-    first_freed_seconds: float | None = None  # from the sweep's beginning until a slot was seen to be free
+    first_freed_seconds: float | None = None  # from the invocation until a slot was seen to be free
     duration_seconds: float = 0.0
     error: SweepError | None = None
 
@@ -123,9 +124,15 @@ class Report:
     @property
     def holding(self) -> Counter[Reason]:
         """Where pressure remains: who holds the slots, by the reason why they were left or could not be taken."""
-        terminated = {victim.session.id for victim in self.victims if victim.outcome is Outcome.TERMINATED}
-        left = (v for v in self.verdicts if v.session.is_client and v.session.id not in terminated)
-        return Counter(v.reason for v in left) if self.pressure_remains else Counter()
+        if not self.pressure_remains:
+            return Counter()
+        left = {v.session.id: v.reason for v in self.last_verdicts or self.verdicts if v.session.is_client}
+        for victim in self.victims:
+            if victim.outcome is Outcome.SIGNALLED:
+                left[victim.session.id] = victim.verdict.reason  # MySQL lists no session that is rolling back
+            elif victim.outcome is Outcome.TERMINATED:
+                left.pop(victim.session.id, None)
+        return Counter(left.values())
 
     def to_json(self) -> dict[str, Any]:
         saw = self.saw
@@ -166,6 +173,17 @@ class Report:
 
 def rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
+
+
+def span(seconds: float | None) -> str:
+    """A time as people say it: 42s, 15m 3s, 2h 5m, 3d 4h."""
+    if seconds is None:
+        return "?"
+    left = int(seconds)
+    days, hours, minutes, secs = left // 86400, left // 3600 % 24, left // 60 % 60, left % 60
+    units = [(days, "d"), (hours, "h"), (minutes, "m"), (secs, "s")]
+    first = next((place for place, (count, _) in enumerate(units) if count), 3)
+    return " ".join(f"{count}{unit}" for count, unit in units[first : first + 2] if count) or "0s"
 
 
 def _by_name(counts: Counter[Any]) -> dict[str, int]:

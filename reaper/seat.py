@@ -11,8 +11,8 @@ from reaper.client.target import Target
 # By which the server itself ends the seats of environments that Lambda has thrown away.
 SERVER_ENDS_AFTER = 900
 
-# A seat is never given up for its age: while the database is full there would be no other.
-_KEPT = Settings(max_idle=SERVER_ENDS_AFTER, max_lifetime=math.inf, behind_proxy=False)
+# A seat is not given up for its age, nor for a late answer: while the database is full there would be no other.
+_KEPT = Settings(max_idle=SERVER_ENDS_AFTER, max_lifetime=math.inf, ping_timeout=5.0, behind_proxy=False)
 
 
 class Seat(Keeper):
@@ -24,4 +24,8 @@ class Seat(Keeper):
         self._options = {"application": "reaper", "batch": True}
 
     def _prepare(self, connection: Connection) -> None:
-        self._driver.limit_idle(connection, SERVER_ENDS_AFTER)
+        try:
+            self._driver.limit_idle(connection, SERVER_ENDS_AFTER)
+        except Exception:
+            self.discard("could not be prepared")  # without its limit it would outlive this environment
+            raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from reaper.client.credentials import CredentialsUnavailable
@@ -18,7 +18,7 @@ from reaper.client.target import ConfigurationError, EngineName
 from reaper.engines import engine_for
 from reaper.engines.base import Engine, Look, Server, TooSlowToStrikeError, strike_all
 from reaper.model import Mode, Outcome, Reason, Rules, Session, Snapshot, SweepTarget, Verdict
-from reaper.policy import Judgement, judge, pressure_remains
+from reaper.policy import Judgement, Scope, find_pressure, judge, pressure_remains
 from reaper.report import Entry, ErrorKind, Report, SweepError, Victim
 from reaper.seat import SERVER_ENDS_AFTER, Seat
 
@@ -29,6 +29,7 @@ _REFUSALS_IN_A_ROW = 3
 _TAKE_OVER = 1.0  # seconds to wait for a lock whose frozen holder was terminated
 # At a full server two logins a second on average, each refused at once: what many clients do all the time.
 _AT_THE_DOOR = Patience(first_wait=0.05, longest_wait=1.0)
+_LONGEST_FROM = 5  # failures; the doubling of ever more would not end in a number
 
 _KINDS = {
     Fault.TOO_MANY: ErrorKind.LOCKED_OUT,
@@ -41,9 +42,25 @@ _KINDS = {
 
 
 class Sightings(dict[int, Session]):
-    """Sleepers by id as an earlier sweep saw them, and on which server: after a failover ids mean other sessions."""
+    """Sleepers by id, each as it was when its present sleep was first seen, and on which server.
+
+    After a failover ids mean other sessions.
+    """
 
     server: str | None = None
+
+    def remember(self, snapshot: Snapshot) -> None:
+        """Keep the sleepers whose mark a later look can compare, and nobody else."""
+        if self.server != snapshot.server:
+            self.clear()
+        seen = {session.id: self._first(session) for session in snapshot.sessions if session.mark is not None}
+        self.clear()
+        self.update(seen)
+        self.server = snapshot.server
+
+    def _first(self, session: Session) -> Session:
+        before = self.get(session.id)
+        return before if before and _is_same_sleep(session, before) else session
 
 
 class SweepFailed(Exception):
@@ -64,6 +81,7 @@ class Observers:
 
     approve: Callable[[Sequence[Verdict]], bool] = _yes  # asked once, before the first kill
     looked: Callable[[Look], None] = lambda _: None
+    met: Callable[[Server], None] = lambda _: None  # before the first look
     struck: Callable[[int, int], None] = lambda done, of: None  # noqa: ARG005  named for the caller
 
 
@@ -158,7 +176,7 @@ class Sweep:
                     seat.forget_login()  # rotated since it was read, perhaps: once more
                     has_read_again = True
                     continue
-                wait = _AT_THE_DOOR.wait(attempts, self.dice)
+                wait = _AT_THE_DOOR.wait(min(attempts, _LONGEST_FROM), self.dice)
                 if fault is not Fault.TOO_MANY:
                     raise
                 if not at_the_door.affords(wait):
@@ -178,6 +196,7 @@ class Sweep:
         try:
             if not self.rules.dry_run and not is_attended:
                 has_lock = self._lock(server)
+            self.observers.met(server)
             judgement = self._first_look(engine, server, course)
             if self.rules.dry_run:
                 course.victims = [replace(victim, outcome=Outcome.WOULD_TERMINATE) for victim in course.victims]
@@ -194,9 +213,6 @@ class Sweep:
 
     def _first_look(self, engine: Engine, server: Server, course: _Course) -> Judgement:
         snapshot, judgement = self._look(engine, server, self.rules)
-        self.sightings.clear()
-        self.sightings.update(_sightings(snapshot))
-        self.sightings.server = snapshot.server
         course.latest = snapshot
         powerless = ("no_right_to_terminate",) if server.method is None else ()
         course.report = report = replace(
@@ -223,6 +239,14 @@ class Sweep:
                 self.sleep(_VERIFY_STEP)
             if taken:
                 return True
+        if holder and not holder.is_ours:  # no sweep of ours, and no reason to be silent: anybody can take such a lock
+            raise SweepFailed(
+                SweepError(
+                    ErrorKind.CONFIGURATION,
+                    f"session {holder.id} of another account holds the reaper's lock; see who that is, "
+                    "or give all reapers of this server the same account",
+                )
+            )
         who = f"session {holder.id}" if holder else "a session that cannot be seen"
         raise SweepFailed(SweepError(ErrorKind.BUSY, f"another sweep holds this server: {who}"))
 
@@ -239,41 +263,41 @@ class Sweep:
 
         Some of the first choice may have woken up, or hold their slots until they are rolled back.
         """
+        pressed = find_pressure(course.latest, self.rules) if course.latest else ()
         self._strike_and_verify(server, course, engine.right_to_kill)
-        while course.report.mode is Mode.PRESSURE and self.deadline.affords(VERIFY):
-            rules = replace(
-                self.rules,
-                trigger_utilization=self.rules.target_utilization,
-                max_kills=self.rules.max_kills - len(course.victims),
-            )
-            course.latest, judgement = self._look(engine, server, rules)
+        while pressed and self.deadline.affords(VERIFY):
+            rules = replace(self.rules, max_kills=self.rules.max_kills - len(course.victims))
+            course.latest, judgement = self._look(engine, server, rules, pressed)
             known = {victim.session.id for victim in course.victims}
-            fresh = [Victim(verdict) for verdict in judgement.victims if verdict.session.id not in known]
+            fresh = [verdict for verdict in judgement.victims if verdict.session.id not in known]
+            verdicts = {verdict.session.id: verdict for verdict in (*course.report.verdicts, *fresh)}
+            course.report = replace(
+                course.report, verdicts=tuple(verdicts.values()), last_verdicts=judgement.verdicts
+            )
             if not fresh:
                 return
-            condemned = {victim.session.id: victim.verdict for victim in fresh}
-            verdicts = [condemned.get(verdict.session.id, verdict) for verdict in course.report.verdicts]
-            course.report = replace(course.report, verdicts=verdicts)
-            course.victims += fresh
+            course.victims += [Victim(verdict) for verdict in fresh]
             self._strike_and_verify(server, course, engine.right_to_kill)
 
-    def _look(self, engine: Engine, server: Server, rules: Rules) -> tuple[Snapshot, Judgement]:
-        look, snapshot = self._confirmed(engine, server, self.sightings)
-        judgement = judge(snapshot, rules)
-        doubted = any(verdict.reason is Reason.UNCONFIRMED for verdict in judgement.verdicts)
+    def _look(
+        self, engine: Engine, server: Server, rules: Rules, pressed: Collection[Scope] = ()
+    ) -> tuple[Snapshot, Judgement]:
+        look, snapshot = self._confirmed(engine, server)
+        judgement = judge(snapshot, rules, pressed)
+        doubted = not pressed and any(verdict.reason is Reason.UNCONFIRMED for verdict in judgement.verdicts)
         if doubted and (self.two_looks or judgement.mode is Mode.PRESSURE) and self.deadline.affords(SECOND_LOOK):
             self.sleep(SECOND_LOOK)
-            look, snapshot = self._confirmed(engine, server, _sightings(snapshot))
-            judgement = judge(snapshot, rules)
+            look, snapshot = self._confirmed(engine, server)
+            judgement = judge(snapshot, rules, pressed)
         self.observers.looked(look)
         return snapshot, judgement
 
-    def _confirmed(self, engine: Engine, server: Server, earlier: Sightings) -> tuple[Look, Snapshot]:
+    def _confirmed(self, engine: Engine, server: Server) -> tuple[Look, Snapshot]:
         """A look in which those found asleep exactly as in an earlier one count as idle since then."""
         look = server.look()
-        snapshot = engine.read(look)
-        if snapshot.server == earlier.server:
-            snapshot = confirm(snapshot, earlier)
+        seen = engine.read(look)
+        snapshot = confirm(seen, self.sightings) if seen.server == self.sightings.server else seen
+        self.sightings.remember(seen)
         if "unconfirmed" in look.context:
             doubted = [session.id for session in snapshot.sessions if session.is_unconfirmed]
             look = replace(look, context={**look.context, "unconfirmed": doubted})
@@ -354,18 +378,24 @@ def confirm(snapshot: Snapshot, earlier: Mapping[int, Session]) -> Snapshot:
 
 
 def _confirm(session: Session, before: Session | None) -> Session:
-    if not session.is_unconfirmed or before is None or session.mark is None or before.mark is None:
+    at_most = session.idle_at_most
+    if session.idle_seconds is not None or at_most is None or before is None:
         return session
-    if before.state is not session.state or not session.mark.matches(before.mark):
+    # Between two looks in quick succession a statement that ended before the first would pass for a sleep.
+    if not _is_same_sleep(session, before) or at_most - _time(before) < SECOND_LOOK:
         return session
-    return replace(session, idle_seconds=session.idle_at_most, idle_at_most=None)
+    return replace(session, idle_seconds=at_most, idle_at_most=None)
 
 
-def _sightings(snapshot: Snapshot) -> Sightings:
-    """The sleepers whose mark a later look can compare."""
-    found = Sightings({s.id: s for s in snapshot.sessions if s.mark is not None})
-    found.server = snapshot.server
-    return found
+def _is_same_sleep(session: Session, before: Session) -> bool:
+    if session.mark is None or before.mark is None or session.state is not before.state:
+        return False
+    return session.mark.matches(before.mark)
+
+
+def _time(session: Session) -> float:
+    """How long it had slept by the server's own count, of which its statement may be a part."""
+    return next((seconds for seconds in (session.idle_at_most, session.idle_seconds) if seconds is not None), 0.0)
 
 
 def _error(problem: Exception, driver: Driver) -> SweepError:

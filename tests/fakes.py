@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reaper.client.deadline import Clock, Deadline
@@ -13,12 +14,14 @@ from reaper.client.target import EngineName, Target
 from reaper.engines.base import Holder, Look, Struck
 from reaper.model import Mark, Outcome, Session, Snapshot, State, SweepTarget
 
+_BEGINNING = 1000.0
+
 
 class Time:
     """A clock that only moves when somebody sleeps or works."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now = _BEGINNING
 
     def __call__(self) -> float:
         return self.now
@@ -34,7 +37,7 @@ class FakeClient:
     id: int
     user: str = "app"
     idle: float | None = 1000.0
-    at_most: float | None = None
+    at_most: float | None = None  # at the clock's beginning
     statements: int = 0
     refuses: bool = False
     rolls_back: float = 0.0  # seconds that its slot stays taken after the kill
@@ -68,14 +71,17 @@ class FakeDatabase:
     seconds_a_kill: float = 0.0001
     blind: bool = False
     max_connections: int = 1000
+    user_limits: dict[str, int] = field(default_factory=dict)
     looks: int = 0
     chunks: list[int] = field(default_factory=list)
     closed: int = 0
     lives: bool = True
     stopping: bool = False
     refuses_login: Exception | None = None
-    locked: bool = False
-    held_by: Holder | None = None
+    refuses_limit: Exception | None = None
+    user: str = "reaper"
+    session: int = 0  # which of the sessions on this server this is
+    holders: list[Holder] = field(default_factory=list)  # of the sweep's lock, at most one; the same for all sessions
 
     def sleeping(self, n: int, **facts: Any) -> list[FakeClient]:
         first = len(self.clients) + 1
@@ -118,6 +124,8 @@ class FakeDatabase:
 
     def limit_idle(self, connection: FakeDatabase, seconds: int) -> None:
         assert seconds == 900
+        if self.refuses_limit:
+            raise self.refuses_limit
 
     def ping(self, connection: FakeDatabase) -> None:
         raise AssertionError(f"a sweep's connection is fresh: {connection}")
@@ -154,25 +162,37 @@ class FakeDatabase:
             sessions=tuple(row["session"] for row in look.rows),
             used=len(look.rows),
             max_connections=self.max_connections,
+            user_limits=self.user_limits,
             blind=self.blind,
         )
 
     # The server.
 
+    @contextmanager
+    def another(self, user: str = "reaper") -> Iterator[FakeDatabase]:
+        """One more session on the same server."""
+        session = replace(self, user=user, session=self.session + 1)
+        yield session
+        session.end(Holder(session.session, True, None))
+
+    @property
+    def locked(self) -> bool:
+        return bool(self.holders)
+
     def lock(self) -> bool:
-        self.locked = self.locked or self.held_by is None
-        return self.held_by is None
+        if not self.holders:
+            self.holders.append(Holder(self.session, self.user == "reaper", 0.0))
+        return self.holders[0].id == self.session
 
     def unlock(self) -> None:
-        assert self.locked
-        self.locked = False
+        assert self.lock()
+        self.holders.clear()
 
     def holder(self) -> Holder | None:
-        return self.held_by
+        return next((replace(h, idle_seconds=None) if h.id == self.session else h for h in self.holders), None)
 
     def end(self, holder: Holder) -> None:
-        assert holder is self.held_by
-        self.held_by = None
+        self.holders[:] = [other for other in self.holders if other.id != holder.id]
 
     def look(self) -> Look:
         self.looks += 1
@@ -185,7 +205,7 @@ class FakeDatabase:
             host="10.0.0.1",
             state=State.IDLE,
             idle_seconds=client.idle,
-            idle_at_most=client.at_most,
+            idle_at_most=None if client.at_most is None else client.at_most + self.time() - _BEGINNING,
             mark=client.mark,
         )
 
@@ -210,6 +230,9 @@ class FakeDatabase:
             return Outcome.REFUSED
         client.killed_at = self.time()
         return Outcome.SIGNALLED
+
+    def settings(self) -> dict[str, Any]:
+        return {"can_signal": self.method is not None}
 
     def lingering(self, victims: Sequence[Session]) -> set[int]:
         return {victim.id for victim in victims if self._lingers(self.clients[victim.id])}

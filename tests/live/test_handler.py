@@ -125,6 +125,9 @@ def test_every_sample_event_is_answered(servers: Any, function: Lambda, name: st
             function.invoke(event(name))
         return
     answer = function.invoke(event(name))
+    if name == "advise.json":
+        assert [advice["error"] for advice in answer["advice"]] == [None]
+        return
     assert answer["dry_run"] is True
     assert all(report["error"] is None for report in answer["targets"])
     assert bool(answer["targets"]) == (name != "alarm-ok.json")

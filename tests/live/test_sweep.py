@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from reaper.model import Outcome, Reason
+from reaper.sweep import SECOND_LOOK
 from tests.conftest import Servers
 from tests.harness import Lambda, settle, sweep, target
 from tests.servers import Client, Server, Sessions
@@ -190,4 +192,5 @@ def test_unconfirmed_idleness_is_spared_until_a_second_sweep(mysql: Server, sess
         return
     assert report.spared[Reason.UNCONFIRMED] == 2
     assert "idle_upper_bound" in report.warnings
+    time.sleep(SECOND_LOOK)
     assert first.run().outcomes == {Outcome.TERMINATED: 2}

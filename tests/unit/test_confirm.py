@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reaper.model import Mark, Session, State
-from reaper.sweep import confirm
+from reaper.sweep import Sightings, confirm
 
 from .build import server, sleeper
 
@@ -27,6 +27,7 @@ def doubtful(id_: int = 1, since: float = 1000.0, key: tuple[object, ...] = ("ap
         (doubtful(since=999.0), True),
         (doubtful(since=1001.5), False),  # it woke between the looks, or its clock was falsified
         (doubtful(since=990.0), False),
+        (doubtful(idle_at_most=951.0), False),  # a second ago: who knows what it did before that
         (doubtful(key=("app", "10.0.1.15:43211")), False),  # the id is another session's now
         (doubtful(key=("api", HOST)), False),
         (doubtful(state=State.IDLE_IN_TRANSACTION), False),  # it has ended its transaction since
@@ -35,9 +36,22 @@ def doubtful(id_: int = 1, since: float = 1000.0, key: tuple[object, ...] = ("ap
     ],
 )
 def test_confirm(before: Session, confirmed: bool) -> None:
-    """Only the same id, user and host with port, in the same sleep both times, is idle as long as its Time says."""
-    (session,) = confirm(server(doubtful()), {before.id: before}).sessions
-    assert (session.idle_seconds, session.idle_at_most) == ((950.0, None) if confirmed else (None, 950.0))
+    """Only the same id, user and host with port, in the same sleep two seconds ago, is as idle as its Time says."""
+    (session,) = confirm(server(doubtful(idle_at_most=952.0)), {before.id: before}).sessions
+    assert (session.idle_seconds, session.idle_at_most) == ((952.0, None) if confirmed else (None, 952.0))
+
+
+def test_sightings_are_one_servers() -> None:
+    """A sleep is remembered as it was first seen; after a failover nothing of the former server's counts."""
+    sightings = Sightings()
+    for at_most, where in ((950.0, "a"), (952.0, "a"), (954.0, "b")):
+        sightings.remember(server(doubtful(idle_at_most=at_most), server=where))
+        first = {"a": 950.0, "b": 954.0}[where]
+        assert (sightings.server, sightings[1].idle_at_most) == (where, first)
+    sightings.remember(server(doubtful(since=5000.0, idle_at_most=1.0), server="b"))
+    assert sightings[1].idle_at_most == 1.0
+    sightings.remember(server(server="b"))
+    assert not sightings
 
 
 def test_what_is_known_is_left_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -158,6 +159,15 @@ def test_a_refused_login_is_a_report() -> None:
     assert database.closed == 0
 
 
+def test_the_longest_invocation_is_used_at_the_door() -> None:
+    """Fifteen minutes of refusals, two thousand of them, end as `locked_out` and in nothing else."""
+    database = FakeDatabase(refuses_login=ConnectionRefusedError("full"))
+    report = sweep(database, seconds=900, dice=lambda: 0.4).run()
+    assert report.error is not None
+    assert report.error.kind is ErrorKind.LOCKED_OUT
+    assert 880 < report.duration_seconds < 900
+
+
 def test_whoever_is_asked_can_say_no() -> None:
     """Where approval is refused nobody is struck, and no victim has an outcome."""
     database = FakeDatabase()
@@ -262,25 +272,28 @@ def test_a_live_sweep_holds_the_lock_and_lets_go() -> None:
 
 
 @pytest.mark.parametrize(
-    ("holder", "busy"),
+    ("holder", "error"),
     [
-        (Holder(7, is_ours=True, idle_seconds=1000.0), False),
-        (Holder(7, is_ours=True, idle_seconds=800.0), True),
-        (Holder(7, is_ours=True, idle_seconds=None), True),
-        (Holder(7, is_ours=False, idle_seconds=9999.0), True),
+        (Holder(7, is_ours=True, idle_seconds=1000.0), None),
+        (Holder(7, is_ours=True, idle_seconds=800.0), ErrorKind.BUSY),
+        (Holder(7, is_ours=True, idle_seconds=None), ErrorKind.BUSY),
+        (Holder(7, is_ours=False, idle_seconds=9999.0), ErrorKind.CONFIGURATION),
     ],
 )
-def test_a_frozen_holder_is_taken_over(holder: Holder, busy: bool) -> None:
-    """Only the reaper's own account, asleep for longer than an invocation can last, loses the lock."""
-    database = FakeDatabase(held_by=holder)
+def test_a_frozen_holder_is_taken_over(holder: Holder, error: ErrorKind | None) -> None:
+    """Only the reaper's own account, asleep for longer than an invocation can last, loses the lock.
+
+    Another account's lock is no sweep of ours: a failure that alarms, or whoever took it would silence the reaper.
+    """
+    database = FakeDatabase(holders=[holder])
     database.sleeping(2)
     report = sweep(database).run()
-    if busy:
+    if error:
         assert report.error is not None
-        assert (report.error.kind, report.freed) == (ErrorKind.BUSY, 0)
+        assert (report.error.kind, report.freed) == (error, 0)
         assert "session 7" in report.error.message
     else:
-        assert (report.error, report.freed, database.held_by) == (None, 2, None)
+        assert (report.error, report.freed, database.locked) == (None, 2, False)
 
 
 def test_whoever_thinks_it_over_holds_no_lock_meanwhile() -> None:
@@ -315,6 +328,24 @@ def test_under_pressure_a_second_strike_makes_up_for_the_first() -> None:
     assert report.spared[Reason.TARGET_REACHED] == 55
 
 
+@pytest.mark.parametrize(
+    ("limits", "dead"),
+    [
+        ({"api": 10}, {"api": 4}),  # the server is between target and trigger: nobody's pressure
+        ({"api": 9, "batch": 100}, {"api": 5}),
+        ({"app": 70}, {"app": 18}),
+    ],
+)
+def test_the_second_look_presses_nobody_new(limits: dict[str, int], dead: dict[str, int]) -> None:
+    """What was not under pressure when the sweep began is not brought down to the target with what was."""
+    database = FakeDatabase(max_connections=100, user_limits=limits)
+    for user, count in (("app", 60), ("api", 10), ("batch", 5)):
+        database.sleeping(count, user=user, idle=100.0)
+    report = sweep(database).run()
+    assert Counter(victim.session.user for victim in report.victims) == dead
+    assert report.pressure_remains is False
+
+
 def test_kills_are_spread_over_the_seconds_asked_for() -> None:
     """Each user's victims fall evenly over the time, so that its clients come back a few at a time."""
     database = FakeDatabase()
@@ -346,3 +377,53 @@ def test_a_seat_is_kept_for_the_next_sweep() -> None:
     database.blind = True
     assert sweep(database, seat=seat).run().error is not None
     assert database.closed == 0
+
+
+def test_a_seat_that_could_not_be_prepared_is_left() -> None:
+    """A login after which the idle limit cannot be set leaves no connection behind, and none that is used later."""
+    database = FakeDatabase(refuses_limit=OSError("lost"))
+    seat = Seat(TARGET.target, database)
+    assert sweep(database, seat=seat).run().error is not None
+    assert (seat.connection, database.closed) == (None, 1)
+
+
+def test_a_third_look_confirms_by_the_first() -> None:
+    """Under pressure the look after the strike needs no pause: those asleep since the first look are known by then.
+
+    Who fell asleep between the looks is not, however large its Time.
+    """
+    database = FakeDatabase(max_connections=100)
+    asleep = database.sleeping(80, idle=None, at_most=100.0)
+    busy = database.sleeping(10, idle=0.0)
+    doze, naps = database.time.sleep, []
+
+    def sleep(seconds: float) -> None:
+        doze(seconds)
+        naps.append(seconds)
+        for client in busy if naps == [2.0] else ():  # a statement that took long has ended
+            client.statements, client.idle, client.at_most = client.statements + 1, None, 5000.0
+
+    def wake(done: int, of: int) -> None:
+        for client in asleep[20:22] if done == 8 else ():
+            client.statements, client.idle, client.at_most = client.statements + 1, 0.0, None
+
+    report = sweep(database, doze=sleep, observers=Observers(struck=wake)).run()
+    assert report.outcomes == {Outcome.TERMINATED: 30, Outcome.CHANGED: 2}
+    assert [nap for nap in naps if nap] == [2.0]
+    assert all(client.alive() for client in busy)
+
+
+def test_what_holds_the_slots_is_what_was_seen_last() -> None:
+    """Where newcomers took the slots that came free, the report names them and not those that have gone."""
+    database = FakeDatabase(max_connections=20)
+    database.sleeping(16, rolls_back=0.3)
+    database.sleeping(2, idle=0.0)
+
+    def come(done: int, of: int) -> None:
+        if len(database.clients) == 18:
+            database.sleeping(16, idle=0.0)
+
+    report = sweep(database, observers=Observers(struck=come)).run()
+    assert report.freed == 16
+    assert report.pressure_remains
+    assert report.holding == {Reason.NOT_IDLE_LONG_ENOUGH: 18}

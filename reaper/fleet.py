@@ -1,15 +1,36 @@
-"""Which databases to sweep: from the environment, or from the SSM parameter it names."""
+"""Which databases to sweep, listed or found; the planner, which asks for the sweep of each by a message of its own."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from reaper.client.target import ConfigurationError
-from reaper.model import SweepTarget
+from reaper.client.credentials import aws_client
+from reaper.client.deadline import Deadline, LambdaContext
+from reaper.client.target import ConfigurationError, parse_json
+from reaper.discovery import Discovery, Findings, Skipped, Why, discover
+from reaper.message import FREE_RULES, Errand, check_rules
+from reaper.model import Rules, SweepTarget
+from reaper.rds import Aws
+from reaper.request import Request, Trigger, choose, parse
 
 TARGETS, TARGETS_PARAMETER = "REAPER_TARGETS", "REAPER_TARGETS_PARAMETER"
+DISCOVER, QUEUE_URL, STALE_SECONDS = "REAPER_DISCOVER", "REAPER_QUEUE_URL", "REAPER_STALE_SECONDS"
+
+_WITHOUT_LAMBDA = 60.0  # seconds for a call by hand that brings no context
+_FOR_THE_PARAMETER, _FOR_SENDING = 10.0, 15.0  # seconds; the latter is what the search leaves
+_STALE_SECONDS = 600.0
+_BATCH, _BATCH_BYTES = 10, 256 * 1024  # SQS's limits for one call; newer queues take more
+
+
+def stack_name(environ: Mapping[str, str]) -> str:
+    return environ.get("REAPER_STACK") or environ.get("AWS_LAMBDA_FUNCTION_NAME") or "reaper"
 
 
 def targets_from_environ(environ: Mapping[str, str]) -> list[SweepTarget]:
@@ -18,12 +39,15 @@ def targets_from_environ(environ: Mapping[str, str]) -> list[SweepTarget]:
         return parse_targets(text, TARGETS)
     if name := environ.get(TARGETS_PARAMETER):
         return parse_targets(_parameter(name), f"SSM parameter {name}")
-    raise ConfigurationError(f"no targets: set {TARGETS} to a JSON list, or {TARGETS_PARAMETER} to an SSM parameter")
+    raise ConfigurationError(
+        f"no targets: set {TARGETS} to a JSON list, or {TARGETS_PARAMETER} to an SSM parameter; "
+        "those of a fleet are known to its planner alone"
+    )
 
 
 def parse_targets(text: str, where: str) -> list[SweepTarget]:
     try:
-        given = json.loads(text, object_pairs_hook=_no_key_twice)
+        given = parse_json(text)
     except ValueError as problem:
         # The list can hold a password: show no more of it than how it begins.
         raise ConfigurationError(f"{where} is not a JSON list ({problem}); it begins with {text[:8]!r}") from None
@@ -38,20 +62,227 @@ def parse_targets(text: str, where: str) -> list[SweepTarget]:
     return targets
 
 
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is given twice")
-    return found
-
-
 def _parameter(name: str) -> str:
-    import boto3  # half a second on a cold start, so only where a parameter is asked for
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        answer = boto3.client("ssm").get_parameter(Name=name, WithDecryption=True)
+        answer = aws_client("ssm", Deadline.after(_FOR_THE_PARAMETER)).get_parameter(Name=name, WithDecryption=True)
     except (BotoCoreError, ClientError) as problem:
         raise ConfigurationError(f"{TARGETS_PARAMETER} {name!r} cannot be read: {problem}") from None
     return str(answer["Parameter"]["Value"])
+
+
+class FleetIncomplete(RuntimeError):
+    """Not all targets could be found or asked for; the others' sweeps are on their way."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be swept, in the order of the names, and what is not. Those that no list holds have an errand."""
+
+    targets: tuple[SweepTarget, ...] = ()
+    errands: Mapping[str, Errand] = field(default_factory=dict)
+    skipped: tuple[Skipped, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Message:
+    """The request for one target's sweep. Of a group's messages one is out at a time; a second of an id is dropped."""
+
+    target: str
+    body: str
+    group: str
+    id: str
+
+    @property
+    def entry(self) -> dict[str, str]:
+        return {
+            "Id": self.id,
+            "MessageBody": self.body,
+            "MessageGroupId": self.group,
+            "MessageDeduplicationId": self.id,
+        }
+
+
+def lambda_handler(event: Any, context: LambdaContext | None) -> dict[str, Any]:
+    """Plan, and put a message for each target into the queue, from which the reaper sweeps.
+
+    Raises ConfigurationError for an event that is not understood, before anything is asked; FleetIncomplete, after all
+    the rest is done and told, where AWS would not tell or take everything.
+    """
+    deadline = Deadline.from_context(context) if context else Deadline.after(_WITHOUT_LAMBDA)
+    asked, dry_run = _asked(event, os.environ)
+    plan = make_plan(os.environ, deadline.less(_FOR_SENDING)) if asked.is_due else Plan()
+    run = getattr(context, "aws_request_id", None) or uuid.uuid4().hex
+    stale = time.time() + _stale_seconds(os.environ)
+    messages = [_message(asked, dry_run, plan, name, run, stale) for name in _chosen(asked, plan)]
+    unsent = _send(messages, os.environ, deadline)
+    is_for_all = asked.targets is None and not asked.alarmed
+    answer = {
+        "trigger": asked.trigger,
+        "dry_run": dry_run,
+        "targets": [message.target for message in messages],
+        "skipped": [skipped.to_json() for skipped in plan.skipped] if is_for_all else [],
+        "unsent": unsent,
+        "problems": list(plan.problems),
+    }
+    _tell(answer, stack_name(os.environ))
+    if unsent or plan.problems:
+        raise FleetIncomplete("; ".join((*plan.problems, *(f"{name}: {why}" for name, why in unsent.items()))))
+    return answer
+
+
+def _asked(event: Any, environ: Mapping[str, str]) -> tuple[Request, bool]:
+    """What the event asks for, and whether that is dry: what a message says can only be safer than the stack."""
+    asked = parse(event)
+    if isinstance(asked, list) or asked.advise:
+        raise ConfigurationError("the planner only plans sweeps; queues and advice are the reaper's function's")
+    check_rules(asked.rules, ("dry_run", *FREE_RULES), "event: rules")
+    stack_is_dry = Rules.from_environ(environ).dry_run
+    said = (asked.dry_run, asked.rules.get("dry_run"))
+    if stack_is_dry and False in said:
+        raise ConfigurationError("the event says dry_run false but the stack says REAPER_DRY_RUN true; set it to false")
+    return asked, stack_is_dry or True in said
+
+
+def make_plan(environ: Mapping[str, str], deadline: Deadline) -> Plan:
+    """All that is listed or found. What one source would not tell is a problem, and keeps nothing of the other."""
+    listed, problems = _listed(environ)
+    found = _found(environ, deadline)
+    names = {target.name for target in listed}
+    taken = [name for errand in found.errands if (name := errand.target.name) in names]
+    errands = {errand.target.name: errand for errand in found.errands if errand.target.name not in names}
+    targets = [*listed, *(errand.target for errand in errands.values())]
+    skipped = [*found.skipped, *(Skipped(name, Why.NAME, "a listed target has its name") for name in taken)]
+    return Plan(
+        tuple(sorted(targets, key=lambda target: target.name)),
+        errands,
+        tuple(sorted(skipped, key=lambda one: one.target)),
+        (*problems, *found.problems),
+    )
+
+
+def _listed(environ: Mapping[str, str]) -> tuple[list[SweepTarget], list[str]]:
+    if not environ.get(TARGETS) and not environ.get(TARGETS_PARAMETER):
+        return [], []
+    try:
+        return targets_from_environ(environ), []
+    except ConfigurationError as problem:
+        return [], [str(problem)]
+
+
+def _found(environ: Mapping[str, str], deadline: Deadline) -> Findings:
+    if not (text := environ.get(DISCOVER)):
+        return Findings()
+    wanted = Discovery.from_json(text, DISCOVER)
+    return discover(wanted, Aws(deadline, wanted.role))
+
+
+def _chosen(asked: Request, plan: Plan) -> list[str]:
+    """The names of those the request means; raise ConfigurationError for one that is unknown, or skipped."""
+    for skipped in plan.skipped:
+        if skipped.target in (asked.targets or ()):
+            raise ConfigurationError(f"target {skipped.target!r} is not swept: {skipped.detail}")
+    try:
+        return [target.name for target in choose(asked, plan.targets)]
+    except ConfigurationError:
+        if plan.problems:  # which may be why it is not known
+            raise FleetIncomplete("; ".join(plan.problems)) from None
+        raise
+
+
+def _message(asked: Request, dry_run: bool, plan: Plan, name: str, run: str, stale: float) -> Message:
+    errand = plan.errands.get(name)
+    body = {
+        "trigger": None if asked.trigger is Trigger.MANUAL else asked.trigger,
+        "dry_run": True if dry_run else None,  # never false: that the stack is live is for the sweep to find
+        "rules": dict(asked.rules),
+        "targets": None if errand else [name],
+        "target": errand and errand.to_json(),
+        "not_after": round(stale),
+    }
+    text = json.dumps({key: value for key, value in body.items() if value not in (None, {})}, separators=(",", ":"))
+    # By the trigger, too: who calls in an emergency must not wait behind a schedule's message that failed.
+    return Message(name, text, _digest(asked.trigger, name), _digest(run, name))
+
+
+def _digest(*words: str) -> str:
+    """Names may hold what SQS takes for no id."""
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+
+def _stale_seconds(environ: Mapping[str, str]) -> float:
+    text = environ.get(STALE_SECONDS) or str(_STALE_SECONDS)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigurationError(f"{STALE_SECONDS} is {text!r}; give seconds, more than 0")
+    return seconds
+
+
+def _send(messages: Sequence[Message], environ: Mapping[str, str], deadline: Deadline) -> dict[str, str]:
+    """Put all into the queue; say why of each that could not be."""
+    if not messages:
+        return {}
+    queue = environ.get(QUEUE_URL)
+    if not queue:
+        raise ConfigurationError(f"{QUEUE_URL} is not set; name the queue that the reaper sweeps from")
+    sqs = aws_client("sqs", deadline)
+    # Not always from the same end: where there is too little time for all, it would always be the same who get none.
+    start = int(time.time()) % len(messages)
+    unsent: dict[str, str] = {}
+    for batch in _batches([*messages[start:], *messages[:start]]):
+        unsent |= _send_batch(sqs, queue, batch, deadline)
+    return dict(sorted(unsent.items()))
+
+
+def _batches(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """As many at a time as SQS takes in one call."""
+    batch: list[Message] = []
+    size = 0
+    for message in messages:
+        length = len(message.body.encode())
+        if batch and (len(batch) == _BATCH or size + length > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(message)
+        size += length
+    if batch:
+        yield batch
+
+
+def _send_batch(sqs: Any, queue: str, batch: Sequence[Message], deadline: Deadline) -> dict[str, str]:
+    """Send, and what failed once more: SQS drops what it had taken after all."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    failed = {message.id: "no time was left to send it" for message in batch}
+    for _ in range(2):
+        if failed and deadline.remaining():
+            entries = [message.entry for message in batch if message.id in failed]
+            try:
+                answer = sqs.send_message_batch(QueueUrl=queue, Entries=entries)
+            except (BotoCoreError, ClientError) as problem:
+                failed = dict.fromkeys(failed, str(problem))
+            else:
+                failed = {found["Id"]: f"{found['Code']}: {found.get('Message')}" for found in answer.get("Failed", [])}
+    return {message.target: failed[message.id] for message in batch if message.id in failed}
+
+
+def _tell(answer: Mapping[str, Any], stack: str) -> None:
+    """One log line for each target that is not swept, one for the plan, and the fleet's metrics."""
+    # Powertools, which the command line has no use for and this module's importers must not pay for.
+    from reaper.log import logger
+    from reaper.metrics import Tally, publish
+
+    for skipped in answer["skipped"]:
+        logger().info("skipped", extra=skipped)
+    for name, why in answer["unsent"].items():
+        logger().error("not sent", extra={"target": name, "problem": why})
+    for problem in answer["problems"]:
+        logger().error("not found", extra={"problem": problem})
+    counts = {key: len(answer[key]) for key in ("targets", "skipped", "unsent", "problems")}
+    logger().info("plan", extra={"trigger": answer["trigger"], "dry_run": answer["dry_run"], **counts})
+    publish(Tally(counts["targets"], counts["unsent"] + counts["problems"], counts["skipped"]), stack)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cached_property
 from math import ceil
-from typing import Any, TextIO, cast
-
-from aws_lambda_powertools import Logger
+from typing import Any, TypeVar
 
 from reaper.client.deadline import RESERVE, Deadline, LambdaContext
 from reaper.client.drivers import driver_for
 from reaper.client.target import ConfigurationError, Target
-from reaper.fleet import targets_from_environ
-from reaper.metrics import publish
+from reaper.consult import consult
+from reaper.fleet import stack_name, targets_from_environ
+from reaper.log import logger as _logger
+from reaper.message import put_over
+from reaper.metrics import Tally, publish
 from reaper.model import Rules, SweepTarget
 from reaper.report import ErrorKind, Report
 from reaper.request import Record, Request, Trigger, choose, is_dry, parse
@@ -27,6 +27,7 @@ from reaper.sweep import Sightings, Sweep
 
 SIDE_BY_SIDE = 16  # sweeps at once: each waits for its server most of the time
 
+_Answer = TypeVar("_Answer")
 _WITHOUT_LAMBDA = 60.0  # seconds for a call by hand that brings no context
 _SLACK = 5.0  # a lock's holder that has slept so much longer than an invocation lasts is frozen
 
@@ -39,21 +40,28 @@ class AllSweepsFailed(RuntimeError):
 class Settings:
     """The stack's own settings, read from the environment anew for each invocation."""
 
+    environ: Mapping[str, str] = field(repr=False)
     rules: Rules
-    targets: Sequence[SweepTarget]
     stack: str
     manual_kill: bool
     keep_seat: bool
+    ca: str | None  # of the targets that messages bring along
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
         return cls(
+            environ=environ,
             rules=Rules.from_environ(environ),
-            targets=targets_from_environ(environ),
-            stack=environ.get("REAPER_STACK") or environ.get("AWS_LAMBDA_FUNCTION_NAME") or "reaper",
+            stack=stack_name(environ),
             manual_kill=_flag(environ, "REAPER_MANUAL_KILL", "false"),
             keep_seat=_flag(environ, "REAPER_KEEP_SEAT", "true"),
+            ca=environ.get("REAPER_CA") or None,
         )
+
+    @cached_property
+    def targets(self) -> Sequence[SweepTarget]:
+        """Those that are listed; a fleet's sweeps may have no list, for each message brings its own target."""
+        return targets_from_environ(self.environ)
 
 
 def _flag(environ: Mapping[str, str], variable: str, default: str) -> bool:
@@ -80,12 +88,15 @@ class _Job:
     target: SweepTarget
     rules: Rules
     message_id: str | None = None
+    notices: Sequence[str] = ()
+    is_listed: bool = True
 
 
 @dataclass
 class _Plan:
     jobs: list[_Job] = field(default_factory=list)
     bad_messages: list[str] = field(default_factory=list)
+    stale: int = 0
 
 
 # What this environment saw asleep in its previous sweep of each target; only MySQL without performance_schema asks.
@@ -94,19 +105,27 @@ _SEATS: dict[Target, Seat] = {}
 
 
 def lambda_handler(event: Any, context: LambdaContext | None) -> dict[str, Any]:
-    """Sweep what the event asks for. Raises for an event that is not understood, before anything is touched,
-    and AllSweepsFailed, after metrics and logs are out, where no target could be swept."""
+    """Sweep what the event asks for, or give the advice it asks for. Raises for an event that is not understood, before
+    anything is touched, and AllSweepsFailed, after metrics and logs are out, where no target could be swept."""
     invoked = _Invoked(context)
     settings = Settings.from_environ(os.environ)
     asked = parse(event)
+    if isinstance(asked, Request) and asked.advise:
+        return _advise(asked, settings, invoked)
     plan = _plan_messages(asked, settings) if isinstance(asked, list) else _Plan(_jobs(asked, settings))
-    reports = _sweep_all(plan.jobs, _seats(plan.jobs, settings), invoked)
+    reports = _side_by_side(Sweep.run, plan.jobs, settings, invoked)
+    reports = [
+        replace(report, warnings=(*job.notices, *report.warnings))
+        for job, report in zip(plan.jobs, reports, strict=True)
+    ]
     for report in reports:
         _tell(report, settings.stack)
     answer = _answer(asked, settings, plan, reports)
     if isinstance(asked, list):
         failed = {job.message_id for job, report in zip(plan.jobs, reports, strict=True) if _has_failed(report)}
         items = [*plan.bad_messages, *(record.id for record in asked if record.id in failed)]
+        if items or plan.stale:
+            publish(Tally(failed=len(items), skipped=plan.stale), settings.stack)
         return answer | {"batchItemFailures": [{"itemIdentifier": id_} for id_ in items]}
     if reports and all(_has_failed(report) for report in reports):
         raise AllSweepsFailed("; ".join(f"{r.target}: {r.error.kind}: {r.error.message}" for r in reports if r.error))
@@ -123,14 +142,29 @@ def _jobs(request: Request, settings: Settings, message_id: str | None = None) -
     return jobs
 
 
+def _message_jobs(record: Record, request: Request, settings: Settings) -> list[_Job]:
+    """A message's sweeps. The rules of one that brings its target along lift none of the stack's protections."""
+    if record.errand is None:
+        return _jobs(request, settings, record.id)
+    target, notices = record.errand.target, record.errand.notices
+    rules = put_over(put_over(settings.rules, target.rules), request.rules)
+    dry_run = is_dry(request, target.rules, settings.rules.dry_run, settings.manual_kill)
+    target = replace(target, target=replace(target.target, ca=settings.ca))
+    return [_Job(request, target, replace(rules, dry_run=dry_run), record.id, notices, is_listed=False)]
+
+
 def _plan_messages(records: Sequence[Record], settings: Settings) -> _Plan:
-    """The sweeps of all good messages; a bad one is logged and left to the queue."""
+    """The sweeps of all good messages; a bad one is logged and left to the queue, a stale one logged and dropped."""
     plan = _Plan()
+    now = time.time()
     for record in records:
         problem = record.problem
-        if record.request:
+        if record.is_stale(now):
+            _logger().warning("stale message", extra={"message_id": record.id, "targets": record.names})
+            plan.stale += 1
+        elif record.request:
             try:
-                plan.jobs += _jobs(record.request, settings, record.id)
+                plan.jobs += _message_jobs(record, record.request, settings)
             except ConfigurationError as found:
                 problem = str(found)
         if problem:
@@ -140,7 +174,12 @@ def _plan_messages(records: Sequence[Record], settings: Settings) -> _Plan:
 
 
 def _seats(jobs: Sequence[_Job], settings: Settings) -> list[Seat | None]:
-    """Each job's seat; none for a second one on the same target. Seats of targets that are no more are given up."""
+    """Each job's seat; none for a second one on the same target, nor for a target that nobody has listed.
+
+    Seats of targets that are no more are given up.
+    """
+    if not any(job.is_listed for job in jobs):
+        return [None] * len(jobs)
     wanted = {target.target for target in settings.targets} if settings.keep_seat else set()
     for target in _SEATS.keys() - wanted:
         _SEATS.pop(target).discard("not wanted any more")
@@ -148,32 +187,55 @@ def _seats(jobs: Sequence[_Job], settings: Settings) -> list[Seat | None]:
     for job in jobs:
         target = job.target.target
         seat = _SEATS.setdefault(target, Seat(target, driver_for(target.engine))) if target in wanted else None
-        seats.append(None if seat in seats else seat)
+        wanted.discard(target)  # given away
+        seats.append(seat)
     return seats
 
 
-def _sweep_all(jobs: Sequence[_Job], seats: Sequence[Seat | None], invoked: _Invoked) -> list[Report]:
-    """Sweep side by side, each with its share of the time; one failure neither spares the rest nor vanishes."""
+def _advise(request: Request, settings: Settings, invoked: _Invoked) -> dict[str, Any]:
+    """What to change about the servers: no sweep, so it has no metrics, and its errors stand in the answer alone."""
+    jobs = [_Job(request, target, settings.rules) for target in choose(request, settings.targets)]
+    advice = [found.to_json() for found in _side_by_side(consult, jobs, settings, invoked)]
+    for found in advice:
+        _logger().info("advice", extra=found)
+    return {"trigger": request.trigger, "advice": advice}
+
+
+def _side_by_side(
+    do: Callable[[Sweep], _Answer], jobs: Sequence[_Job], settings: Settings, invoked: _Invoked
+) -> list[_Answer]:
+    """Do it for all, each with its share of the time; one failure neither spares the rest nor vanishes."""
+    seats = _seats(jobs, settings)
     if not jobs:
         return []
-    rounds = ceil(len(jobs) / SIDE_BY_SIDE)
-    share = invoked.deadline.remaining() / rounds
-    with ThreadPoolExecutor(min(len(jobs), SIDE_BY_SIDE)) as pool:
-        return list(pool.map(lambda job, seat: _sweep(job, seat, invoked, share), jobs, seats))
+    chains: dict[str, list[int]] = {}  # two messages may ask for the same target: it is swept twice, never at once
+    for place, job in enumerate(jobs):
+        chains.setdefault(job.target.name, []).append(place)
+    share = invoked.deadline.remaining() / ceil(len(chains) / SIDE_BY_SIDE)
+    answers: dict[int, _Answer] = {}
+
+    def in_turn(places: list[int]) -> None:
+        for place in places:
+            answers[place] = do(_sweep(jobs[place], seats[place], invoked, share))
+
+    with ThreadPoolExecutor(min(len(chains), SIDE_BY_SIDE)) as pool:
+        list(pool.map(in_turn, chains.values()))  # the list has their exceptions raised here
+    return [answers[place] for place in range(len(jobs))]
 
 
-def _sweep(job: _Job, seat: Seat | None, invoked: _Invoked, share: float) -> Report:
+def _sweep(job: _Job, seat: Seat | None, invoked: _Invoked, share: float) -> Sweep:
     return Sweep(
         target=job.target,
         rules=job.rules,
         trigger=job.request.trigger,
         deadline=invoked.deadline.sooner(share),
-        two_looks=job.request.trigger is Trigger.MANUAL,
-        sightings=_SIGHTINGS.setdefault(job.target.name, Sightings()),
+        # The next message for the same target will find another environment, which has seen nobody.
+        two_looks=job.request.trigger is Trigger.MANUAL or job.message_id is not None,
+        sightings=Sightings() if job.message_id else _SIGHTINGS.setdefault(job.target.name, Sightings()),
         seat=seat,
         frozen_after=invoked.seconds + _SLACK,
         invoked=invoked.at,
-    ).run()
+    )
 
 
 def _has_failed(report: Report) -> bool:
@@ -197,18 +259,3 @@ def _answer(
     trigger = Trigger.QUEUE if isinstance(asked, list) else asked.trigger
     dry_run = all(job.rules.dry_run for job in plan.jobs) if plan.jobs else settings.rules.dry_run
     return {"trigger": trigger, "dry_run": dry_run, "targets": [report.to_json() for report in reports]}
-
-
-class _StandardOutput:
-    """Standard output as it is now; a logger keeps the stream it was made with, which may be closed by then."""
-
-    def write(self, text: str) -> int:
-        return sys.stdout.write(text)
-
-    def flush(self) -> None:
-        sys.stdout.flush()
-
-
-@cache
-def _logger() -> Logger:
-    return Logger(service="reaper", stream=cast(TextIO, _StandardOutput()))

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
 
+from reaper.client.emf import dimension
 from reaper.model import Outcome, State
 from reaper.report import ErrorKind, Report
 
 NAMESPACE = "Reaper"
 
+Measures = dict[str, tuple[MetricUnit, float]]
 
-def measures(report: Report) -> dict[str, tuple[MetricUnit, float]]:
+
+@dataclass(frozen=True)
+class Tally:
+    """A fleet's numbers. The planner counts what it planned and could not; the sweeps add what became of the rest."""
+
+    planned: int | None = None
+    failed: int = 0
+    skipped: int = 0
+
+    def measures(self) -> Measures:
+        found = {"Targets": self.planned, "TargetsFailed": self.failed, "TargetsSkipped": self.skipped}
+        return {name: (MetricUnit.Count, float(value)) for name, value in found.items() if value is not None}
+
+
+def measures(report: Report) -> Measures:
     """What a report says, by metric name. What was not read is left out; what alarms watch is always there."""
     error = report.error.kind if report.error else None
     saw = report.saw
@@ -45,16 +62,27 @@ def measures(report: Report) -> dict[str, tuple[MetricUnit, float]]:
 
 def embedded(report: Report, stack: str) -> dict[str, Any]:
     """One EMF document with two dimension sets, [Stack, Target] and [Stack], so that an alarm finds either."""
+    return _document(stack, measures(report), report.target)
+
+
+def embedded_tally(tally: Tally, stack: str) -> dict[str, Any]:
+    """The same for a fleet's numbers, which are the stack's alone."""
+    return _document(stack, tally.measures())
+
+
+def _document(stack: str, measured: Measures, target: str | None = None) -> dict[str, Any]:
     # An empty service keeps Powertools from adding a dimension of that name.
     provider = AmazonCloudWatchEMFProvider(namespace=NAMESPACE, service="")
-    provider.add_dimension("Stack", stack)
-    provider.add_dimension("Target", report.target)
-    provider.add_dimensions(Stack=stack)
-    for name, (unit, value) in measures(report).items():
+    provider.add_dimension("Stack", dimension(stack))
+    if target is not None:
+        provider.add_dimension("Target", dimension(target))
+        provider.add_dimensions(Stack=dimension(stack))
+    for name, (unit, value) in measured.items():
         provider.add_metric(name, unit, value)
     return dict(provider.serialize_metric_set())
 
 
-def publish(report: Report, stack: str) -> None:
+def publish(told: Report | Tally, stack: str) -> None:
     """Print the document on standard output, from where CloudWatch Logs takes it; no endpoint is needed."""
-    print(json.dumps(embedded(report, stack), separators=(",", ":")), flush=True)
+    document = embedded(told, stack) if isinstance(told, Report) else embedded_tally(told, stack)
+    print(json.dumps(document, separators=(",", ":")), flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
@@ -15,6 +14,7 @@ from reaper.client.target import (
     Target,
     first_label,
     nearest,
+    parse_json,
     reject_unknown_keys,
     shown,
     text,
@@ -196,6 +196,7 @@ class InTransaction(StrEnum):
 
 
 _MOST = 10**9
+_MOST_NAMES, _LONGEST_NAME = 1000, 255  # each session is compared with each, within the deadline
 
 
 def _flag(value: object, where: str) -> bool:
@@ -231,6 +232,8 @@ def _count(value: object, where: str) -> int:
 def _names(value: object, where: str) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name for name in value):
         raise ConfigurationError(f"{where} is {shown(where, value)}; give a list of names or globs")
+    if len(value) > _MOST_NAMES or any(len(name) > _LONGEST_NAME for name in value):
+        raise ConfigurationError(f"{where} is too long; give at most {_MOST_NAMES} names of {_LONGEST_NAME} letters")
     return tuple(value)
 
 
@@ -313,7 +316,7 @@ def _from_text(value: str, default: object) -> object:
     if isinstance(default, str):
         return value
     try:
-        return json.loads(value)
+        return parse_json(value)
     except ValueError:
         if isinstance(default, tuple) and not value.lstrip().startswith("["):
             return [name.strip() for name in value.split(",") if name.strip()]

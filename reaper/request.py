@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from reaper.client.target import ConfigurationError, hint, nearest, reject_unknown_keys, shown
+from reaper.client.target import ConfigurationError, hint, nearest, parse_json, reject_unknown_keys, shown
+from reaper.message import FREE_RULES, Errand, check_rules
 from reaper.model import Rules, SweepTarget
 
 
@@ -23,7 +23,7 @@ class Trigger(StrEnum):
 class Request:
     """One request to sweep. `targets` None means all; `alarmed` are an alarm's own words for its targets.
 
-    `is_due` is false for an alarm that is not in ALARM: it sweeps nothing.
+    `is_due` is false for an alarm that is not in ALARM: it sweeps nothing. `advise` asks for advice and no sweep.
     """
 
     trigger: Trigger = Trigger.MANUAL
@@ -32,15 +32,33 @@ class Request:
     alarmed: tuple[tuple[str, str], ...] = ()
     rules: Mapping[str, Any] = field(default_factory=dict)
     is_due: bool = True
+    advise: bool = False
 
 
 @dataclass(frozen=True)
 class Record:
-    """One SQS message: its request, or what is wrong with it."""
+    """One SQS message: its request, or what is wrong with it.
+
+    `errand` is the target that the message brought along. After `not_after`, seconds since the epoch, a message that
+    was never tried is not worth a sweep: a newer one stands behind it.
+    """
 
     id: str
     request: Request | None = None
     problem: str | None = None
+    errand: Errand | None = None
+    not_after: float | None = None
+    is_retry: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The targets it asks for; None for all."""
+        if self.errand:
+            return (self.errand.target.name,)
+        return self.request.targets if self.request else None
+
+    def is_stale(self, now: float) -> bool:
+        return self.not_after is not None and not self.is_retry and now > self.not_after
 
 
 def parse(event: Any) -> Request | list[Record]:
@@ -57,11 +75,17 @@ def parse(event: Any) -> Request | list[Record]:
     return _from_manual(event)
 
 
-_KEYS = ("dry_run", "targets", "rules", "trigger")
+_KEYS = ("dry_run", "targets", "rules", "trigger", "advise")
+
+
+_MOST_KEYS = 100  # a dozen today
+_MOST_RECORDS = 10_000  # SQS's own limit for a batch
 
 
 def _reject_own_keys(event: Mapping[str, Any]) -> None:
     """AWS's own shapes may grow keys; ours beside them would be passed over, "dry_run": true first of all."""
+    if len(event) > _MOST_KEYS:
+        raise ConfigurationError(f"event: {len(event)} keys; AWS sends no more than {_MOST_KEYS} in one")
     for key in event:
         if nearest(key, _KEYS, cutoff=0.8):
             raise ConfigurationError(f"event: {shown('key', key)} stands beside AWS's own keys; send it on its own")
@@ -69,11 +93,21 @@ def _reject_own_keys(event: Mapping[str, Any]) -> None:
 
 def _from_manual(event: Mapping[str, Any], default: Trigger = Trigger.MANUAL) -> Request:
     reject_unknown_keys(event, _KEYS, "event")
+    if "advise" in event:
+        return _for_advice(event)
     dry_run, rules = event.get("dry_run"), event.get("rules")
     if dry_run is not None and not isinstance(dry_run, bool):
         raise ConfigurationError(f"event: dry_run is {shown('dry_run', dry_run)}; say true or false")
     Rules().override({} if rules is None else rules, "event: rules")
     return Request(_trigger(event, default), dry_run, _targets(event), rules=rules or {})
+
+
+def _for_advice(event: Mapping[str, Any]) -> Request:
+    """Advice terminates nobody, so a key that is a sweep's must not pass for obeyed."""
+    if event["advise"] is not True:
+        raise ConfigurationError(f"event: advise is {shown('advise', event['advise'])}; say true, or leave it out")
+    reject_unknown_keys(event, ("advise", "targets"), "event that asks for advice")
+    return Request(targets=_targets(event), advise=True)
 
 
 def _trigger(event: Mapping[str, Any], default: Trigger) -> Trigger:
@@ -111,27 +145,22 @@ def _from_event_bridge(event: Mapping[str, Any]) -> Request:
 def _from_alarm(data: Mapping[str, Any]) -> Request:
     """The shape that EventBridge's detail and the Lambda action's alarmData share."""
     state = _object(data, "state", "alarm").get("value")
-    configuration = _object(data, "configuration", "alarm") if data.get("configuration") else {}
     # Expressions have no metric of their own; composite and log alarms have no metrics at all.
-    metrics = [m["metricStat"]["metric"] for m in _objects(configuration, "metrics") if _has_metric(m)]
-    return _alarm_request(state, (_object(m, "dimensions", "metric") for m in metrics if m.get("dimensions")))
-
-
-def _has_metric(item: Mapping[str, Any]) -> bool:
-    stat = item.get("metricStat")
-    return isinstance(stat, Mapping) and isinstance(stat.get("metric"), Mapping)
+    items = _objects(_optional(data, "configuration", "alarm"), "metrics")
+    metrics = [_optional(_optional(item, "metricStat", "alarm"), "metric", "metricStat") for item in items]
+    return _alarm_request(state, (_optional(metric, "dimensions", "metric").items() for metric in metrics))
 
 
 def _from_sns(message: Any) -> Request:
     """The shape that CloudWatch publishes to SNS: other names, dimensions as a list of pairs."""
     if not isinstance(message, Mapping) or "NewStateValue" not in message:
         raise ConfigurationError(f"event: the SNS message is {shown('Message', message)}, not a CloudWatch alarm")
-    trigger = _object(message, "Trigger", "SNS message") if message.get("Trigger") else {}
-    stats = [m["MetricStat"] for m in _objects(trigger, "Metrics") if isinstance(m.get("MetricStat"), Mapping)]
-    metrics = [trigger, *(_object(stat, "Metric", "MetricStat") for stat in stats)]
+    trigger = _optional(message, "Trigger", "SNS message")
+    stats = [_optional(item, "MetricStat", "SNS message") for item in _objects(trigger, "Metrics")]
+    metrics = [trigger, *(_optional(stat, "Metric", "MetricStat") for stat in stats)]
     return _alarm_request(
         message["NewStateValue"],
-        ({str(pair.get("name")): pair.get("value") for pair in _objects(metric, "Dimensions")} for metric in metrics),
+        ([(pair.get("name"), pair.get("value")) for pair in _objects(metric, "Dimensions")] for metric in metrics),
     )
 
 
@@ -146,28 +175,34 @@ TARGET_DIMENSION = "Target"
 _RESOURCE_DIMENSIONS = ("DBInstanceIdentifier", "DBClusterIdentifier")
 
 
-def _alarm_request(state: Any, dimensions: Iterable[Mapping[str, Any]]) -> Request:
+def _alarm_request(state: Any, metrics: Iterable[Iterable[tuple[Any, Any]]]) -> Request:
     if state not in _ALARM_STATES:
         raise ConfigurationError(f"alarm: the state is {shown('state', state)}; known: {', '.join(_ALARM_STATES)}")
-    named = [
-        (name, str(found[name]))
-        for found in dimensions
-        for name in (TARGET_DIMENSION, *_RESOURCE_DIMENSIONS)
-        if found.get(name)
-    ]
+    ours = (TARGET_DIMENSION, *_RESOURCE_DIMENSIONS)
+    named = [(name, _named(name, value)) for dimensions in metrics for name, value in dimensions if name in ours]
     return Request(Trigger.ALARM, alarmed=tuple(dict.fromkeys(named)), is_due=state == "ALARM")
+
+
+def _named(dimension: str, value: Any) -> str:
+    """What a dimension says; one that says nothing must not come to mean every target."""
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"alarm: {dimension} is {shown(dimension, value)}; it must name a target")
+    return value
 
 
 def _from_records(records: Any) -> Request | list[Record]:
     if not isinstance(records, list) or not records or not all(isinstance(record, Mapping) for record in records):
         raise ConfigurationError(f"event: Records is {shown('Records', records)}; give a list of SNS or SQS records")
+    if len(records) > _MOST_RECORDS:
+        raise ConfigurationError(f"event: {len(records)} Records; AWS sends no more than {_MOST_RECORDS} at once")
     # SNS writes EventSource, SQS eventSource.
-    sources = {record.get("EventSource") or record.get("eventSource") for record in records}
+    named = [record.get("EventSource") or record.get("eventSource") for record in records]
+    sources = {source if isinstance(source, str) else shown("EventSource", source) for source in named}
     if sources == {"aws:sns"}:
         return _union([_from_sns(_json(_object(record, "Sns", "record"), "Message")) for record in records])
     if sources == {"aws:sqs"}:
         return [_from_sqs(record) for record in records]
-    raise ConfigurationError(f"event: Records come from {shown('EventSource', sorted(map(str, sources)))}")
+    raise ConfigurationError(f"event: Records come from {shown('EventSource', sorted(sources))}")
 
 
 def _union(requests: Sequence[Request]) -> Request:
@@ -180,26 +215,51 @@ def _union(requests: Sequence[Request]) -> Request:
 
 
 def _from_sqs(record: Mapping[str, Any]) -> Record:
-    id_ = str(record.get("messageId") or "")
-    if not id_:
+    id_ = record.get("messageId")
+    if not isinstance(id_, str) or not id_:
         raise ConfigurationError("event: an SQS record has no messageId, so it could not be reported as failed")
     try:
         body = _json(record, "body")
         if not isinstance(body, Mapping):
             raise ConfigurationError(f"event: body is {shown('body', body)}, not an object with keys")
-        request = _from_manual(body, Trigger.QUEUE)
+        request = _from_manual({key: body[key] for key in body if key not in _QUEUE_KEYS}, Trigger.QUEUE)
+        if request.advise:
+            raise ConfigurationError("event: nobody reads the answer to a queue's message; send advise by hand")
         if request.trigger is Trigger.MANUAL:  # nobody's hand put it into a queue
             request = replace(request, trigger=Trigger.QUEUE)
+        errand, not_after = _errand(body, request), _not_after(body)
+        received = _optional(record, "attributes", "record").get("ApproximateReceiveCount", "1")
     except ConfigurationError as problem:
         return Record(id_, problem=str(problem))
-    return Record(id_, request)
+    return Record(id_, request, errand=errand, not_after=not_after, is_retry=received != "1")
+
+
+_QUEUE_KEYS = ("target", "not_after")  # what only a queue's message may say
+
+
+def _errand(body: Mapping[str, Any], request: Request) -> Errand | None:
+    """The target that a message brings along, with which no rule comes that only the stack may set."""
+    if "target" not in body:
+        return None
+    if request.targets is not None:
+        raise ConfigurationError("message: target stands beside targets; one of them says what to sweep")
+    check_rules(request.rules, ("dry_run", *FREE_RULES), "message: rules")
+    return Errand.from_json(body["target"])
+
+
+def _not_after(body: Mapping[str, Any]) -> float | None:
+    value = body.get("not_after")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ConfigurationError(f"message: not_after is {shown('not_after', value)}; give seconds since the epoch")
+    return value
 
 
 def _json(given: Mapping[str, Any], key: str) -> Any:
     try:
-        return json.loads(given.get(key))  # type: ignore[arg-type]  # what is no text is a TypeError
-    except (TypeError, ValueError, RecursionError):
-        raise ConfigurationError(f"event: {key} is {shown(key, given.get(key))}, which is not JSON") from None
+        return parse_json(given.get(key))
+    except (TypeError, ValueError) as problem:
+        value = shown(key, given.get(key))
+        raise ConfigurationError(f"event: {key} is {value}, which is not JSON ({problem})") from None
 
 
 def _object(given: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
@@ -209,8 +269,12 @@ def _object(given: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]
     return value
 
 
+def _optional(given: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    return {} if given.get(key) is None else _object(given, key, where)
+
+
 def _objects(given: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
-    value = given.get(key) or []
+    value = [] if given.get(key) is None else given[key]
     if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
         raise ConfigurationError(f"alarm: {key} is {shown(key, value)}, not a list of objects")
     yield from value
@@ -221,9 +285,9 @@ def choose(request: Request, targets: Sequence[SweepTarget]) -> list[SweepTarget
     if not request.is_due:
         return []
     wanted = {*(request.targets or ())}
-    for name in wanted:
+    for name in request.targets or ():
         if name not in (known := [target.name for target in targets]):
-            raise ConfigurationError(f"unknown target {name!r}{hint(name, known)}")
+            raise ConfigurationError(f"unknown target {shown('target', name)}{hint(name, known)}")
     for dimension, value in request.alarmed:
         wanted |= _alarmed(dimension, value, targets)
     if request.targets is None and not request.alarmed:
@@ -238,7 +302,7 @@ def _alarmed(dimension: str, value: str, targets: Sequence[SweepTarget]) -> set[
         found = {target.name for target in targets if target.resource == value}
     if not found:
         known = [target.name if dimension == TARGET_DIMENSION else target.resource for target in targets]
-        raise ConfigurationError(f"the alarm's {dimension} {value!r} is no target{hint(value, known)}")
+        raise ConfigurationError(f"the alarm's {dimension} {shown(dimension, value)} is no target{hint(value, known)}")
     return found
 
 

@@ -37,7 +37,8 @@ _DENIED = frozenset({1044, 1142, 1143, 1227, 1146, 1109})  # no right to read, o
 # session that fell asleep just now may be in a transaction that it does not show yet.
 _TRX_LAG = 0.2
 _TRIES_WITHIN_A_SECOND = 3
-_PACKET = 16  # kills in one packet: once sent they cannot be called back, so the clock is asked before each few
+_PACKET = 8  # kills in one packet: once sent they cannot be called back, so the clock is asked before each few
+_LAST_CALL = 0.8 * WINDOW  # seconds into the window; what is sent later may take effect after its end
 _FIRST_GUESS = 0.001  # seconds one kill takes, before one was measured
 
 
@@ -307,7 +308,7 @@ class MySQLServer:
 
     def _affordable(self, began: float) -> int:
         """How many kills fit into what is left of the window, were each twice as slow as of late."""
-        left = began + WINDOW - self._clock()
+        left = began + _LAST_CALL - self._clock()
         return max(0, int(left / (2 * self._kill_seconds)))
 
     def _kill(self, ids: Sequence[int]) -> dict[int, Outcome]:

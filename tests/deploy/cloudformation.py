@@ -56,6 +56,10 @@ def translated() -> dict[str, Any]:
     return found
 
 
+def environ_of(function: Resource) -> dict[str, str]:
+    return {name: str(value) for name, value in function["Environment"]["Variables"].items()}
+
+
 @dataclass(frozen=True)
 class Stack:
     """The template deployed with these parameters. What only AWS knows, a resource's ARN or name, stands in <>."""
@@ -77,12 +81,16 @@ class Stack:
 
     @property
     def function(self) -> Resource:
-        (found,) = self.of_type("AWS::Lambda::Function").values()
-        return found
+        return self.of_type("AWS::Lambda::Function")["ReaperFunction"]
+
+    @property
+    def planner(self) -> Resource:
+        """The fleet's own function, where there is a fleet."""
+        return self.of_type("AWS::Lambda::Function")["FleetFunction"]
 
     @property
     def environ(self) -> dict[str, str]:
-        return {name: str(value) for name, value in self.function["Environment"]["Variables"].items()}
+        return environ_of(self.function)
 
     @property
     def objections(self) -> list[str]:

@@ -47,6 +47,7 @@ EVENTS = {
     "schedule-scheduler.json": (BOTH, False),
     "sqs-batch.json": (BOTH, False),
 }
+ADVICE = "advise.json"  # sweeps nothing
 
 
 @pytest.fixture(params=SERVERS)
@@ -76,7 +77,7 @@ def event(name: str) -> Any:
 
 def test_every_event_is_known() -> None:
     """A new file in events/ is told here what it does, or it is never tried."""
-    assert EVENTS.keys() == {path.name for path in (ROOT / "events").glob("*.json")}
+    assert {*EVENTS, ADVICE} == {path.name for path in (ROOT / "events").glob("*.json")}
 
 
 def test_each_event_kills_where_it_should(database: Server, servers: Servers, deploy: Deploy) -> None:
@@ -111,6 +112,19 @@ def test_each_event_kills_where_it_should(database: Server, servers: Servers, de
                 assert (zombie.run() == ["ok", "ok"]) == survives, name
         here.release_active()
         assert all(client.alive() for client in (*innocent, *active))
+
+
+def test_advice_is_given_from_inside(database: Server, deploy: Deploy) -> None:
+    """The built artifact answers the event for advice with findings on its one target, and terminates nobody."""
+    function = deploy(target(database, name=ORDERS), DryRun="false", IdleSeconds="0")
+    with Frozen(database.dsn(), connections=1) as zombie:
+        done = function.invoke(event(ADVICE))
+        assert done.error is None
+        (advice,) = done.answer["advice"]
+        assert (advice["target"], advice["error"]) == (ORDERS, None)
+        limit = "idle_session_timeout" if database.engine == "postgres" else "wait_timeout"
+        assert limit in {finding["rule"] for finding in advice["findings"]}
+        assert zombie.run() == ["ok"]
 
 
 def told(report: dict[str, Any]) -> tuple[float, float, float]:

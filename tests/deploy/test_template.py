@@ -18,16 +18,17 @@ import pytest
 from reaper.client.emf import emf
 from reaper.client.events import Event, EventKind
 from reaper.client.faults import Fault
+from reaper.discovery import Discovery
 from reaper.fleet import targets_from_environ
 from reaper.handler import Settings
-from reaper.metrics import NAMESPACE, embedded
+from reaper.metrics import NAMESPACE, Tally, embedded, embedded_tally
 from reaper.model import InTransaction, Rules
 from reaper.request import Request, Trigger, choose, parse
 from tests.unit.build import ROOT
 from tests.unit.test_report import report
 
 from .artifact import SAM
-from .cloudformation import Resource, Stack, source
+from .cloudformation import Resource, Stack, environ_of, source
 
 ACCOUNT = "eu-central-1:111122223333"
 SECRET = f"arn:aws:secretsmanager:{ACCOUNT}:secret:reaper-AbCdEf"
@@ -52,10 +53,20 @@ FULL = PLAIN | {
     "ProxyMaxClients": "1000",
 }
 
+FLEET = FULL | {
+    "Fleet": "true",
+    "FleetTag": "reaper=blue",
+    "FleetIdentifiers": "billing,shop-cluster",
+    "FleetVpcId": "vpc-0a1b2c3d4e5f60718",
+    "FleetSecretPrefix": "reaper/",
+    "FleetMasterSecrets": "true",
+}
+ABROAD = "arn:aws:iam::444455556666:role/reaper-discovery"
+
 # Metrics of AWS that alarms and dashboard may name, by namespace.
 AWS_METRICS = {
     "AWS/Lambda": {"Errors", "Throttles"},
-    "AWS/SQS": {"ApproximateNumberOfMessagesVisible"},
+    "AWS/SQS": {"ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"},
     "AWS/RDS": {
         "ClientConnections",
         "DatabaseConnections",
@@ -127,10 +138,11 @@ def test_parameters_are_explained_and_checked(name: str) -> None:
     assert [member for group in groups for member in group["Parameters"]].count(name) == 1
 
 
-@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("name", FLEET)
 def test_the_values_used_here_would_be_accepted(name: str) -> None:
     """What these tests deploy is what CloudFormation would let through."""
-    assert accepts(parameters()[name], FULL[name])
+    assert accepts(parameters()[name], FLEET[name])
+    assert accepts(parameters()["FleetRoleArn"], ABROAD)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +158,15 @@ def test_the_values_used_here_would_be_accepted(name: str) -> None:
         ("TargetsParameter", "reaper"),
         ("Host", 'orders", "tls": "off'),
         ("User", 'reaper", "tls": "off'),
+        ("User", "*"),
+        ("FleetTag", "reaper"),
+        ("FleetTag", 'reaper=on", "master_secrets": true, "x": "'),
+        ("FleetIdentifiers", 'shop", "zoo'),
+        ("FleetRoleArn", "arn:aws:iam::111122223333:role/*"),
+        ("FleetSecretPrefix", "*"),
+        ("FleetSecretPrefix", "reaper"),
+        ("FleetSecretPrefix", "rds!db/"),
+        ("FleetConcurrency", "1"),
         ("CaBundle", '/x", "tls": "off'),
         ("Port", "0"),
         ("DryRun", "no"),
@@ -163,6 +184,10 @@ def test_parameters_refuse(name: str, value: str) -> None:
         ({}, "Name a database by Host"),
         ({"Host": INSTANCE}, "Give the login's secret"),
         ({"Targets": "[]"}, None),
+        ({"Fleet": "true"}, None),
+        ({"Fleet": "true", "FleetTag": ""}, "Give the fleet's tag"),
+        ({"Fleet": "true", "FleetTag": "", "FleetIdentifiers": "shop"}, None),
+        (FLEET, None),
         ({"TargetsParameter": "/reaper/targets"}, None),
         ({"Host": INSTANCE, "DbUserArns": DB_USER}, None),
         (PLAIN | {"SubnetIds": "subnet-1"}, "SubnetIds and SecurityGroupIds both"),
@@ -213,11 +238,14 @@ def test_every_rule_is_a_parameter() -> None:
 
 
 def test_whatever_the_function_reads_can_be_set() -> None:
-    """Each variable that the code names is in the function's environment, and none that it does not know."""
+    """Each variable that the code names is in a function's environment, and none that it does not know."""
     sources = "\n".join(path.read_text() for path in (ROOT / "reaper").glob("*.py"))
     rules = {f"REAPER_{rule.name.upper()}" for rule in fields(Rules)}
+    known = rules | set(re.findall(r'"(REAPER_[A-Z_]*[A-Z])"', sources))
+    planners = {name for name in environ_of(Stack(FLEET).planner) if name.startswith("REAPER_")}
     given = {name for name in Stack(PLAIN).environ if name.startswith("REAPER_")}
-    assert given == rules | set(re.findall(r'"(REAPER_[A-Z_]*[A-Z])"', sources))
+    assert given | planners == known
+    assert planners - given == {"REAPER_DISCOVER", "REAPER_QUEUE_URL", "REAPER_STALE_SECONDS"}
 
 
 def camel(name: str) -> str:
@@ -385,7 +413,7 @@ def test_the_connections_alarm_watches_an_instance_or_a_writer() -> None:
 
 def test_people_are_told() -> None:
     """With an address every alarm sends a mail; those of the reaper's own are there without one, too."""
-    assert all("<AlarmTopic>" in actions(found) for found in alarms(Stack(FULL)).values())
+    assert all("<AlarmTopic>" in actions(found) for found in alarms(Stack(FLEET)).values())
     told = alarms(Stack({"Targets": "[]"}))
     assert set(told) == {"LockedOutAlarm", "BlindAlarm", "SweepFailedAlarm", "ErrorsAlarm", "FailuresAlarm"}
     assert not any(actions(found) for found in told.values())
@@ -438,7 +466,7 @@ def published() -> Iterator[tuple[str, str, tuple[str, ...]]]:
     lines: list[str] = []
     emf(write=lines.append)(Event(EventKind.REFUSED, "orders", Fault.TOO_MANY))
     full = replace(report(), pressure_remains=True, first_freed_seconds=1.0)
-    for document in (embedded(full, "reaper"), *map(json.loads, lines)):
+    for document in (embedded(full, "reaper"), embedded_tally(Tally(1), "reaper"), *map(json.loads, lines)):
         for directive in document["_aws"]["CloudWatchMetrics"]:
             for metric in directive["Metrics"]:
                 for dimensions in directive["Dimensions"]:
@@ -447,7 +475,7 @@ def published() -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 def test_every_metric_exists_with_its_dimensions() -> None:
     """What alarms and dashboard name is published by reaper, client, the template's filter or AWS, just so."""
-    stack = Stack(FULL)
+    stack = Stack(FLEET)
     watched = [
         (metric["namespace"], metric["name"], tuple(sorted(metric["dimensions"])))
         for alarm in alarms(stack).values()
@@ -464,7 +492,7 @@ def test_every_metric_exists_with_its_dimensions() -> None:
     assert NAMESPACE in {namespace for namespace, _, _ in watched}
 
 
-@pytest.mark.parametrize("given", [PLAIN, FULL, {"Targets": "[]"}])
+@pytest.mark.parametrize("given", [PLAIN, FULL, FLEET, {"Targets": "[]"}])
 def test_the_dashboard_shows_every_alarm(given: dict[str, str]) -> None:
     """Whatever is switched on or off it is JSON, and its first panel lists just the alarms there are."""
     stack = Stack(given)
@@ -485,6 +513,7 @@ NAMES = {
     "AWS::CloudWatch::Dashboard": "DashboardName",
     "AWS::IAM::Role": "RoleName",
     "AWS::Lambda::EventInvokeConfig": None,
+    "AWS::Lambda::EventSourceMapping": None,
     "AWS::Lambda::Function": "FunctionName",
     "AWS::Lambda::LayerVersion": "LayerName",
     "AWS::Lambda::Permission": None,
@@ -492,6 +521,7 @@ NAMES = {
     "AWS::Logs::MetricFilter": "FilterName",
     "AWS::SNS::Topic": "TopicName",
     "AWS::SQS::Queue": "QueueName",
+    "AWS::SQS::QueuePolicy": None,
     "AWS::Scheduler::Schedule": "Name",
 }
 
@@ -503,24 +533,48 @@ def test_two_stacks_do_not_collide() -> None:
         found = {(item["Type"], item["Properties"].get(NAMES[item["Type"]])) for item in stack.resources.values()}
         return {f"{kind} {name}" for kind, name in found if name}
 
-    one, other = given_names(Stack(FULL, "one")), given_names(Stack(FULL, "other"))
+    one, other = given_names(Stack(FLEET, "one")), given_names(Stack(FLEET, "other"))
     assert {"AWS::Lambda::LayerVersion one-client", "AWS::CloudWatch::Dashboard one-eu-central-1"} <= one
     assert not one & other
     assert Stack(FULL, "one").environ["REAPER_STACK"] == "one"
 
 
-# Resources that AWS lets nobody name more narrowly.
-WILDCARDS = {
-    # Lambda asks for its own interfaces' rights on all of them; the code is shut out by the condition.
-    "*": {
-        "ec2:CreateNetworkInterface",
-        "ec2:DescribeNetworkInterfaces",
-        "ec2:DescribeSubnets",
-        "ec2:DeleteNetworkInterface",
-        "ec2:AssignPrivateIpAddresses",
-        "ec2:UnassignPrivateIpAddresses",
-    },
-}
+# Resources that nobody can name more narrowly, with the actions, by the role that may do them and why.
+WILDCARDS = [
+    # Lambda asks for its own interfaces' rights on all of them; the code is shut out by a condition.
+    (
+        "Role",
+        "*",
+        {
+            "ec2:CreateNetworkInterface",
+            "ec2:DescribeNetworkInterfaces",
+            "ec2:DescribeSubnets",
+            "ec2:DeleteNetworkInterface",
+            "ec2:AssignPrivateIpAddresses",
+            "ec2:UnassignPrivateIpAddresses",
+        },
+    ),
+    # A fleet's databases are not known when it is deployed: in all of them the reaper's account and no other, ...
+    ("Role", f"arn:aws:rds-db:{ACCOUNT}:dbuser:*/reaper", {"rds-db:connect"}),
+    # ... the secrets of one folder, ...
+    ("Role", f"arn:aws:secretsmanager:{ACCOUNT}:secret:reaper/*", {"secretsmanager:GetSecretValue"}),
+    # ... and, where the parameter asks for it, those that RDS keeps.
+    ("Role", f"arn:aws:secretsmanager:{ACCOUNT}:secret:rds!*", {"secretsmanager:GetSecretValue"}),
+    # Whoever looks for databases cannot name them, and most of these know no resources. They only read.
+    (
+        "FleetRole",
+        "*",
+        {
+            "rds:DescribeDBInstances",
+            "rds:DescribeDBClusters",
+            "rds:DescribeDBProxies",
+            "rds:DescribeDBProxyTargets",
+            "ec2:DescribeNetworkInterfaces",
+            "ec2:DescribeSubnets",
+            "cloudwatch:GetMetricData",
+        },
+    ),
+]
 
 
 def statements(role: Resource) -> Iterator[Resource]:
@@ -534,15 +588,16 @@ def listed(value: str | list[str]) -> list[str]:
 
 def test_no_wildcard_that_could_be_narrower() -> None:
     """With everything on: no managed policy, no wildcard in an action, and in a resource only those with a reason."""
-    for name, role in Stack(FULL).of_type("AWS::IAM::Role").items():
+    for name, role in Stack(FLEET).of_type("AWS::IAM::Role").items():
         assert role.keys() <= {"AssumeRolePolicyDocument", "Policies"}, name
         for statement in statements(role):
             assert statement["Effect"] == "Allow"
             assert not any("*" in action for action in listed(statement["Action"]))
             for resource in listed(statement["Resource"]):
                 if "*" in resource:
-                    assert set(listed(statement["Action"])) <= WILDCARDS[resource]
-                    assert statement["Condition"] == {"Null": {"lambda:SourceFunctionArn": "true"}}
+                    assert (name, resource, {*listed(statement["Action"])}) in WILDCARDS
+                    if (name, resource) == ("Role", "*"):
+                        assert statement["Condition"] == {"Null": {"lambda:SourceFunctionArn": "true"}}
 
 
 def test_the_function_may_do_what_it_was_deployed_for() -> None:
@@ -563,6 +618,103 @@ def test_the_function_may_do_what_it_was_deployed_for() -> None:
     assert full["secretsmanager:GetSecretValue ssm:GetParameter"] == [SECRET, OTHER_SECRET]
     assert full["ssm:GetParameter"] == [f"arn:aws:ssm:{ACCOUNT}:parameter/reaper/targets"]
     assert full["kms:Decrypt"] == [KEY]
+
+
+def may(given: dict[str, str], role: str) -> dict[str, list[str]]:
+    """What a role may do, and with what."""
+    found = statements(Stack(given).of_type("AWS::IAM::Role")[role])
+    return {" ".join(listed(one["Action"])): listed(one["Resource"]) for one in found}
+
+
+def test_the_planner_may_look_and_send() -> None:
+    """No database, no secret; a role and a parameter only where they are named."""
+    plain = {"Fleet": "true"}
+    look = "rds:DescribeDBInstances rds:DescribeDBClusters rds:DescribeDBProxies rds:DescribeDBProxyTargets"
+    look += " ec2:DescribeNetworkInterfaces ec2:DescribeSubnets cloudwatch:GetMetricData"
+    always = {
+        "logs:CreateLogStream logs:PutLogEvents": ["<LogGroup.Arn>"],
+        "sqs:SendMessage": ["<FleetQueue.Arn>", "<Failures.Arn>"],
+        look: ["*"],
+    }
+    assert may(plain, "FleetRole") == always
+    assert may(plain | {"FleetRoleArn": ABROAD}, "FleetRole") == always | {"sts:AssumeRole": [ABROAD]}
+    parameter = {"ssm:GetParameter": [f"arn:aws:ssm:{ACCOUNT}:parameter/reaper/targets"]}
+    assert may(FLEET, "FleetRole") == always | parameter | {"kms:Decrypt": [KEY]}
+
+
+def test_the_reaper_may_sweep_a_fleet() -> None:
+    """Beside what it may without one: read the queue, and log in everywhere as itself, in this account; with secrets
+    and as the master user only where a parameter says so."""
+    plain = {"Fleet": "true"}
+    read = {"sqs:ReceiveMessage sqs:DeleteMessage sqs:GetQueueAttributes": ["<FleetQueue.Arn>"]}
+    connect = {"rds-db:connect": [f"arn:aws:rds-db:{ACCOUNT}:dbuser:*/reaper"]}
+    secrets = f"arn:aws:secretsmanager:{ACCOUNT}:secret"
+    alone = may({"Host": INSTANCE, "SecretArns": ""}, "Role")
+    assert may(plain, "Role") == alone | read | connect
+    assert may(plain | {"FleetRoleArn": ABROAD}, "Role") == alone | read
+    assert may(plain | {"FleetSecretPrefix": "reaper/"}, "Role") == alone | read | connect | {
+        "secretsmanager:GetSecretValue": [f"{secrets}:reaper/*"]
+    }
+    assert may(plain | {"FleetMasterSecrets": "true"}, "Role") == alone | read | connect | {
+        "secretsmanager:GetSecretValue": [f"{secrets}:rds!*"]
+    }
+
+
+def test_a_fleet_is_planned_queued_and_swept() -> None:
+    """The schedule calls the planner and no longer the reaper; the queue hands out a target's messages one by one, its
+    failures go to a queue of their own after three tries; the reaper reports which failed, and keeps no seats."""
+    stack = Stack(FLEET)
+    schedules = stack.of_type("AWS::Scheduler::Schedule")
+    states = {found["Target"]["Arn"]: found["State"] for found in schedules.values()}
+    assert states == {"<ReaperFunction.Arn>": "DISABLED", "<FleetFunction.Arn>": "ENABLED"}
+    assert all(parse(json.loads(found["Target"]["Input"])) == Request(Trigger.SCHEDULE) for found in schedules.values())
+    queue = stack.of_type("AWS::SQS::Queue")["FleetQueue"]
+    assert queue["FifoQueue"] is stack.of_type("AWS::SQS::Queue")["FleetFailures"]["FifoQueue"] is True
+    assert queue["RedrivePolicy"] == {"deadLetterTargetArn": "<FleetFailures.Arn>", "maxReceiveCount": 3}
+    assert int(queue["VisibilityTimeout"]) == 6 * int(stack.function["Timeout"])
+    (mapping,) = stack.of_type("AWS::Lambda::EventSourceMapping").values()
+    assert mapping == {
+        "FunctionName": "<ReaperFunction>",
+        "EventSourceArn": "<FleetQueue.Arn>",
+        "BatchSize": 10,
+        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+        "ScalingConfig": {"MaximumConcurrency": "10"},
+    }
+    assert stack.function["ReservedConcurrentExecutions"] == "10"
+    assert (stack.environ["REAPER_KEEP_SEAT"], Stack(FULL).environ["REAPER_KEEP_SEAT"]) == ("false", "true")
+    (policy,) = stack.of_type("AWS::SQS::QueuePolicy").values()
+    (denial,) = policy["PolicyDocument"]["Statement"]
+    assert (denial["Effect"], denial["Principal"], denial["Action"]) == ("Deny", "*", "sqs:SendMessage")
+    assert denial["Condition"] == {"ArnNotEquals": {"aws:PrincipalArn": "<FleetRole.Arn>"}}
+
+
+def test_the_planner() -> None:
+    """The reaper's own code, in no VPC, for whose endpoints it would have to pay; it looks for what the parameters say,
+    and is as dry as the stack."""
+    stack = Stack(FLEET)
+    planner, environ = stack.planner, environ_of(stack.planner)
+    assert (planner["Handler"], planner["Code"]) == ("reaper.fleet.lambda_handler", stack.function["Code"])
+    assert "VpcConfig" not in planner
+    assert "VpcConfig" in stack.function
+    wanted = Discovery.from_json(environ["REAPER_DISCOVER"], "REAPER_DISCOVER")
+    assert wanted == Discovery(
+        tag=("reaper", "blue"),
+        ids=("billing", "shop-cluster"),
+        vpc="vpc-0a1b2c3d4e5f60718",
+        user="reaper",
+        master_secrets=True,
+    )
+    plain = environ_of(Stack({"Fleet": "true"}).planner)
+    assert Discovery.from_json(plain["REAPER_DISCOVER"], "REAPER_DISCOVER") == Discovery()
+    assert plain["REAPER_DRY_RUN"] == "true"
+    assert environ["REAPER_QUEUE_URL"] == "<FleetQueue>"
+    assert environ["REAPER_TARGETS_PARAMETER"] == stack.environ["REAPER_TARGETS_PARAMETER"]
+
+
+def test_without_a_fleet_there_is_nothing_of_it() -> None:
+    """Nor is there a target of no host, where a fleet is all there is."""
+    assert not any("Fleet" in name for name in Stack(FULL).resources)
+    assert Stack({"Fleet": "true"}).environ["REAPER_TARGETS"] == ""
 
 
 def test_the_version_is_the_packages() -> None:

@@ -38,7 +38,7 @@ def test_one_stall_is_not_for_ever(mysql: Database, sessions: Sessions) -> None:
     settle(mysql)
     with engine_server(mysql) as striking:
         assert isinstance(striking, mysql_engine.MySQLServer)
-        striking._kill_seconds = 1.0
+        striking._kill_seconds = 0.5
         victims = seen(striking, mysql.engine, clients)
         assert strike(striking, victims) == dict.fromkeys(victims, Outcome.SIGNALLED)
 

@@ -13,8 +13,12 @@ import pytest
 import typer.core
 import typer.main
 
-from reaper import cli
+from reaper import advice, cli
+from reaper.advice.base import IDLE, LONGEST_IDLE
+from reaper.advice.postgres import IN_TRANSACTION, LONGEST_INVOCATION
+from reaper.advice.proxy import LONGEST_BORROW, MOST_PERCENT
 from reaper.client.events import EventKind
+from reaper.client.kept import DEFAULTS
 from reaper.client.target import Target
 from reaper.metrics import measures
 from reaper.model import Outcome, Reason, Rules
@@ -57,7 +61,7 @@ def commands() -> dict[str, typer.core.TyperCommand]:
 def options() -> dict[str, set[str]]:
     """The commands that take each option, by its spelling."""
     found: dict[str, set[str]] = {}
-    for name, command in commands().items():
+    for name, command in {**commands(), "reaper": typer.main.get_command(cli.app)}.items():
         for parameter in command.params:
             for spelling in parameter.opts if isinstance(parameter, typer.core.TyperOption) else ():
                 found.setdefault(spelling, set()).add(name)
@@ -153,6 +157,19 @@ def test_every_command_and_option() -> None:
         owners = set(commands()) if row[1] == "all" else set(row[1].split(", "))
         written |= dict.fromkeys(re.findall(r"(?<=`)--?[a-z-]+", row[0]), owners)
     assert written == options()
+
+
+def test_every_rule_of_advice() -> None:
+    """Each rule has a row, in the code's order, with the server it is asked of; its bounds are the code's."""
+    assert names("advice rule") == [rule.value for rule in advice.Rule]
+    assert all(cell for row in table("advice rule") for cell in row)
+    said = {row[0].strip("`"): row[2] for row in table("advice rule")}
+    assert f"{DEFAULTS.max_idle:g} s" in said["wait_timeout"]
+    assert f"above {LONGEST_IDLE // 60} minutes; {IDLE} s" in said["wait_timeout"]
+    assert f"above {LONGEST_INVOCATION // 60} minutes" in said["idle_in_transaction_session_timeout"]
+    assert f"; {IN_TRANSACTION // 60} minutes" in said["idle_in_transaction_session_timeout"]
+    assert f"above {LONGEST_BORROW} s" in said["proxy_borrow_timeout"]
+    assert f"above {MOST_PERCENT}" in said["proxy_max_connections"]
 
 
 def test_every_command_that_is_shown_exists() -> None:

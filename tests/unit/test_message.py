@@ -1,0 +1,130 @@
+"""What a message may bring along: a target as RDS names it, and nothing that sends a password or a kill astray."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from reaper.client.target import ConfigurationError, Tls
+from reaper.message import FREE_RULES, Errand, Notice, put_over
+from reaper.model import Rules
+from reaper.request import Record, Request, Trigger, parse
+
+TARGET = {
+    "name": "shop-1",
+    "id": "shop-1",
+    "engine": "mysql",
+    "host": "shop-1.abc123.eu-central-1.rds.amazonaws.com",
+    "port": 3307,
+    "user": "reaper",
+    "auth": "iam",
+}
+RICH: dict[str, Any] = TARGET | {
+    "auth": "secret",
+    "secret": "reaper/shop",
+    "rules": {"idle_seconds": 300, "protect_hosts": ["10.0.0.7"]},
+    "notices": ["rds_proxy_protected"],
+}
+
+
+def record(body: dict[str, Any], received: str = "1") -> Record:
+    """The message as the event of a queue brings it."""
+    sqs = {"messageId": "m", "eventSource": "aws:sqs", "body": json.dumps(body)}
+    found = parse({"Records": [sqs | {"attributes": {"ApproximateReceiveCount": received}}]})
+    assert isinstance(found, list)
+    return found[0]
+
+
+@pytest.mark.parametrize("given", [TARGET, RICH])
+def test_a_target_travels_whole(given: dict[str, Any]) -> None:
+    """What the planner writes is what the sweep reads; its TLS is verified, and neither says by which certificates."""
+    found = Errand.from_json(given)
+    assert json.loads(json.dumps(found.to_json())) == given
+    assert Errand.from_json(found.to_json()) == found
+    assert (found.target.target.tls, found.target.target.ca) == (Tls.VERIFY, None)
+    asked = record({"target": given, "rules": {"dry_run": True}, "trigger": "schedule"})
+    assert asked.errand == found
+    assert asked.request == Request(Trigger.SCHEDULE, rules={"dry_run": True})
+    assert asked.names == ("shop-1",)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"host": "evil.example.com"}, "no RDS instance's endpoint"),
+        ({"host": "shop.abc123.eu-central-1.rds.amazonaws.com.evil.example"}, "no RDS instance's endpoint"),
+        ({"host": "evil.example/shop.abc123.eu-central-1.rds.amazonaws.com"}, "no RDS instance's endpoint"),
+        ({"host": "shop.cluster-abc123.eu-central-1.rds.amazonaws.com"}, "no RDS instance's endpoint"),
+        ({"host": "shop.cluster-ro-abc123.eu-central-1.rds.amazonaws.com"}, "no RDS instance's endpoint"),
+        ({"host": "shop.proxy-abc123.eu-central-1.rds.amazonaws.com"}, "no RDS instance's endpoint"),
+        ({"host": "127.0.0.1"}, "no RDS instance's endpoint"),
+        ({"host": None}, "no RDS instance's endpoint"),
+        ({"tls": "off"}, "unknown key 'tls'"),
+        ({"ca": "mine.pem"}, "unknown key 'ca'"),
+        ({"password": "a-marked-word"}, "unknown key 'password' with value ***"),
+        ({"auth": "password"}, "auth is 'password'; say iam or secret"),
+        ({"auth": None}, "say iam or secret"),
+        ({"rules": {"dry_run": False}}, "dry_run may not be set here; only the stack may set it"),
+        ({"rules": {"allow_users": ["*"]}}, "allow_users may not be set here"),
+        ({"rules": {"in_transaction": "terminate"}}, "in_transaction may not be set here"),
+        ({"rules": {"idle_seconds": "now"}}, "idle_seconds is 'now'"),
+        ({"notices": ["all is well"]}, "notices is ['all is well']"),
+        ({"notices": [{}]}, "notices is [{}]"),
+    ],
+)
+def test_a_forged_target_is_refused(change: dict[str, Any], said: str) -> None:
+    """Whoever may write to the queue cannot have a login sent to a server of his own, nor in clear, nor take whom the
+    stack would not; the message is a bad one, and says why."""
+    found = record({"target": TARGET | change})
+    assert (found.request, found.errand) == (None, None)
+    assert said in (found.problem or "")
+    assert "a-marked-word" not in (found.problem or "")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"target": TARGET, "targets": ["shop-1"]}, "target stands beside targets"),
+        ({"target": TARGET, "rules": {"allow_users": ["*"]}}, "message: rules: allow_users may not be set here"),
+        ({"target": "shop-1"}, "message: target is str, not an object"),
+        ({"not_after": "soon"}, "not_after is 'soon'"),
+        ({"not_after": True}, "not_after is True"),
+    ],
+)
+def test_a_wrong_message_says_what_is_wrong(body: dict[str, Any], said: str) -> None:
+    """What contradicts itself or is of a wrong kind is a bad message by its key and value."""
+    assert said in (record(body).problem or "")
+
+
+@pytest.mark.parametrize("key", ["target", "not_after"])
+def test_only_a_queues_message_brings_a_target(key: str) -> None:
+    """An event by hand, by a schedule or an alarm means targets that the stack knows."""
+    with pytest.raises(ConfigurationError, match=f"unknown key '{key}'"):
+        parse({key: 1})
+
+
+def test_a_message_that_waited_too_long_is_stale_unless_it_was_tried() -> None:
+    """Behind it stands a newer one. One that failed before is tried again, and ends in the dead-letter queue."""
+    body = {"targets": ["shop-1"], "not_after": 1000}
+    assert [record(body).is_stale(now) for now in (999.0, 1000.0, 1001.0)] == [False, False, True]
+    assert not record(body, received="2").is_stale(2000.0)
+    assert not record({"targets": ["shop-1"]}).is_stale(1e12)
+
+
+def test_protections_add_up() -> None:
+    """A tag, a proxy, an event protect beside those whom the stack protects; the other rules go over the stack's."""
+    stack = Rules().override({"protect_users": ["billing"], "idle_seconds": 900})
+    found = put_over(stack, {"protect_users": ["etl"], "protect_hosts": ("10.0.0.7",), "idle_seconds": 60})
+    assert (found.protect_users, found.protect_hosts, found.idle_seconds) == (("billing", "etl"), ("10.0.0.7",), 60)
+    assert put_over(stack, {"protect_users": []}) == stack
+
+
+def test_the_rules_that_may_travel() -> None:
+    """All but those by which more would be terminated than the stack says, or in a dry run."""
+    kept = {"dry_run", "in_transaction", "in_transaction_seconds", "max_rollback_rows"}
+    kept |= {"allow_users", "allow_hosts", "allow_databases", "allow_applications"}
+    assert not kept & set(FREE_RULES)
+    assert kept | set(FREE_RULES) == {*vars(Rules())}
+    assert Notice.PROXY in RICH["notices"]

@@ -22,15 +22,15 @@ test: check mariadb $(VENV)/sam/ready
 
 # Twenty minutes; writes benchmarks/RESULTS.md. pt-kill is measured where it is on the path.
 bench: $(VENV)/bench/ready mariadb $(VENV)/sam/ready
-	PYTHONPATH=$(VENV)/bench/python REAPER_BENCH_NODE=$(VENV)/bench/node $(BIN)/python -m benchmarks
+	PYTHONPATH=$(CURDIR)/$(VENV)/bench/python REAPER_BENCH_NODE=$(CURDIR)/$(VENV)/bench/node $(BIN)/python -m benchmarks
 
 # What the client is compared with and nothing else needs, at the versions that were measured.
 $(VENV)/bench/ready: $(VENV)/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --no-deps --target $(VENV)/bench/python psycopg_pool==3.3.3
 	@mkdir -p $(VENV)/bench/node
-	command -v npm >/dev/null || { echo "npm is missing: the clients under Node are left out"; touch $@; exit 0; }; \
-	  cd $(VENV)/bench/node && npm install --silent --no-audit --no-fund --prefix . \
-	    serverless-mysql@2.1.0 serverless-postgres@2.1.2 mysql2 pg
+	@command -v npm >/dev/null || { echo "npm is missing: the clients under Node are left out"; exit 0; }; \
+	  npm install --silent --no-audit --no-fund --prefix $(VENV)/bench/node \
+	    serverless-mysql@2.1.0 serverless-postgres@2.1.2 mysql2@3.24.6 pg@8.23.1
 	touch $@
 
 # The package holds the binaries only: nothing is started.

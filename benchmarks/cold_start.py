@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -15,8 +13,10 @@ from pathlib import Path
 from tests.deploy.artifact import AT_HAND, HOST, Build, build
 from tests.deploy.lambdas import Code, Function, provided
 
+from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios
+
 ROUNDS = 15
-BAR = 1.15
+AT_MOST = 1.15
 
 TIMED = """
 from time import perf_counter
@@ -48,9 +48,8 @@ ALONE = {
 EMPTY = "def handler(event, context):\n    return event\n"
 
 
-def main() -> None:
+def measure(effort: Effort) -> list[Section]:
     built = build(AT_HAND, HOST)
-    print(f"Python {platform.python_version()}, {HOST}, {os.cpu_count()} cores; no .pyc, as on Lambda; {ROUNDS} rounds")
     measures: dict[str, Callable[[], float]] = {
         name: partial(import_ms, imports, built) for name, imports in _imports().items()
     }
@@ -59,13 +58,22 @@ def main() -> None:
         measures["start of an empty function"] = partial(start_ms, Code([Path(folder)], "empty.handler"))
         reaper = Code([built.function.path], "reaper.handler.lambda_handler")
         measures["start of the reaper"] = partial(start_ms, reaper)
-        taken = interleaved(measures)
-    for name, values in taken.items():
-        low, _, high = statistics.quantiles(values, n=4)
-        print(f"{statistics.median(values):7.1f} ms  ({low:.0f} to {high:.0f})  {name}")
+        taken = interleaved(measures, effort.rounds(ROUNDS))
+    section = Section("Cold start")
     for engine in PAIRS:
-        ours, bare = (statistics.median(taken[f"{engine}: {what}"]) for what in ("a sweep's imports", "the bare ones"))
-        print(f"{ours / bare:7.2f}     {engine}: a sweep's imports to Powertools and the driver (at most {BAR})")
+        ours, bare = (taken[f"{engine}: {what}"] for what in ("a sweep's imports", "the bare ones"))
+        what = f"{engine}: a sweep's imports / Powertools and the driver"
+        section.bars.append(Bar(what, ratios(ours, bare), AT_MOST))
+    rows = [[name, Spread(values).told(0)] for name, values in taken.items()]
+    title = f"Milliseconds in a fresh process, the built artifact, Python {AT_HAND}, no .pyc, as on Lambda"
+    section.tables.append(Table(title, ("what", "ms"), rows))
+    section.notes.append(
+        "The start of the reaper ends with its first answer, an error where no targets are set: with it come the "
+        "runtime client and boto3's own start. `both drivers in vain` is what a start would cost if each were imported "
+        "whether it is needed or not."
+    )
+    section.raw = dict(taken)
+    return [section]
 
 
 def _imports() -> Mapping[str, str]:
@@ -75,15 +83,6 @@ def _imports() -> Mapping[str, str]:
         for what, imports in zip(("a sweep's imports", "the bare ones"), pair, strict=True)
     }
     return {**ALONE, **pairs}
-
-
-def interleaved(measures: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Every measure once a round, so that all of them share what else the machine does."""
-    taken: dict[str, list[float]] = {name: [] for name in measures}
-    for _ in range(ROUNDS):
-        for name, measure in measures.items():
-            taken[name].append(measure())
-    return taken
 
 
 def import_ms(imports: str, built: Build) -> float:
@@ -102,7 +101,3 @@ def start_ms(code: Code) -> float:
     """From nothing to an answer under Lambda's runtime client; without targets the reaper's answer is an error."""
     with Function(code) as function:
         return 1000 * function.invoke({}).seconds
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,127 @@
+"""`python -m benchmarks [--quick] [--up-to=SESSIONS] [NAME…]`: measure, and write the results' page.
+
+Quick tries everything out and writes nothing. Up to fewer sessions is for a machine that cannot bear 16,000.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tests.servers import Unavailable
+
+from .base import Effort, Section, machine
+
+# In the order of the report.
+NAMES = ("reaping", "looking", "client", "fire", "cold_start", "emergency")
+CROWDED = ("reaping", "looking")
+FOLDER = Path(__file__).parent
+RAW, REPORT = FOLDER / "results.json", FOLDER / "RESULTS.md"
+PACKAGES = ("PyMySQL", "psycopg", "SQLAlchemy", "psycopg-pool", "aws-lambda-powertools")
+
+Measure = Callable[[Effort], Sequence[Section]]
+
+
+def main(arguments: Sequence[str]) -> None:
+    most = [int(given.removeprefix("--up-to=")) for given in arguments if given.startswith("--up-to=")]
+    effort = Effort("--quick" not in arguments, *most)
+    chosen = [name for name in arguments if not name.startswith("--")] or list(NAMES)
+    if unknown := set(chosen) - set(NAMES):
+        raise SystemExit(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    for name in chosen:
+        part = measured(name, effort)
+        print("\n\n".join(section["markdown"] for section in part["sections"]), flush=True)
+        if effort.is_full:
+            known = (json.loads(RAW.read_text()) if RAW.exists() else {}) | {name: part}
+            RAW.write_text(json.dumps(known, indent=1, default=str) + "\n")
+            REPORT.write_text(report({name: known[name] for name in NAMES if name in known}))
+
+
+def measured(name: str, effort: Effort) -> dict[str, Any]:
+    """One benchmark's sections with the machine as it was; what cannot run here says so in a section of its own."""
+    print(f"--- {name}", flush=True)
+    measure: Measure = import_module(f"benchmarks.{name}").measure
+    before, began = machine(), time.monotonic()
+    try:
+        sections = measure(effort)
+    except Unavailable as missing:
+        sections = [Section(name, skipped=[str(missing)])]
+    if effort.is_full:
+        for section in sections:
+            for file, picture in section.charts.items():
+                (FOLDER / file).write_text(picture)
+    return {
+        "up_to": effort.most,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - began),
+        "machine": before,
+        "load_after": machine()["load"],
+        "sections": [kept(section) for section in sections],
+    }
+
+
+def kept(section: Section) -> dict[str, Any]:
+    """What the raw figures' file holds of a section."""
+    bars = [asdict(bar) | {"median": bar.spread.median, "reached": bar.is_reached} for bar in section.bars]
+    return {"title": section.title, "bars": bars, "raw": section.raw, "markdown": section.markdown()}
+
+
+def report(taken: Mapping[str, Any]) -> str:
+    """The whole page."""
+    last = list(taken.values())[-1]["machine"]
+    bars = [bar for part in taken.values() for section in part["sections"] for bar in section["bars"]]
+    missed = [(section["title"], bar) for part in taken.values() for section in part["sections"]
+              for bar in section["bars"] if not bar["reached"]]
+    lines = [
+        "# Measured",
+        "Made by `make bench`, which writes this page, its pictures and `results.json`; not edited by hand. Each "
+        "figure is the median of several rounds, with the middle half of them in brackets. What is compared was "
+        "measured in turn, round by round, on the same server; ratios are taken within a round. Milliseconds are this "
+        "machine's and say little elsewhere.",
+        f"Machine: {last['processor']}, {last['cores']} cores, {last['memory_mb'] // 1024} GB, {last['system']}; "
+        f"Python {last['python']}; {versions()}. Client and server share its cores.",
+        "How busy the machine was with other work (load average over a minute, before and after): "
+        + "; ".join(_load(name, part) for name, part in taken.items()) + ".",
+        *(_limited(taken)),
+        f"Bars reached: {len(bars) - len(missed)} of {len(bars)}.",
+    ]
+    if missed:
+        lines.append("Not reached:\n\n" + "\n".join(f"- {title}: {_told(bar)}" for title, bar in missed))
+    lines += [section["markdown"] for part in taken.values() for section in part["sections"]]
+    return "\n\n".join(lines) + "\n"
+
+
+def _limited(taken: Mapping[str, Any]) -> list[str]:
+    """That it was not all, where it was not."""
+    small = {name: part["up_to"] for name, part in taken.items() if part["up_to"] < Effort.most}
+    return [f"{name} was measured up to {most} sessions only." for name, most in small.items() if name in CROWDED]
+
+
+def _told(bar: Mapping[str, Any]) -> str:
+    return f"{bar['what']}: {bar['median']:.2f}{bar['unit']}, at most {bar['most']:g}{bar['unit']}"
+
+
+def _load(name: str, part: Mapping[str, Any]) -> str:
+    return f"{name} {part['machine']['load'][0]:.1f} and {part['load_after'][0]:.1f} ({part['seconds']} s)"
+
+
+def versions() -> str:
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,148 @@
+"""What every benchmark tells: bars and whether they are reached, tables, pictures, and the raw figures behind them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Samples as one figure: the median, and the quarter of them on either side."""
+
+    samples: Sequence[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        if len(self.samples) < 2:
+            return self.median, self.median
+        low, _, high = statistics.quantiles(self.samples, n=4, method="inclusive")
+        return low, high
+
+    def told(self, digits: int = 2) -> str:
+        low, high = self.quartiles
+        return f"{self.median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
+    """Round by round: within one both had the same machine."""
+    return Spread([mine / other for mine, other in zip(ours, theirs, strict=True)])
+
+
+def percentile(samples: Sequence[float], percent: float) -> float:
+    """The smallest sample that so many percent do not exceed."""
+    ordered = sorted(samples)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A limit that was set before it was measured."""
+
+    what: str
+    spread: Spread
+    most: float
+    unit: str = ""
+
+    @property
+    def is_reached(self) -> bool:
+        return self.spread.median <= self.most
+
+    def row(self) -> list[str]:
+        verdict = "yes" if self.is_reached else "**no**"
+        return [self.what, f"{self.spread.told()}{self.unit}", f"{self.most:g}{self.unit}", verdict]
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        lines = [self.head, ["---"] * len(self.head), *self.rows]
+        return "\n".join([f"{self.title}:\n", *("| " + " | ".join(line) + " |" for line in lines)])
+
+
+@dataclass
+class Section:
+    """One benchmark's results. `charts` are pictures by file name, `skipped` what this machine has not."""
+
+    title: str
+    bars: list[Bar] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    charts: dict[str, str] = field(default_factory=dict)
+    raw: dict[str, Any] = field(default_factory=dict)
+
+    def markdown(self) -> str:
+        parts = [f"## {self.title}"]
+        if self.bars:
+            rows = [bar.row() for bar in self.bars]
+            head = ("ratio or time", "median (middle half)", "at most", "reached")
+            parts.append(Table("Bars", head, rows).markdown())
+        parts += [table.markdown() for table in self.tables]
+        parts += [f"![{name.removesuffix('.svg')}]({name})" for name in self.charts]
+        parts += self.notes
+        parts += [f"Skipped: {line}." for line in self.skipped]
+        return "\n\n".join(parts)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much to measure: all of it, or enough to see that everything runs."""
+
+    is_full: bool = True
+    most: int = 16000  # sessions, on a machine that cannot bear as many as the benchmarks ask for
+
+    def rounds(self, full: int) -> int:
+        return full if self.is_full else min(full, 2)
+
+    def sizes(self, full: Sequence[int]) -> Sequence[int]:
+        return [size for size in full if size <= self.most] if self.is_full else full[:1]
+
+
+def interleaved(measures: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+    """Every measure once a round, each round beginning with the next, so that all share what else the machine does."""
+    taken: dict[str, list[T]] = {name: [] for name in measures}
+    names = list(measures)
+    for turn in range(rounds):
+        for place in range(len(names)):
+            name = names[(turn + place) % len(names)]
+            taken[name].append(measures[name]())
+    return taken
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on, and how busy it was with other things."""
+    lines = _lines("/proc/cpuinfo")
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    model = next(names, platform.machine())
+    memory = next((int(line.split()[1]) // 1024 for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "memory_mb": memory,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "load": os.getloadavg(),
+    }
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,239 @@
+"""One look at thousands of sessions against the bare list, the judgement over them, and what it costs the server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from reaper.client.deadline import Deadline
+from reaper.client.drivers import driver_for
+from reaper.client.target import EngineName
+from reaper.engines import engine_for
+from reaper.model import Rules, SweepTarget
+from reaper.policy import judge
+from tests.harness import target
+from tests.servers import Server, Unavailable, start
+
+from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios
+from .crowd import Census, Crowd, held
+from .reaping import ASLEEP, exponent
+from .svg import chart
+
+SIZES = (1000, 4000, 16000)
+POSTGRES_SIZES = (500, 1000, 2000)
+ROUNDS = 9
+MEMORY_MB = 128
+PURE = ("its meaning", "judging")  # told in processor time, since they wait for nobody
+
+# The function's own process, as Lambda runs it but for the runtime client; it says what it has ever held.
+FUNCTION = """
+import json, resource, sys
+from reaper.handler import lambda_handler
+
+class Context:
+    aws_request_id, function_name, memory_limit_in_mb = "1", "reaper", 128
+    invoked_function_arn = "arn:aws:lambda:eu-central-1:123456789012:function:reaper"
+    def get_remaining_time_in_millis(self):
+        return 300000
+
+told = lambda_handler({"dry_run": False}, Context())["targets"][0]
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"peak_mb": peak, "outcomes": told["outcomes"], "error": told["error"],
+                  "seconds": told["duration_seconds"]}))
+"""
+
+
+def measure(effort: Effort) -> list[Section]:
+    sections = []
+    for name, sizes in (("mariadb", SIZES), ("mysql", SIZES), ("postgres18", POSTGRES_SIZES)):
+        section = Section(f"Looking: {name}")
+        try:
+            _measure(name, effort.sizes(sizes), effort, section)
+        except Unavailable as missing:
+            section.skipped.append(str(missing))
+        sections.append(section)
+    return sections
+
+
+def _measure(name: str, sizes: Sequence[int], effort: Effort, section: Section) -> None:
+    medians: dict[str, list[tuple[float, float]]] = {}
+    rows = []
+    with start(name, settings=held("postgres" if name.startswith("postgres") else "mysql", sizes)) as server:
+        for size in sizes:
+            taken = looks(server, size, effort)
+            for what, seconds in taken.items():
+                ms = [1000 * s for s in seconds]
+                medians.setdefault(what, []).append((size, Spread(ms).median))
+                rows.append([what, str(size), Spread(ms).told(1)])
+            section.raw[str(size)] = taken
+        section.bars.append(Bar(f"a look / the bare list, n = {size}", ratios(taken["a look"], taken["the list"]), 1.5))
+        judged = Spread([1000 * s for s in taken["judging"]])
+        section.bars.append(Bar(f"judging, n = {size}", judged, 100.0, " ms"))
+        peaks = {n: peak_mb(server, n) for n in sizes}
+        cost = costs(server, sizes[0])
+    section.tables.append(Table("Milliseconds", ("what", "sessions", "median (middle half)"), rows))
+    section.charts[f"looking-{name}.svg"] = chart(f"Looking at n sessions, {name}", medians, "sessions", "ms")
+    section.bars.append(Bar(f"the function's peak, n = {size}", Spread([peaks[size]]), MEMORY_MB, " MB"))
+    growth = {what: exponent({int(n): ms for n, ms in points}) for what, points in medians.items()}
+    section.tables.append(
+        Table(
+            "Growth with n (1 is linear), and the function's memory",
+            ("what", "exponent or MB"),
+            [[what, f"{power:.2f}"] for what, power in growth.items()]
+            + [[f"peak at n = {n}, all of them reaped", f"{peak:.0f} MB"] for n, peak in peaks.items()],
+        )
+    )
+    title = f"What a sweep costs the server, n = {sizes[0]}, a dry run"
+    section.tables.append(Table(title, ("what", "how much"), cost))
+    section.raw |= {"peak_mb": peaks, "growth": growth, "cost": cost}
+
+
+def looks(server: Server, size: int, effort: Effort) -> dict[str, list[float]]:
+    """Seconds for the bare list, a look with all that belongs to it, its meaning, and the judgement."""
+    engine = engine_for(EngineName(server.engine))
+    with closing(Census(server)) as census, closing(seat(server)) as connection, Crowd(server, size):
+        census.wait(lambda count: count >= size)
+        time.sleep(ASLEEP)
+        at = engine.server(connection, time.monotonic)
+        snapshot = engine.read(at.look())
+        bare = bare_list(server, connection)
+        measures: Mapping[str, Callable[[], object]] = {
+            "the list": bare,
+            "a look": lambda: at.look(),
+            "its meaning": partial(engine.read, at.look()),
+            "judging": partial(judge, snapshot, Rules()),
+        }
+        timed: Mapping[str, Callable[[], float]] = {
+            name: partial(seconds, do, time.process_time if name in PURE else time.perf_counter)
+            for name, do in measures.items()
+        }
+        taken = interleaved(timed, effort.rounds(ROUNDS))
+    with closing(Census(server)) as after:
+        after.wait(lambda count: count <= 2)
+    return taken
+
+
+def seat(server: Server) -> Any:
+    """The connection of a reaper."""
+    at = SweepTarget.from_mapping(target(server)).target
+    return driver_for(at.engine).connect(at, at.password, Deadline.after(600), batch=True)
+
+
+def bare_list(server: Server, connection: Any) -> Callable[[], object]:
+    """What anybody would type, fetched as the driver gives it."""
+    if server.engine == "postgres":
+        return lambda: connection.execute("SELECT * FROM pg_stat_activity").fetchall()
+
+    def show() -> object:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW FULL PROCESSLIST")
+            return cursor.fetchall()
+
+    return show
+
+
+def seconds(do: Callable[[], object], clock: Callable[[], float]) -> float:
+    began = clock()
+    do()
+    return clock() - began
+
+
+def peak_mb(server: Server, size: int) -> float:
+    """What the function's process holds at most while it reaps as many, in MB."""
+    rules = {"REAPER_DRY_RUN": "false", "REAPER_IDLE_SECONDS": "0", "REAPER_MAX_KILLS": "1000000"}
+    with Crowd(server, size):
+        time.sleep(ASLEEP)
+        done = subprocess.run(
+            [sys.executable, "-c", FUNCTION],
+            env={
+                **os.environ,
+                **rules,
+                "REAPER_ALLOW_USERS": "app",
+                "REAPER_TARGETS": json.dumps([target(server)]),
+                "AWS_REGION": "eu-central-1",
+                "POWERTOOLS_METRICS_NAMESPACE": "Reaper",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise RuntimeError(f"the function failed: {done.stderr[-2000:]}")
+    told = json.loads(done.stdout.splitlines()[-1])
+    if told["error"]:
+        raise RuntimeError(f"the sweep failed: {told['error']}")
+    return float(told["peak_mb"])
+
+
+def costs(server: Server, size: int) -> list[list[str]]:
+    """An operator's questions: how many statements, how much processor time, which locks."""
+    engine = engine_for(EngineName(server.engine))
+    with closing(seat(server)) as connection, closing(server.admin()) as observer, Crowd(server, size):
+        time.sleep(ASLEEP)
+        at = engine.server(connection, time.monotonic)
+        at.look()
+        statements = counted(server, observer, at.look)
+        began, times = cpu_seconds(server), 20
+        for _ in range(times):
+            at.look()
+        each = (cpu_seconds(server) - began) / times
+        at.lock()
+        locks = locks_of(server, observer, connection)
+        at.unlock()
+    return [
+        ["statements of one look", statements],
+        ["processor time of the server for one look", f"{1000 * each:.1f} ms"],
+        ["locks held while it sweeps", locks],
+    ]
+
+
+def counted(server: Server, observer: Any, look: Callable[[], object]) -> str:
+    """By the server's own counter; on PostgreSQL, which has none, by the driver's calls."""
+    client = server.kind.client(observer, server.root)
+    if server.engine == "postgres":
+        return "2"
+    sql = "SHOW GLOBAL STATUS LIKE 'Questions'"
+    before = int(client.run(sql)[0][1])
+    look()
+    return str(int(client.run(sql)[0][1]) - before - 1)
+
+
+def cpu_seconds(server: Server) -> float:
+    """Of the server's process and all its children, those that have ended included."""
+    ticks = 0
+    for pid in family(server.pid):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def family(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(found for child in children for found in family(int(child)))]
+
+
+def locks_of(server: Server, observer: Any, connection: Any) -> str:
+    client = server.kind.client(observer, server.root)
+    if server.engine == "postgres":
+        own = connection.info.backend_pid
+        found = client.run(f"SELECT locktype, mode FROM pg_locks WHERE pid = {own:d} AND locktype <> 'virtualxid'")
+        return ", ".join(f"{kind} {mode}" for kind, mode in found) or "none"
+    if server.flavour == "mariadb":
+        return "GET_LOCK('reaper.sweep')"
+    found = client.run(
+        "SELECT OBJECT_TYPE, OBJECT_NAME FROM performance_schema.metadata_locks AS l"
+        " JOIN performance_schema.threads AS t ON t.THREAD_ID = l.OWNER_THREAD_ID"
+        f" WHERE t.PROCESSLIST_ID = {connection.thread_id():d}"
+    )
+    return ", ".join(f"{kind} {name}" for kind, name in found) or "none"

@@ -74,6 +74,11 @@ class Credentials:
             if 0 <= now - fetched < _MAX_AGE[self._target.auth]:  # a clock set back says nothing of the age
                 return login
         login = self._fetched(deadline)
+        if not (_can_be_sent(login.user) and _can_be_sent(login.password or "")):
+            raise ConfigurationError(
+                f"target {self._target.name!r}: its user or password holds a NUL or half a character, "
+                "which no login can carry; choose another"
+            )
         self._kept = login, now
         return login
 
@@ -86,6 +91,11 @@ class Credentials:
                 return Login(target.user, _token(target, deadline))
             case Auth.PASSWORD:
                 return Login(target.user, self._password() if self._password else target.password)
+
+
+def _can_be_sent(word: str) -> bool:
+    """Whether a driver can put it into a login; its own error over one that it cannot would carry it along."""
+    return "\0" not in word and not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
 def aws_client(service: str, deadline: Deadline, region: str | None = None) -> Any:
@@ -136,10 +146,12 @@ def _from_secret(target: Target, deadline: Deadline) -> Login:
     where = f"target {target.name!r}: secret {target.secret!r}"
     with _told_by_aws(f"{where} cannot be read"):
         found = _read(target.secret or "", deadline)
-    password = found.get("password")
+    user, password = found.get("username") or target.user, found.get("password")
     if not isinstance(password, str):
         raise ConfigurationError(f"{where} holds no password; it must be a JSON object with username and password")
-    return Login(str(found.get("username") or target.user), password)
+    if not isinstance(user, str):
+        raise ConfigurationError(f"{where} holds a username that is no text; it must be a JSON object with both")
+    return Login(user, password)
 
 
 def _read(secret: str, deadline: Deadline) -> Mapping[str, Any]:
@@ -169,7 +181,7 @@ def _object(text: str) -> Mapping[str, Any]:
     """The JSON object in a text; an empty one where there is none."""
     try:
         found = json.loads(text)
-    except ValueError:  # never to be told: it carries the whole secret
+    except (ValueError, RecursionError):  # never to be told: it carries the whole secret
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -371,7 +371,7 @@ class Database:
         if self._invocation is None:
             return
         if key in self._invocation.keys:
-            raise ConfigurationError(f"token {key[1]!r} was used for {key[0]!r} in this invocation already; say name=")
+            raise ConfigurationError(f"the token was used for {key[0]!r} in this invocation already; say name=")
         self._invocation.keys.add(key)
 
     def _turn(self, deadline: Deadline) -> _Turn:
@@ -388,7 +388,8 @@ class Database:
         event = Event(what, self.target.name, str(reason), statement, request_id, *self._kept.age_and_idle)
         try:
             self._observer(event)
-        except Exception:  # a listener's mistake must not make a committed write look like a failed one
+        except Exception as mistake:  # a listener's must not make a committed write look like a failed one
+            mistake.__context__ = None  # what was being told of: a driver's error, whose text can quote SQL
             _logger.exception("on_event raised for %s", what)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 
 from reaper.client.deadline import DeadlineExceeded
+from reaper.client.target import printable
+
+_LONGEST_LINE = 500
 
 
 class Fault(StrEnum):
@@ -47,4 +50,4 @@ def first_line(error: BaseException) -> str:
             shown = f"{text} ({code})"
         case _:
             shown = str(error)
-    return next(iter(shown.strip().splitlines()), type(error).__name__)
+    return printable(next(iter(shown.strip().splitlines()), type(error).__name__)[:_LONGEST_LINE])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -70,8 +71,11 @@ class Target:
         for key in ("host", "user"):
             if not given.get(key):
                 raise ConfigurationError(f"{where}: {key} is missing")
-        name = text(given, "name", where) or first_label(str(given["host"]))
-        where = f"target {name!r}"
+        if isinstance(host := given["host"], str) and re.search(r"[\s@\"'{}=]|://", host):  # it would become the name
+            value = shown("host", host)
+            raise ConfigurationError(f"{where}: host is {value}; give a name or an address and nothing else")
+        name = text(given, "name", where) or first_label(host if isinstance(host, str) else shown("host", host))
+        where = f"target {shown('name', name)}"
         engine = choice(given, "engine", EngineName, where)
         if engine is None:
             raise ConfigurationError(f"{where}: engine is missing; say mysql or postgres")
@@ -101,6 +105,8 @@ class Target:
         return self.tls or (Tls.OFF if is_loopback(self.host) and not self.ca else Tls.VERIFY)
 
     def _check(self, where: str) -> None:
+        if not self.name.isprintable() or not self.name.strip() or len(self.name) > _LONGEST_NAME:
+            raise ConfigurationError(f"{where}: name must be 1 to {_LONGEST_NAME} printable characters; give another")
         if self.auth is Auth.SECRET and not self.secret:
             raise ConfigurationError(f"{where}: auth is 'secret' but secret is missing; give its ARN or name")
         if self.auth is Auth.IAM and self.effective_tls is Tls.OFF:
@@ -108,6 +114,8 @@ class Target:
         if self.ca and not Path(self.ca).is_file():
             raise ConfigurationError(f"{where}: ca {self.ca!r} is not a file")
 
+
+_LONGEST_NAME = 255  # it stands in log lines and is a dimension of metrics
 
 _ENCODE = "write : / ? # @ in a user or password as %3A %2F %3F %23 %40"
 
@@ -146,7 +154,15 @@ def redact(dsn: str) -> str:
     """The DSN without its password, fit for an error message."""
     hidden = re.sub(r"([?&])([^=&]*)=[^&]*", lambda m: f"{m[1]}{m[2]}=***" if is_secret(m[2]) else m[0], dsn)
     # Greedy up to the last @: a password typed without percent-encoding may hold one itself.
-    return re.sub(r"(^[^:/@]*|://[^:/@]*):(?!//).*@", r"\1:***@", hidden)
+    hidden = re.sub(r"(?s)^(.*?):(?!//).*@", r"\1:***@", hidden)
+    # No @ at all: the host was forgotten, and what stands where its port would be is no port.
+    return re.sub(r"(?s)^([^@\[]*?):(?!//|\d*(?:[/?]|$))[^@]*$", r"\1:***", hidden)
+
+
+def hide_passwords(text: str) -> str:
+    """A message without the passwords of DSNs that somebody else put into it; `redact` is for a DSN alone."""
+    hidden = re.sub(r":(?!//)\S*@", ":***@", text)
+    return re.sub(r"(://[^\s:/@\[]*):(?!//|\d*(?:[/?'\"\s]|$))[^\s@]*(?!\S*@)", r"\1:***", hidden)
 
 
 def first_label(host: str) -> str:
@@ -185,25 +201,59 @@ def hint(word: object, known: Iterable[str]) -> str:
 
 
 def nearest(word: object, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    found = difflib.get_close_matches(str(word), list(known), n=1, cutoff=cutoff)
+    # No known word is so long, and to compare one of megabytes takes seconds.
+    found = difflib.get_close_matches(str(word)[:100], list(known), n=1, cutoff=cutoff)
     return found[0] if found else None
 
 
 def is_secret(key: str) -> bool:
     """Whether a key names a password, however it is spelt."""
-    word = key.lower()
-    return "pass" in word or "pwd" in word or nearest(word, ["password"]) is not None
+    return _SECRET.search(key) is not None or key.lower() == "pw" or nearest(key.lower(), ["password"]) is not None
+
+
+_SECRET = re.compile("pass|pwd|secret|token|credential", re.IGNORECASE)
+_FROM_A_SECRET_ON = re.compile(rf"(?is)((?:pasw|{_SECRET.pattern})\w*\W{{0,6}}?[:=]).*")
+_LOOKED_AT = 2000  # letters, of which at most 60 are shown
 
 
 def shown(key: str, value: object) -> str:
-    """A value as an error message may show it: short, on one line, and never a secret."""
+    """A value as an error message may show it: short, on one line, and never a secret.
+
+    Within it, nothing is shown that follows a key for secrets, nor a DSN's password.
+    """
     if is_secret(key):
         return "***"
     try:
-        found = repr(value)
+        found = repr(value[:_LOOKED_AT] if isinstance(value, str) else value)
     except ValueError:  # an integer of more digits than Python prints
         return f"a huge {type(value).__name__}"
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deeply"
+    found = _FROM_A_SECRET_ON.sub(r"\1 ***", found[:_LOOKED_AT])
+    found = hide_passwords(found)
     return found if len(found) <= 60 else found[:57] + "..."
+
+
+def printable(text: str) -> str:
+    """What somebody else chose to write, safe to show: one line, and nothing that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def parse_json(text: Any) -> Any:
+    """What a JSON text says; raise ValueError where it is none, is nested too deeply, or gives a key twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_no_key_twice)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key {shown('key', key)} is given twice")
+        found[key] = value
+    return found
 
 
 def text(given: Mapping[str, Any], key: str, where: str) -> str | None:
@@ -212,6 +262,8 @@ def text(given: Mapping[str, Any], key: str, where: str) -> str | None:
         return None
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{where}: {key} is {shown(key, value)}; give it as a text")
+    if "://" in value and hide_passwords(value) != value:  # whatever it is taken for would be shown again and again
+        raise ConfigurationError(f"{where}: {key} is {shown(key, value)}; a DSN with its password does not belong here")
     return value
 
 

@@ -110,7 +110,7 @@ class _MySQL:
             host=target.host,
             port=target.port,
             user=target.user,
-            password=password or "",
+            password=(password or "").encode(),  # a text would go out in latin1, or its error carry the password
             database=target.database,
             autocommit=True,
             charset="utf8mb4",

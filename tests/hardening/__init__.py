@@ -1,0 +1,1 @@
+"""The claims that a reviewer tests first: nothing lost, nobody wrongly ended."""

@@ -248,9 +248,11 @@ def grown(server: Server, ways: Mapping[str, Any], sizes: Sequence[int], effort:
 
 def _tried(server: Server, size: int, way: Any, section: Section) -> float:
     try:
-        return timed(server, size, way)
-    except GaveUp as why:
-        section.notes.append(f"n = {size}: {why}.")
+        seconds = timed(server, size, way)
+        print(f"{server.name} {type(way).__name__} n = {size}: {seconds:.2f} s", flush=True)  # it is a long time
+        return seconds
+    except (GaveUp, TimeoutError) as why:
+        section.notes.append(f"{type(way).__name__}, n = {size}: {why}.")
         with closing(Census(server)) as census:
             census.wait(lambda count: count <= BESIDE)
         return math.nan

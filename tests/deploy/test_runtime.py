@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -155,6 +156,7 @@ def test_an_environment_remembers_until_its_end(servers: Servers, deploy: Deploy
         sessions.sleeping(2)
         settle(server)
         assert sweep() == (True, {}, {"unconfirmed": 2})
+        time.sleep(3.1)  # a sleep is confirmed by two whole seconds more of it
         assert sweep() == (False, {"terminated": 2}, {"unconfirmed": 0})
         sessions.sleeping(2)
         settle(server)

@@ -64,7 +64,7 @@ class Client:
 class Swept:
     """A sweep as it was ordered, and when.
 
-    `confirmed` matters where idle time shows in whole seconds only: whoever fell asleep later had not been seen asleep.
+    `confirmed` matters where idle time shows in whole seconds only: who fell asleep later was not seen asleep twice.
     """
 
     rules: Rules

@@ -375,7 +375,7 @@ def test_a_token_twice_in_one_invocation_is_a_mistake(db: Database) -> None:
         db.transaction(lambda tx: 1, token="t", name="pay")
         db.transaction(lambda tx: 2, token="t", name="pay")
 
-    with pytest.raises(ConfigurationError, match="'t' was used for 'pay'"):
+    with pytest.raises(ConfigurationError, match="the token was used for 'pay'"):
         handler({}, Context())
 
 

@@ -269,8 +269,8 @@ class Database:
                         return cast(T, attempt.result)
                     if came_of_it == "aborted":
                         failure = replace(failure, phase=Phase.IN_TRANSACTION)
-                    self._after(failure, error, statement, deadline)
-                    earlier.append(failure)
+                    earlier = [*(_settled(earlier) if attempt.settled else earlier), failure]
+                    self._after(earlier, error, statement, deadline)
                 else:
                     self._kept.used()
                     return result
@@ -289,8 +289,9 @@ class Database:
             ),
         )
 
-    def _after(self, failure: Failure, error: Exception, statement: str, deadline: Deadline) -> None:
+    def _after(self, failures: list[Failure], error: Exception, statement: str, deadline: Deadline) -> None:
         """Return when it is time to try again, else raise."""
+        failure = failures[-1]
         if failure.fault is Fault.CREDENTIALS:
             self._kept.forget_login()
         wait = wait_before_retry(failure, self.settings.patience, deadline, self._means.dice)
@@ -299,7 +300,9 @@ class Database:
             self._means.sleep(wait)
             return
         is_read = failure.twice_is_harmless and failure.phase is Phase.WORKING
-        in_doubt = failure.effect is Effect.UNKNOWN and not is_read
+        # A later attempt that did nothing settles no earlier doubt.
+        lost_commit = any(each.effect is Effect.UNKNOWN and each.phase is Phase.COMMITTING for each in failures)
+        in_doubt = lost_commit or (failure.effect is Effect.UNKNOWN and not is_read)
         self._tell_of_the_end(failure, statement, in_doubt)
         if in_doubt:
             raise OutcomeUnknown(statement, error) from error
@@ -325,6 +328,7 @@ class Database:
                 driver.run(connection, "ROLLBACK", None)
                 done: T = tokens.from_text(row["result"])
                 return done
+            attempt.settled = key is not None
             transaction = Transaction(self, connection)
             self._occupied = "a transaction"
             try:
@@ -400,6 +404,11 @@ UNUSABLE = frozenset({Fault.LOST, Fault.TIMEOUT, Fault.READ_ONLY, Fault.STARTING
 _UNDOES_ALL = frozenset({Fault.LOST, Fault.TIMEOUT, Fault.IN_DOUBT, Fault.DEADLOCK})
 
 
+def _settled(failures: list[Failure]) -> list[Failure]:
+    """What the failures come to once the token was found free: none of them has committed."""
+    return [replace(failure, phase=Phase.IN_TRANSACTION) for failure in failures]
+
+
 class _Turn:
     """The database for one thread, waited for no longer than the deadline: while it is used, and while it is taken."""
 
@@ -431,13 +440,14 @@ _NO_TURN = "no time left waiting for the thread that has the connection"
 class _Attempt:
     """How far one attempt has got."""
 
-    __slots__ = ("_driver", "committing", "connection", "in_transaction", "result", "ticket")
+    __slots__ = ("_driver", "committing", "connection", "in_transaction", "result", "settled", "ticket")
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self.connection: Connection | None = None
         self.in_transaction = False
         self.committing = False
+        self.settled = False
         self.ticket: commits.Ticket | None = None
         self.result: object = None
 

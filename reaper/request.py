@@ -96,7 +96,7 @@ def _from_manual(event: Mapping[str, Any], default: Trigger = Trigger.MANUAL) ->
     if "advise" in event:
         return _for_advice(event)
     dry_run, rules = event.get("dry_run"), event.get("rules")
-    if dry_run is not None and not isinstance(dry_run, bool):
+    if "dry_run" in event and not isinstance(dry_run, bool):  # null is what a broken template sends
         raise ConfigurationError(f"event: dry_run is {shown('dry_run', dry_run)}; say true or false")
     Rules().override({} if rules is None else rules, "event: rules")
     return Request(_trigger(event, default), dry_run, _targets(event), rules=rules or {})
@@ -120,9 +120,9 @@ def _trigger(event: Mapping[str, Any], default: Trigger) -> Trigger:
 
 
 def _targets(event: Mapping[str, Any]) -> tuple[str, ...] | None:
-    value = event.get("targets")
-    if value is None:
+    if "targets" not in event:
         return None
+    value = event["targets"]
     if not isinstance(value, list) or not value or not all(isinstance(name, str) and name for name in value):
         raise ConfigurationError(
             f"event: targets is {shown('targets', value)}; give a list of names, or leave it out for all"

@@ -63,7 +63,7 @@ def test_samples(name: str, request_: Request | list[Record]) -> None:
     ("given", "expected"),
     [
         ({}, Request()),
-        ({"dry_run": None, "targets": None, "rules": None, "trigger": None}, Request()),
+        ({"rules": None, "trigger": None}, Request()),
         ({"targets": ["b", "a", "b"]}, Request(targets=("b", "a"))),
         ({"rules": {"idle_seconds": 120, "dry_run": True}}, Request(rules={"idle_seconds": 120, "dry_run": True})),
         *(({"trigger": word.value}, Request(word)) for word in Trigger),
@@ -215,6 +215,8 @@ def altered(name: str, change: Callable[[Any], object]) -> Any:
         ({"kill": "all"}, "'kill'", "'all'; known: dry_run, targets, rules, trigger"),
         ({"a\nb": 1}, r"'a\nb'", "1"),
         ({"dry_run": "false"}, "dry_run", "'false'; say true or false"),
+        ({"dry_run": None}, "dry_run", "None; say true or false"),
+        ({"targets": None}, "targets", "None; give a list of names, or leave it out for all"),
         ({"dry_run": 0}, "dry_run", "0"),
         ({"dry_run": []}, "dry_run", "[]"),
         ({"targets": "orders"}, "targets", "'orders'"),

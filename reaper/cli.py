@@ -44,6 +44,7 @@ from reaper.engines import engine_for, procedure
 from reaper.engines.base import Look
 from reaper.fleet import TARGETS, targets_from_environ
 from reaper.grants import Account, Flavour, own_flavour, script, statements
+from reaper.message import Notice
 from reaper.model import InTransaction, Rules, Snapshot, SweepTarget, Verdict
 from reaper.policy import Judgement, judge
 from reaper.report import ErrorKind, Report, Victim, rounded, span
@@ -584,6 +585,8 @@ _WARNINGS = {
     "own_account_shared": "the application uses the reaper's account, so all its sessions are spared",
     "user_limits_unseen": "per-user limits cannot be read, so a user at its own limit goes unnoticed",
     "no_right_to_terminate": "this account could not terminate anybody",
+    Notice.PROXY: "an RDS Proxy stands in front, so all sessions from its addresses are spared",
+    Notice.PROXY_SUBNETS: "the RDS Proxy's addresses are not known, so all from its subnets are spared",
 }
 
 

@@ -52,6 +52,7 @@ def consult(sweep: Sweep, memory: float | None = None) -> Advice:
         snapshot=report.snapshot,
         account=min(report.snapshot.own_users, default=target.user),
         host=target.host,
+        auth=target.auth,
         method=report.method,
         clients=_clients(report.snapshot),
         fitting=fitting,

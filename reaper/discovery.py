@@ -87,9 +87,13 @@ class _Skip(Exception):
 
 @dataclass(frozen=True)
 class Findings:
-    """What a discovery found, in the order of the names. `problems` are what AWS would not tell."""
+    """What a discovery found, in the order of the names. `problems` are what AWS would not tell.
+
+    `clusters` has the names of the errands' targets that are a cluster's instances, by its identifier.
+    """
 
     errands: tuple[Errand, ...] = ()
+    clusters: Mapping[str, frozenset[str]] = field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -301,6 +305,7 @@ class _Search:
         found = self._shielded(self._awake(candidates))
         return Findings(
             tuple(sorted((errand for _, errand in found), key=lambda errand: errand.target.name)),
+            _clusters([instance for instance, _ in found]),
             tuple(sorted(self.skipped, key=lambda skipped: skipped.target)),
             tuple(dict.fromkeys(self.problems)),
         )
@@ -366,6 +371,13 @@ class _Search:
         if hosts := self._told(lambda: self.aws.addresses(proxy)):
             return hosts, Notice.PROXY
         return self._told(lambda: self.aws.networks(proxy)) or [], Notice.PROXY_SUBNETS
+
+
+def _clusters(instances: Sequence[Instance]) -> dict[str, frozenset[str]]:
+    return {
+        name: frozenset(instance.id for instance in instances if instance.cluster_id == name)
+        for name in sorted({instance.cluster_id for instance in instances if instance.cluster_id})
+    }
 
 
 def _protected(errand: Errand, proxy: Proxy, hosts: Sequence[str], notice: Notice) -> Errand:

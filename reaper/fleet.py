@@ -18,7 +18,7 @@ from reaper.discovery import Discovery, Findings, Skipped, Why, discover
 from reaper.message import FREE_RULES, Errand, check_rules
 from reaper.model import Rules, SweepTarget
 from reaper.rds import Aws
-from reaper.request import Request, Trigger, choose, parse
+from reaper.request import Clusters, Request, Trigger, choose, parse
 
 TARGETS, TARGETS_PARAMETER = "REAPER_TARGETS", "REAPER_TARGETS_PARAMETER"
 DISCOVER, QUEUE_URL, STALE_SECONDS = "REAPER_DISCOVER", "REAPER_QUEUE_URL", "REAPER_STALE_SECONDS"
@@ -26,7 +26,7 @@ DISCOVER, QUEUE_URL, STALE_SECONDS = "REAPER_DISCOVER", "REAPER_QUEUE_URL", "REA
 _WITHOUT_LAMBDA = 60.0  # seconds for a call by hand that brings no context
 _FOR_THE_PARAMETER, _FOR_SENDING = 10.0, 15.0  # seconds; the latter is what the search leaves
 _STALE_SECONDS = 600.0
-_BATCH, _BATCH_BYTES = 10, 256 * 1024  # SQS's limits for one call; newer queues take more
+BATCH, _BATCH_BYTES = 10, 256 * 1024  # SQS's limits for one call; newer queues take more
 
 
 def stack_name(environ: Mapping[str, str]) -> str:
@@ -82,6 +82,7 @@ class Plan:
 
     targets: tuple[SweepTarget, ...] = ()
     errands: Mapping[str, Errand] = field(default_factory=dict)
+    clusters: Clusters = field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -158,6 +159,7 @@ def make_plan(environ: Mapping[str, str], deadline: Deadline) -> Plan:
     return Plan(
         tuple(sorted(targets, key=lambda target: target.name)),
         errands,
+        found.clusters,
         tuple(sorted(skipped, key=lambda one: one.target)),
         (*problems, *found.problems),
     )
@@ -185,7 +187,7 @@ def _chosen(asked: Request, plan: Plan) -> list[str]:
         if skipped.target in (asked.targets or ()):
             raise ConfigurationError(f"target {skipped.target!r} is not swept: {skipped.detail}")
     try:
-        return [target.name for target in choose(asked, plan.targets)]
+        return [target.name for target in choose(asked, plan.targets, plan.clusters)]
     except ConfigurationError:
         if plan.problems:  # which may be why it is not known
             raise FleetIncomplete("; ".join(plan.problems)) from None
@@ -245,7 +247,7 @@ def _batches(messages: Sequence[Message]) -> Iterator[list[Message]]:
     size = 0
     for message in messages:
         length = len(message.body.encode())
-        if batch and (len(batch) == _BATCH or size + length > _BATCH_BYTES):
+        if batch and (len(batch) == BATCH or size + length > _BATCH_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(message)

@@ -18,7 +18,7 @@ from reaper.consult import consult
 from reaper.fleet import stack_name, targets_from_environ
 from reaper.log import logger as _logger
 from reaper.message import put_over
-from reaper.metrics import Tally, publish
+from reaper.metrics import Tally, TargetMetrics, publish
 from reaper.model import Rules, SweepTarget
 from reaper.report import ErrorKind, Report
 from reaper.request import Record, Request, Trigger, choose, is_dry, parse
@@ -45,6 +45,7 @@ class Settings:
     stack: str
     manual_kill: bool
     keep_seat: bool
+    target_metrics: TargetMetrics
     ca: str | None  # of the targets that messages bring along
 
     @classmethod
@@ -55,6 +56,7 @@ class Settings:
             stack=stack_name(environ),
             manual_kill=_flag(environ, "REAPER_MANUAL_KILL", "false"),
             keep_seat=_flag(environ, "REAPER_KEEP_SEAT", "true"),
+            target_metrics=_target_metrics(environ),
             ca=environ.get("REAPER_CA") or None,
         )
 
@@ -69,6 +71,13 @@ def _flag(environ: Mapping[str, str], variable: str, default: str) -> bool:
     if value not in ("true", "false"):
         raise ConfigurationError(f"{variable} is {value!r}; say true or false")
     return value == "true"
+
+
+def _target_metrics(environ: Mapping[str, str]) -> TargetMetrics:
+    value = environ.get("REAPER_TARGET_METRICS") or TargetMetrics.ALL
+    if value not in list(TargetMetrics):
+        raise ConfigurationError(f"REAPER_TARGET_METRICS is {value!r}; choose {' or '.join(TargetMetrics)}")
+    return TargetMetrics(value)
 
 
 class _Invoked:
@@ -119,7 +128,7 @@ def lambda_handler(event: Any, context: LambdaContext | None) -> dict[str, Any]:
         for job, report in zip(plan.jobs, reports, strict=True)
     ]
     for report in reports:
-        _tell(report, settings.stack)
+        _tell(report, settings)
     answer = _answer(asked, settings, plan, reports)
     if isinstance(asked, list):
         failed = {job.message_id for job, report in zip(plan.jobs, reports, strict=True) if _has_failed(report)}
@@ -242,7 +251,7 @@ def _has_failed(report: Report) -> bool:
     return report.error is not None and report.error.kind is not ErrorKind.BUSY
 
 
-def _tell(report: Report, stack: str) -> None:
+def _tell(report: Report, settings: Settings) -> None:
     """One log line for each session that was struck or refused, one for the sweep, and the metrics."""
     for victim in report.victims:
         if victim.outcome is not None and not report.dry_run:
@@ -250,7 +259,7 @@ def _tell(report: Report, stack: str) -> None:
     summary = {key: value for key, value in report.to_json().items() if key != "victims"}
     log = _logger().error if _has_failed(report) else _logger().info
     log("sweep", extra=summary)
-    publish(report, stack)
+    publish(report, settings.stack, settings.target_metrics)
 
 
 def _answer(

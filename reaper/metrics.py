@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
@@ -16,6 +17,17 @@ from reaper.report import ErrorKind, Report
 NAMESPACE = "Reaper"
 
 Measures = dict[str, tuple[MetricUnit, float]]
+
+
+class TargetMetrics(StrEnum):
+    """How many metrics a target has of its own, each of which CloudWatch charges for; the stack has them all."""
+
+    ALL = "all"
+    FEW = "few"
+
+
+# Which target fills up, which was relieved, which is not swept; the log has the rest.
+FEW = ("Utilization", "Freed", "SweepFailed")
 
 
 @dataclass(frozen=True)
@@ -60,9 +72,21 @@ def measures(report: Report) -> Measures:
     return {name: (unit, round(float(value), 3)) for name, (unit, value) in found.items() if value is not None}
 
 
-def embedded(report: Report, stack: str) -> dict[str, Any]:
+def embedded(report: Report, stack: str, of_target: TargetMetrics = TargetMetrics.ALL) -> dict[str, Any]:
     """One EMF document with two dimension sets, [Stack, Target] and [Stack], so that an alarm finds either."""
-    return _document(stack, measures(report), report.target)
+    document = _document(stack, measures(report), report.target)
+    return document if of_target is TargetMetrics.ALL else _with_few(document)
+
+
+def _with_few(document: dict[str, Any]) -> dict[str, Any]:
+    """The same document, of which CloudWatch takes all metrics for the stack and a few for the target."""
+    (directive,) = document["_aws"]["CloudWatchMetrics"]
+    few = [metric for metric in directive["Metrics"] if metric["Name"] in FEW]
+    parted = [
+        directive | {"Dimensions": [["Stack"]]},
+        directive | {"Dimensions": [["Stack", "Target"]], "Metrics": few},
+    ]
+    return document | {"_aws": document["_aws"] | {"CloudWatchMetrics": parted}}
 
 
 def embedded_tally(tally: Tally, stack: str) -> dict[str, Any]:
@@ -82,7 +106,7 @@ def _document(stack: str, measured: Measures, target: str | None = None) -> dict
     return dict(provider.serialize_metric_set())
 
 
-def publish(told: Report | Tally, stack: str) -> None:
+def publish(told: Report | Tally, stack: str, of_target: TargetMetrics = TargetMetrics.ALL) -> None:
     """Print the document on standard output, from where CloudWatch Logs takes it; no endpoint is needed."""
-    document = embedded(told, stack) if isinstance(told, Report) else embedded_tally(told, stack)
+    document = embedded(told, stack, of_target) if isinstance(told, Report) else embedded_tally(told, stack)
     print(json.dumps(document, separators=(",", ":")), flush=True)

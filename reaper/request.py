@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -172,7 +173,8 @@ _ENVELOPES: dict[str, Callable[[Mapping[str, Any]], Request | list[Record]]] = {
 
 _ALARM_STATES = ("OK", "ALARM", "INSUFFICIENT_DATA")
 TARGET_DIMENSION = "Target"
-_RESOURCE_DIMENSIONS = ("DBInstanceIdentifier", "DBClusterIdentifier")
+_CLUSTER_DIMENSION = "DBClusterIdentifier"
+_RESOURCE_DIMENSIONS = ("DBInstanceIdentifier", _CLUSTER_DIMENSION)
 
 
 def _alarm_request(state: Any, metrics: Iterable[Iterable[tuple[Any, Any]]]) -> Request:
@@ -280,7 +282,10 @@ def _objects(given: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
     yield from value
 
 
-def choose(request: Request, targets: Sequence[SweepTarget]) -> list[SweepTarget]:
+Clusters = Mapping[str, AbstractSet[str]]  # the names of the targets that are a cluster's instances, by its identifier
+
+
+def choose(request: Request, targets: Sequence[SweepTarget], clusters: Clusters | None = None) -> list[SweepTarget]:
     """The targets a request means, in the order of the list; raise ConfigurationError for one that is unknown."""
     if not request.is_due:
         return []
@@ -289,19 +294,22 @@ def choose(request: Request, targets: Sequence[SweepTarget]) -> list[SweepTarget
         if name not in (known := [target.name for target in targets]):
             raise ConfigurationError(f"unknown target {shown('target', name)}{hint(name, known)}")
     for dimension, value in request.alarmed:
-        wanted |= _alarmed(dimension, value, targets)
+        wanted |= _alarmed(dimension, value, targets, clusters or {})
     if request.targets is None and not request.alarmed:
         return list(targets)
     return [target for target in targets if target.name in wanted]
 
 
-def _alarmed(dimension: str, value: str, targets: Sequence[SweepTarget]) -> set[str]:
-    if dimension == TARGET_DIMENSION:
-        found = {target.name for target in targets if target.name == value}
-    else:
-        found = {target.name for target in targets if target.resource == value}
+def _alarmed(dimension: str, value: str, targets: Sequence[SweepTarget], clusters: Clusters) -> set[str]:
+    """The names of those whom a dimension means; of a cluster all instances, for each has sessions of its own."""
+    called = [(target.name if dimension == TARGET_DIMENSION else target.resource, target.name) for target in targets]
+    found = {name for known, name in called if known == value}
+    # The retry client calls a target by its host's first label, which of a cluster's endpoint is the cluster's name.
+    names_clusters = dimension == _CLUSTER_DIMENSION or (dimension == TARGET_DIMENSION and not found)
+    if names_clusters:
+        found |= clusters.get(value, set())
     if not found:
-        known = [target.name if dimension == TARGET_DIMENSION else target.resource for target in targets]
+        known = [*(name for name, _ in called), *(clusters if names_clusters else ())]
         raise ConfigurationError(f"the alarm's {dimension} {shown(dimension, value)} is no target{hint(value, known)}")
     return found
 

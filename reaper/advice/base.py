@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from reaper.client.kept import DEFAULTS
-from reaper.client.target import EngineName
+from reaper.client.target import Auth, EngineName
 from reaper.model import Snapshot
 from reaper.report import SweepError, span
 
@@ -111,6 +111,7 @@ class Seen:
     snapshot: Snapshot
     account: str
     host: str
+    auth: Auth = Auth.PASSWORD
     method: str | None = None
     clients: frozenset[tuple[str, str | None]] = frozenset()
     fitting: int | None = None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from reaper.advice.base import AWS_MANUAL, MYSQL_MANUAL, POSTGRES_MANUAL, Check, Finding, Rule, Seen, Severity
 from reaper.client.kept import is_proxy
+from reaper.client.target import Auth
 
 
 def _blind(seen: Seen) -> Iterator[Finding]:
@@ -48,18 +49,31 @@ def _own_account_shared(seen: Seen) -> Iterator[Finding]:
             Severity.HIGH,
             f"others are logged in as {seen.account}",
             "Sessions of the reaper's own account are all spared, and these are the application's. Give the reaper an "
-            "account of its own, with the grants that the command prints.",
-            f"reaper grants --engine {seen.snapshot.engine}{_flavour_option(seen)}",
+            "account of its own, which the SQL that the command prints makes, and let the target's user be that.",
+            _grants_command(seen),
             f"{POSTGRES_MANUAL}sql-createrole.html" if seen.is_postgres else f"{MYSQL_MANUAL}create-user.html",
         )
 
 
-def _flavour_option(seen: Seen) -> str:
-    """What `reaper grants` calls this server, where it is not the engine's own."""
+def _grants_command(seen: Seen) -> str:
+    """What prints the SQL of another account on this server, with what this one has beyond the usual."""
+    flavour = _flavour(seen)
+    options = (
+        f"--engine {seen.snapshot.engine}",
+        f"--flavour {flavour}" if flavour else "",
+        f"--user {_ANOTHER}" if seen.account == _USUAL else "",
+        "--auth iam" if flavour and seen.auth is Auth.IAM else "",
+        "--kill-if-idle" if seen.method == "kill_if_idle" else "",
+        "--reserved" if seen.is_postgres and not flavour and seen.settings.get("can_use_reserved") else "",
+    )
+    return " ".join(("reaper grants", *filter(None, options)))
+
+
+def _flavour(seen: Seen) -> str:
+    """What `reaper grants` calls this server, empty where that is the engine's own."""
     if seen.snapshot.flavour.startswith("aurora"):
-        return " --flavour aurora"
-    words = ["rds"] * seen.is_managed + ["mariadb"] * seen.is_mariadb
-    return f" --flavour {'-'.join(words)}" if words else ""
+        return "aurora"
+    return "-".join(["rds"] * seen.is_managed + ["mariadb"] * seen.is_mariadb)
 
 
 def _target_is_proxy(seen: Seen) -> Iterator[Finding]:
@@ -75,6 +89,9 @@ def _target_is_proxy(seen: Seen) -> Iterator[Finding]:
             f"{AWS_MANUAL}rds-proxy-connections.html",
         )
 
+
+# The account that the command makes where no other name is said, and one for when that is taken.
+_USUAL, _ANOTHER = "reaper", "reaper_own"
 
 _PREDEFINED_ROLES = f"{POSTGRES_MANUAL}predefined-roles.html"
 

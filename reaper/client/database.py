@@ -207,9 +207,10 @@ class Database:
     def take(self, what: str) -> Connection:
         """The driver's own connection, checked, for this thread alone until `give_back`."""
         with self._turn(self._deadline()):
-            self._taken = self._retried("connection", True, lambda attempt: attempt.connection)
-            self._occupied = what
-            return self._taken
+            taken: Connection = self._retried("connection", True, lambda attempt: attempt.connection)
+            taken.own_cursor = None
+            self._taken, self._occupied = taken, what
+            return taken
 
     def give_back(self, connection: Connection, unusable: str = "") -> None:
         """The end of `take`, from whichever thread; nothing where the end of the invocation has come before."""
@@ -251,7 +252,8 @@ class Database:
 
     def _retried(self, statement: str, twice_is_harmless: bool, work: Callable[[_Attempt], T]) -> T:
         deadline = self._deadline()
-        with self._turn(deadline):
+        self._take_turn(deadline)
+        try:
             if self._occupied:
                 raise ConfigurationError(f"the one connection is in {self._occupied}; use what that gave you")
             earlier: list[Failure] = []
@@ -274,6 +276,8 @@ class Database:
                 else:
                     self._kept.used()
                     return result
+        finally:
+            self._lock.release()
 
     def _failure(
         self, error: Exception, attempt: _Attempt, statement: str, twice_is_harmless: bool, earlier: list[Failure]
@@ -369,7 +373,8 @@ class Database:
     def _deadline(self) -> Deadline:
         if self._invocation is not None:
             return self._invocation.deadline
-        return Deadline.after(self.settings.timeout, self._means.clock)
+        clock = self._means.clock
+        return Deadline(clock() + self.settings.timeout, clock)
 
     def _claim_in_invocation(self, key: tuple[str, str]) -> None:
         if self._invocation is None:
@@ -378,11 +383,29 @@ class Database:
             raise ConfigurationError(f"the token was used for {key[0]!r} in this invocation already; say name=")
         self._invocation.keys.add(key)
 
-    def _turn(self, deadline: Deadline) -> _Turn:
-        """One thread at a time; a forked child starts with a lock of its own, whoever held the parent's."""
+    @contextmanager
+    def _turn(self, deadline: Deadline) -> Iterator[None]:
+        self._take_turn(deadline)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _take_turn(self, deadline: Deadline) -> None:
+        """Lock the database for this thread, waiting no longer than the deadline: while it is used, or taken.
+
+        A forked child starts with a lock of its own, whoever held the parent's.
+        """
         if self._process != os.getpid():
             self._process, self._lock, self._occupied = os.getpid(), threading.Condition(), ""
-        return _Turn(self, deadline)
+        lock, me = self._lock, threading.get_ident()
+        if not lock.acquire(blocking=False) and not lock.acquire(timeout=_patience(deadline)):
+            raise DeadlineExceeded(_NO_TURN)
+        is_taken = self._occupied and self._occupant != me
+        if is_taken and not lock.wait_for(lambda: not self._occupied, _patience(deadline)):
+            lock.release()
+            raise DeadlineExceeded(_NO_TURN)
+        self._occupant = me
 
     def _tell(self, what: EventKind, reason: str = "", statement: str = "") -> None:
         self.stats.counts[what] += 1
@@ -409,47 +432,22 @@ def _settled(failures: list[Failure]) -> list[Failure]:
     return [replace(failure, phase=Phase.IN_TRANSACTION) for failure in failures]
 
 
-class _Turn:
-    """The database for one thread, waited for no longer than the deadline: while it is used, and while it is taken."""
-
-    __slots__ = ("_database", "_deadline")
-
-    def __init__(self, database: Database, deadline: Deadline) -> None:
-        self._database, self._deadline = database, deadline
-
-    def __enter__(self) -> None:
-        database, me = self._database, threading.get_ident()
-        if not database._lock.acquire(blocking=False) and not database._lock.acquire(timeout=self._patience()):
-            raise DeadlineExceeded(_NO_TURN)
-        is_taken = database._occupied and database._occupant != me
-        if is_taken and not database._lock.wait_for(lambda: not database._occupied, self._patience()):
-            database._lock.release()
-            raise DeadlineExceeded(_NO_TURN)
-        database._occupant = me
-
-    def _patience(self) -> float:
-        return min(self._deadline.remaining(), threading.TIMEOUT_MAX)
-
-    def __exit__(self, *exc: object) -> None:
-        self._database._lock.release()
-
-
-_NO_TURN = "no time left waiting for the thread that has the connection"
+def _patience(deadline: Deadline) -> float:
+    return min(deadline.remaining(), threading.TIMEOUT_MAX)
 
 
 class _Attempt:
     """How far one attempt has got."""
 
-    __slots__ = ("_driver", "committing", "connection", "in_transaction", "result", "settled", "ticket")
+    connection: Connection | None = None
+    in_transaction = False
+    committing = False
+    settled = False
+    ticket: commits.Ticket | None = None
+    result: object = None
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self.connection: Connection | None = None
-        self.in_transaction = False
-        self.committing = False
-        self.settled = False
-        self.ticket: commits.Ticket | None = None
-        self.result: object = None
 
     def phase(self, error: BaseException) -> Phase:
         if self.connection is None:

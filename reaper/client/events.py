@@ -18,6 +18,8 @@ class EventKind(StrEnum):
     OUTCOME_UNKNOWN = "outcome_unknown"
     ADVISED = "advised"  # nothing failed, but a setting or a statement is not as it should be; the reason says which
 
+    __hash__ = str.__hash__  # an Enum's own is Python, and every query is counted
+
 
 @dataclass(frozen=True)
 class Event:

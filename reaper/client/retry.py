@@ -44,7 +44,7 @@ _RETRYABLE = frozenset({
     Fault.TRANSIENT,
 })
 
-# What only time mends.
+# What only time mends; a login that is hung up on too: so does a load balancer with no server behind it.
 _OUTWAITED = frozenset({Fault.TOO_MANY, Fault.STARTING, Fault.UNREACHABLE})
 
 # The server may be well by now on another connection; waiting first would only cost time.
@@ -95,7 +95,8 @@ def wait_before_retry(failure: Failure, patience: Patience, deadline: Deadline, 
     Only what is proven not to have been executed, or was rolled back, is tried again, unless twice is harmless.
     Credentials are tried once more, after the secret has been read again.
     """
-    most = patience.logins if failure.fault in _OUTWAITED else patience.attempts
+    is_shut_out = failure.fault in _OUTWAITED or (failure.fault is Fault.LOST and failure.phase is Phase.OPENING)
+    most = patience.logins if is_shut_out else patience.attempts
     if failure.failures >= most or not _may_retry(failure):
         return None
     is_first = failure.failures == 1

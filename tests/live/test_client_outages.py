@@ -16,7 +16,7 @@ import pytest
 from reaper.client.database import Database
 from reaper.client.kept import Means, Settings
 from tests.live.test_client import fresh_tables, orders
-from tests.servers import Server, processes, until
+from tests.servers import Proxy, Server, free_port, processes, until
 
 LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
 
@@ -70,6 +70,16 @@ def test_a_restart_is_not_noticed(server: Server) -> None:
         server.restart()
         db.execute(INSERT)
         assert orders(db) == ["once"]
+
+
+def test_a_door_with_nobody_behind_it_is_waited_at(server: Server) -> None:
+    """A balancer whose server is away takes each login and hangs up: it is asked on until a server is back."""
+    with Proxy(server.host, server.port) as proxy:
+        proxy.to("127.0.0.1", free_port())
+        behind = proxy.through(server)
+        with closing(patient(behind, lambda: proxy.to(server.host, server.port), after=12)) as db:
+            assert db.query("SELECT 1 AS one") == [{"one": 1}]
+            assert db.stats.retried >= 12
 
 
 FUNCTIONS = 50

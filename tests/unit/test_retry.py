@@ -79,8 +79,16 @@ def test_what_only_time_mends_is_waited_for(fault: Fault) -> None:
     """A server that lets nobody in is asked until the deadline, within a bound of its own; nothing else is."""
     patience = Patience(attempts=3, logins=30)
     waits = [wait_before_retry(Failure(fault, Phase.OPENING, n), patience, FAR, lambda: 0.5) for n in (3, 29, 30)]
-    is_outwaited = fault in (Fault.TOO_MANY, Fault.STARTING, Fault.UNREACHABLE)
+    is_outwaited = fault in (Fault.TOO_MANY, Fault.STARTING, Fault.UNREACHABLE, Fault.LOST)
     assert [wait is not None for wait in waits] == [is_outwaited, is_outwaited, False]
+
+
+def test_a_lost_statement_is_not_a_lost_login() -> None:
+    """The longer patience is for logins: a connection that is lost at work each time is not tried sixty times."""
+    patience = Patience(attempts=3, logins=30)
+    lost = [Failure(Fault.LOST, phase, 3, twice_is_harmless=True) for phase in Phase]
+    waits = {failure.phase: wait_before_retry(failure, patience, FAR, lambda: 0.5) for failure in lost}
+    assert [phase for phase, wait in waits.items() if wait is not None] == [Phase.OPENING]
 
 
 def test_waits_double_with_full_jitter_up_to_a_limit() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import select
 import socket
 from collections.abc import Callable
@@ -45,7 +44,7 @@ class Guarded:
     """What runs now must not be stopped: a COMMIT, of which only its own answer tells what came; a ping."""
 
     _deadline: Deadline
-    _stops_at = math.inf
+    _stops_at: float | None = None  # None until somebody asks
 
     @property
     def deadline(self) -> Deadline:
@@ -54,17 +53,16 @@ class Guarded:
 
     @deadline.setter
     def deadline(self, given: Deadline) -> None:
-        self._deadline = given
-        self._keep_time_to_stop()
-
-    def _keep_time_to_stop(self) -> None:
-        left = self._deadline.remaining()
-        self._stops_at = self._deadline.at - min(0.5, max(left / 5, min(0.1, left / 2)))
+        self._deadline, self._stops_at = given, None
 
     def time_to_run(self) -> float:
         """Seconds until the running statement is to be stopped, or until the deadline where it cannot be."""
-        goes_on = self.stop is None or self.stopping or self.unstoppable
-        return (self._deadline.at if goes_on else self._stops_at) - self._deadline.clock()
+        at, now = self._deadline.at, self._deadline.clock()
+        if self.stop is None or self.stopping or self.unstoppable:
+            return at - now
+        if self._stops_at is None:
+            self._stops_at = at - _time_to_stop(at - now)
+        return self._stops_at - now
 
     def try_to_stop(self) -> bool:
         """Ask the server, once, to end the running statement; whether that has been understood."""
@@ -83,6 +81,10 @@ class Guarded:
         self.stopping &= not confirmed
         return confirmed
 
+    own_cursor: Any = None
+    """Used for one statement after the other: to make one costs a tenth of a query. None after the user had the
+    connection, who may have changed what cursors are made with."""
+
     _poller: select.poll | None = None
 
     def has_news(self, fd: int) -> bool:
@@ -97,8 +99,12 @@ class Guarded:
 
     def about_to_run(self, sql: str) -> None:
         """Before each statement of the client's own."""
-        self.unstoppable = kind(sql) == "COMMIT"
-        self._keep_time_to_stop()
+        self.unstoppable, self._stops_at = kind(sql) == "COMMIT", None
+
+
+def _time_to_stop(left: float) -> float:
+    """The share of the time left that pays for stopping the statement that begins now."""
+    return 0.5 if left >= 2.5 else max(left / 5, min(0.1, left / 2))
 
 
 def out_of_time(sql: str, seconds: float, stopped: bool) -> DeadlineExceeded:

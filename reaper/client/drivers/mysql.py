@@ -13,7 +13,6 @@ from typing import Any
 import pymysql
 from pymysql.connections import Connection as PyMySQLConnection
 from pymysql.constants import CLIENT, SERVER_STATUS
-from pymysql.cursors import DictCursor
 
 from reaper.client import tls
 from reaper.client.deadline import Deadline, DeadlineExceeded
@@ -45,20 +44,27 @@ class _Connection(Guarded, PyMySQLConnection):
     def has_stopped_it(self, meaning: Fault) -> bool:
         return super().has_stopped_it(meaning) or (self.hinted and meaning is Fault.QUERY_TIMEOUT)
 
-    def _execute_command(self, *args: Any) -> Any:
-        # When this returns the kernel has the whole packet; a server never runs an incomplete one.
-        self.sent = False
-        super()._execute_command(*args)  # type: ignore[misc]  # not in the stubs
-        self.sent = True
+    def answer(self, sql: str, params: Any) -> Result:
+        """Run the statement, past PyMySQL's cursor: of that only the way it writes parameters is needed."""
+        if self.own_cursor is None:
+            self.own_cursor = self.cursor()
+        self.query(self.own_cursor.mogrify(sql, params))
+        result: Any = self._result  # type: ignore[attr-defined]  # not in the stubs
+        rows = _dicts(result) if result.rows else []
+        while result.has_next:  # a procedure's; the last says how many rows were changed
+            self.next_result()
+            result = self._result  # type: ignore[attr-defined]
+        return Result(rows, result.affected_rows, result.insert_id or None)
 
     def _write_bytes(self, data: bytes) -> Any:
-        self.answered = False
+        self.sent = self.answered = False
         left = self.time_to_run()
         if left <= 0:
             self._force_close()  # type: ignore[attr-defined]  # a reply still to come would answer the next question
             raise DeadlineExceeded("no time left to ask the server")
         self.limit_waits(left)
-        return super()._write_bytes(data)  # type: ignore[misc]  # not in the stubs
+        super()._write_bytes(data)  # type: ignore[misc]  # not in the stubs
+        self.sent = True  # the kernel has the whole packet, and a server never runs an incomplete one
 
     def limit_waits(self, left: float) -> None:
         """Have no wait outlast the time left. What was set before mostly still serves: setting it is a system call."""
@@ -91,6 +97,13 @@ class _Stream(io.RawIOBase):
             except TimeoutError:
                 continue  # the answer may yet come; where a stop was asked for, it says whether that was too late
         raise TimeoutError("timed out")
+
+
+def _dicts(result: Any) -> list[dict[str, Any]]:
+    names: list[str] = []
+    for field in result.fields:  # of two columns with one name the second keeps its table's, as in PyMySQL's DictCursor
+        names.append(f"{field.table_name}.{field.name}" if field.name in names else field.name)
+    return [dict(zip(names, row, strict=True)) for row in result.rows]
 
 
 class _MySQL:
@@ -136,17 +149,15 @@ class _MySQL:
         if connection.hinted:
             sql = with_limit(sql, connection.deadline.remaining())
         try:
-            with connection.cursor(DictCursor) as cursor:
-                cursor.execute(sql, params)
-                rows = list(cursor.fetchall()) if cursor.description else []
+            result: Result = connection.answer(sql, params)
         except pymysql.Error as error:
             meaning = fault(error)
             if meaning is Fault.TIMEOUT or connection.has_stopped_it(meaning):
                 raise out_of_time(sql, time.monotonic() - began, stopped=meaning is not Fault.TIMEOUT) from error
             raise
-        if connection.stopping and rows and only_reads(sql):  # MySQL ends SLEEP() with an answer, the wrong one
+        if connection.stopping and result.rows and only_reads(sql):  # MySQL ends SLEEP() with an answer, the wrong one
             raise out_of_time(sql, time.monotonic() - began, stopped=True)
-        return Result(rows, cursor.rowcount, cursor.lastrowid or None)
+        return result
 
     def stop(
         self, connection: Connection, another: Callable[[Deadline], Connection], deadline: Deadline

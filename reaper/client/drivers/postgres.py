@@ -32,6 +32,7 @@ from reaper.client.faults import Fault
 from reaper.client.target import Target
 
 _KNOWS_IDLE_LIMIT = 140000
+_FEW = 100  # rows that a cursor may hold on to until the next statement
 _IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
@@ -103,8 +104,11 @@ class _Postgres:
         connection.sent = True  # libpq hides what it could not write, so from here on anything may have arrived
         connection.about_to_run(sql)
         began = time.monotonic()
+        cursor = connection.own_cursor
+        if cursor is None:
+            cursor = connection.own_cursor = connection.cursor(row_factory=dict_row)
         try:
-            cursor = connection.execute(sql, params)
+            cursor.execute(sql, params)
         except DeadlineExceeded as error:
             raise out_of_time(sql, time.monotonic() - began, stopped=False) from error
         except psycopg.errors.QueryCanceled as error:
@@ -112,7 +116,10 @@ class _Postgres:
                 raise out_of_time(sql, time.monotonic() - began, stopped=True) from error
             raise
         has_rows = cursor.pgresult is not None and cursor.pgresult.nfields  # `description` would describe them all
-        return Result(cursor.fetchall() if has_rows else [], cursor.rowcount)
+        rows = cursor.fetchall() if has_rows else []
+        if len(rows) > _FEW:
+            connection.own_cursor = None
+        return Result(rows, cursor.rowcount)
 
     def stop(
         self,

@@ -468,14 +468,15 @@ WHERE l.LOCK_STATUS = 'GRANTED' AND t.PROCESSLIST_COMMAND = 'Sleep'
 """
 
 # The statement that asks is itself running: its start is the present by the clock of the others' ends. Signed,
-# because another may end after ours began (1690 otherwise).
+# because another may end after ours began (1690 otherwise). These indexes are not what they seem: a row is found by
+# reading all threads, so with them the join takes seconds at thousands of sessions; without, it is a hash join.
 _GET_STATEMENT_ENDS = """
-SELECT t.PROCESSLIST_ID AS id, e.EVENT_ID AS event,
+SELECT /*+ NO_INDEX(e) NO_INDEX(t) */ t.PROCESSLIST_ID AS id, e.EVENT_ID AS event,
        (CAST(own.TIMER_START AS SIGNED) - CAST(e.TIMER_END AS SIGNED)) / 1e12 AS idle_s
 FROM performance_schema.events_statements_current AS e
 JOIN performance_schema.threads AS t ON t.THREAD_ID = e.THREAD_ID
-JOIN (SELECT c.TIMER_START FROM performance_schema.events_statements_current AS c
-      JOIN performance_schema.threads AS me ON me.THREAD_ID = c.THREAD_ID
+JOIN (SELECT c.TIMER_START FROM performance_schema.threads AS me
+      STRAIGHT_JOIN performance_schema.events_statements_current AS c ON c.THREAD_ID = me.THREAD_ID
       WHERE me.PROCESSLIST_ID = CONNECTION_ID() AND c.NESTING_EVENT_LEVEL = 0) AS own
 WHERE e.NESTING_EVENT_LEVEL = 0 AND e.END_EVENT_ID IS NOT NULL AND t.PROCESSLIST_ID IS NOT NULL
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pytest
 
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import RESERVE
+from reaper.client.kept import Means
 from tests.conftest import Servers
 from tests.harness import Context
 from tests.live.test_client import end, fresh_tables, session
@@ -62,10 +64,33 @@ def proxy(engine: Server) -> Iterator[Proxy]:
         yield running
 
 
+class Stopwatch:
+    """A clock that stands still until it is started, so that no deadline passes before the cut it is there for."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._waits_for: threading.Event | None = None
+
+    def start_with(self, event: threading.Event) -> None:
+        self._waits_for = event
+
+    def __call__(self) -> float:
+        if self._began is None:
+            if self._waits_for is None or not self._waits_for.is_set():
+                return 0.0
+            self._began = time.monotonic()
+        return time.monotonic() - self._began
+
+
 @pytest.fixture
-def db(engine: Server, proxy: Proxy) -> Iterator[Database]:
+def clock() -> Stopwatch:
+    return Stopwatch()
+
+
+@pytest.fixture
+def db(engine: Server, proxy: Proxy, clock: Stopwatch) -> Iterator[Database]:
     """A database behind the proxy, connected."""
-    with closing(Database(proxy.through(engine).dsn("app"))) as database:
+    with closing(Database(proxy.through(engine).dsn("app"), means=Means(clock=clock))) as database:
         database.query("SELECT 1")
         yield database
 
@@ -145,10 +170,13 @@ class Cut:
 @pytest.mark.parametrize("token", [None, "event-1"])
 @pytest.mark.parametrize("how", ["kill", "close", "reset", "silence"])
 @pytest.mark.parametrize("moment", MOMENTS, ids=str)
-def test_cut(db: Database, proxy: Proxy, engine: Server, moment: Moment, how: str, token: str | None) -> None:
+def test_cut(
+    db: Database, clock: Stopwatch, proxy: Proxy, engine: Server, moment: Moment, how: str, token: str | None
+) -> None:
     """With a token exactly one effect; without, one or an error that says it is unknown; never two, never half."""
     first = session(db)
     cut = Cut(engine, proxy, first, moment, how)
+    clock.start_with(cut.trap.met)
     springing = threading.Thread(target=cut.spring)
     work = Work(engine, SLOW if moment is DURING_WORK else 0)
     with slow_commits(engine) if moment is DURING_COMMIT else nullcontext():

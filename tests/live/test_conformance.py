@@ -310,7 +310,7 @@ def test_giving_up(server: Server, db: Database) -> None:
 
 
 HEAVY = "items a, items b, items c, items d WHERE a.value + b.value + c.value + d.value < 0"
-LIMIT = 0.3  # of which the client keeps a part for the stopping; the original's 50 ms would test the machine
+LIMIT = 2.0  # a fifth of it is for the stopping, on a busy machine; the original's 50 ms would test the machine
 
 
 def test_a_query_out_of_time(db: Database, server: Server) -> None:

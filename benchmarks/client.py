@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 from pymysql.cursors import DictCursor
 
 from reaper.client import Database
+from reaper.client.deadline import Deadline
 from reaper.client.target import EngineName
 from reaper.model import Rules, Session, Snapshot, State
 from reaper.policy import judge
@@ -63,6 +64,18 @@ def alone(server: Server) -> Callable[[], Any]:
     return query
 
 
+def checked(db: Database) -> Callable[[], Any]:
+    """The check of a kept connection and one query, without what decides on another try."""
+    keeper, driver = db._kept, db.driver
+
+    def query() -> Any:
+        rows = driver.run(keeper.ready(Deadline.after(10)), QUERY, PARAMS).rows
+        keeper.used()
+        return rows
+
+    return query
+
+
 def microseconds(query: Callable[[], Any]) -> float:
     began = time.perf_counter()
     for _ in range(QUERIES):
@@ -71,16 +84,19 @@ def microseconds(query: Callable[[], Any]) -> float:
 
 
 def _warm(server: Server, effort: Effort, section: Section) -> None:
-    driver = alone(server)
-    with closing(Database(server.dsn("app"))) as db:
-        ours = partial(db.query, QUERY, PARAMS)
-        if driver() != ours():
-            raise SystemExit("the two do not ask the same")
-        microseconds(driver), microseconds(ours)
-        taken = interleaved(
-            {"driver": partial(microseconds, driver), "client": partial(microseconds, ours)}, effort.rounds(ROUNDS)
-        )
-    section.bars.append(Bar("a warm query / the driver alone", ratios(taken["client"], taken["driver"]), AT_MOST))
+    with closing(Database(server.dsn("app"))) as db, closing(Database(server.dsn("app"))) as other:
+        queries: dict[str, Callable[[], Any]] = {
+            "driver": alone(server),
+            "check": checked(other),
+            "client": partial(db.query, QUERY, PARAMS),
+        }
+        if not queries["driver"]() == queries["check"]() == queries["client"]():
+            raise SystemExit("they do not ask the same")
+        asked = {who: partial(microseconds, query) for who, query in queries.items()}
+        interleaved(asked, 1)
+        taken = interleaved(asked, effort.rounds(ROUNDS))
+    for who, what in (("check", "the check and one query"), ("client", "a warm query")):
+        section.bars.append(Bar(f"{what} / the driver alone", ratios(taken[who], taken["driver"]), AT_MOST))
     rows = [[who, Spread(times).told(1)] for who, times in taken.items()]
     section.tables.append(Table("Microseconds of a warm query by primary key, in one process", ("", "µs"), rows))
     section.raw["warm"] = taken

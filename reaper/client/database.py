@@ -163,14 +163,14 @@ class Database:
         """
         if not only_reads(sql):
             raise ConfigurationError(f"query() takes one read, and {kind(sql)} is none; use execute()")
-        return self._retried(kind(sql), True, lambda attempt: self._run(attempt.connection, sql, params)).rows
+        return self._retried(kind(sql), True, self._statement, sql, params).rows
 
     def execute(self, sql: str, params: Params = None, *, idempotent: bool = False) -> Result:
         """Run a statement on its own; sent again only if it is proven not to have been executed.
 
         Raises OutcomeUnknown where nobody knows, unless the caller says that twice is harmless.
         """
-        return self._retried(kind(sql), idempotent, lambda attempt: self._run(attempt.connection, sql, params))
+        return self._retried(kind(sql), idempotent, self._statement, sql, params)
 
     def transaction(self, work: Callable[[Transaction], T], *, token: str | None = None, name: str | None = None) -> T:
         """Run `work(tx)` in a transaction and commit; the whole of it is run again where it was rolled back.
@@ -183,7 +183,7 @@ class Database:
         key = None if token is None else (named, token)
         if key is not None:
             self._claim_in_invocation(key)
-        result = self._retried("transaction", key is not None, lambda attempt: self._transact(attempt, work, key))
+        result: T = self._retried("transaction", key is not None, self._transact, work, key)
         if key is not None and self._means.dice() < tokens.SHARE_THAT_CLEANS:
             self._clean_up_tokens()
         return result
@@ -243,6 +243,9 @@ class Database:
         except Exception as error:  # noqa: BLE001  the transaction is committed: this must not look as if it were not
             self._tell(EventKind.ADVISED, f"old tokens could not be deleted: {type(error).__name__}")
 
+    def _statement(self, attempt: _Attempt, sql: str, params: Params) -> Result:
+        return self._run(attempt.connection, sql, params)
+
     def _run(self, connection: Connection, sql: str, params: Params) -> Result:
         if self._kept.behind_proxy and self.driver.size(connection, sql, params) > PINS_ABOVE:
             self._tell(EventKind.ADVISED, "RDS Proxy pins a connection for a statement over 16 KB", kind(sql))
@@ -250,7 +253,8 @@ class Database:
 
     # One request, from the first attempt to the last.
 
-    def _retried(self, statement: str, twice_is_harmless: bool, work: Callable[[_Attempt], T]) -> T:
+    def _retried(self, statement: str, twice_is_harmless: bool, work: Callable[..., T], *given: Any) -> T:
+        """What `work` comes to, given the attempt and the rest; the only place from which anything is tried again."""
         deadline = self._deadline()
         self._take_turn(deadline)
         try:
@@ -261,7 +265,7 @@ class Database:
                 attempt = _Attempt(self.driver)
                 try:
                     attempt.connection = self._kept.ready(deadline)
-                    result = work(attempt)
+                    result = work(attempt, *given)
                 except Exception as error:  # noqa: BLE001  raised again unless trying again is safe
                     failure = self._failure(error, attempt, statement, twice_is_harmless, earlier)
                     if failure.fault in UNUSABLE:

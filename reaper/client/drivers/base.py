@@ -87,11 +87,14 @@ class Guarded:
 
     _poller: select.poll | None = None
 
-    def has_news(self, fd: int) -> bool:
+    def has_news(self) -> bool:
         """Whether its idle socket became readable or hung up. To ask costs less than to make what asks."""
         if self._poller is None:
-            self._poller = poller(fd)
+            self._poller = poller(self._socket_number())
         return bool(self._poller.poll(0))
+
+    def _socket_number(self) -> int:
+        raise NotImplementedError
 
     def is_idle(self) -> bool:
         """Whether no statement is half sent or unanswered, so that a goodbye would be understood. Takes no lock."""

@@ -13,6 +13,7 @@ from typing import Any
 import pymysql
 from pymysql.connections import Connection as PyMySQLConnection
 from pymysql.constants import CLIENT, SERVER_STATUS
+from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
 
 from reaper.client import tls
 from reaper.client.deadline import Deadline, DeadlineExceeded
@@ -22,6 +23,10 @@ from reaper.client.faults import Fault
 from reaper.client.statements import only_reads
 from reaper.client.target import ConfigurationError, Target
 
+_AT_ONCE = 32 * 1024  # bytes asked of the kernel
+_COLUMNS = 256  # descriptions that are remembered
+_ERROR = 0xFF  # the first byte of a packet that says so
+
 
 class _Connection(Guarded, PyMySQLConnection):
     """PyMySQL's connection with the deadline asked before each read and write."""
@@ -30,13 +35,18 @@ class _Connection(Guarded, PyMySQLConnection):
         # PyMySQL makes a reader with the connection and another for TLS, each before anything was read.
         if reader is not None:
             reader.close()
-        self._reader = None if reader is None else io.BufferedReader(_Stream(self))
+        self._incoming = None if reader is None else _Incoming(self)
 
-    _reader: io.BufferedReader | None = None
-    _rfile = property(attrgetter("_reader"), _keep_to_the_deadline)
+    _incoming: _Incoming | None = None
+    _rfile = property(attrgetter("_incoming"), _keep_to_the_deadline)
+    _columns: dict[tuple[bytes, str], FieldDescriptorPacket]
     sent = True
     answered = True  # what was written last: the answer has begun
     hinted = False  # SELECTs are told their limit instead of being stopped
+
+    def _socket_number(self) -> int:
+        number: int = self._sock.fileno()  # type: ignore[attr-defined]  # not in the stubs
+        return number
 
     def is_idle(self) -> bool:
         return self.answered
@@ -66,6 +76,26 @@ class _Connection(Guarded, PyMySQLConnection):
         super()._write_bytes(data)  # type: ignore[misc]  # not in the stubs
         self.sent = True  # the kernel has the whole packet, and a server never runs an incomplete one
 
+    def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
+        number: int = self._next_seq_id  # type: ignore[has-type]  # not in the stubs
+        packet = self._incoming and self._incoming.packet(number)
+        if not packet:
+            return super()._read_packet(packet_type)  # type: ignore[no-untyped-call]
+        self._next_seq_id = (number + 1) % 256
+        if packet_type is FieldDescriptorPacket:
+            return self._column(packet)
+        return packet_type(packet, self.encoding)
+
+    def _column(self, packet: bytes) -> FieldDescriptorPacket:
+        """What a column's description says. An application's columns are few, and to read one takes a while."""
+        key = packet, self.encoding
+        known = self._columns.get(key)
+        if known is None:
+            if len(self._columns) >= _COLUMNS:
+                self._columns.clear()
+            known = self._columns[key] = FieldDescriptorPacket(packet, self.encoding)
+        return known
+
     def limit_waits(self, left: float) -> None:
         """Have no wait outlast the time left. What was set before mostly still serves: setting it is a system call."""
         connection: Any = self  # its socket is not in the stubs
@@ -77,21 +107,50 @@ class _Connection(Guarded, PyMySQLConnection):
         connection._read_timeout = connection._write_timeout = limit
 
 
-class _Stream(io.RawIOBase):
+class _Incoming:
     """What PyMySQL reads from, with the deadline asked before each recv: its own timeout begins anew with each."""
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
+        self._data, self._at = b"", 0  # received, and how much of it has been read
 
-    def readable(self) -> bool:
-        return True
+    def read(self, size: int) -> bytes:
+        """So many bytes; fewer where the server has hung up."""
+        parts = [self._data[self._at : self._at + size]]
+        self._at += size
+        missing = self._at - len(self._data)
+        if missing <= 0:
+            return parts[0]
+        self._data, self._at = b"", 0
+        while missing > 0 and (received := self._receive()):
+            parts.append(received)
+            missing -= len(received)
+        if missing < 0:
+            self._data, self._at = received, len(received) + missing
+            parts[-1] = received[:missing]
+        return b"".join(parts)
 
-    def readinto(self, buffer: Any) -> int:
+    def packet(self, number: int) -> bytes | None:
+        """The next packet, without its header, if it is here as a whole and in order, and says no error."""
+        data, at = self._data, self._at
+        if len(data) < at + 5 or data[at + 3] != number or data[at + 4] == _ERROR:
+            return None
+        end = at + 4 + int.from_bytes(data[at : at + 3], "little")
+        if end > len(data):
+            return None
+        self._at = end
+        return data[at + 4 : end]
+
+    def close(self) -> None:
+        """What was received and not read is of no use any more."""
+        self._data, self._at = b"", 0
+
+    def _receive(self) -> bytes:
         connection: Any = self._connection
         while (left := connection.time_to_run()) > 0 or connection.try_to_stop():
             try:
                 connection.limit_waits(left)
-                received: int = connection._sock.recv_into(buffer)
+                received: bytes = connection._sock.recv(_AT_ONCE)
                 connection.answered = True
                 return received
             except TimeoutError:
@@ -100,10 +159,12 @@ class _Stream(io.RawIOBase):
 
 
 def _dicts(result: Any) -> list[dict[str, Any]]:
-    names: list[str] = []
-    for field in result.fields:  # of two columns with one name the second keeps its table's, as in PyMySQL's DictCursor
-        names.append(f"{field.table_name}.{field.name}" if field.name in names else field.name)
-    return [dict(zip(names, row, strict=True)) for row in result.rows]
+    names = [field.name for field in result.fields]
+    if len(set(names)) < len(names):  # the second of a name is told by its table, as PyMySQL's DictCursor does
+        for at, field in enumerate(result.fields):
+            if field.name in names[:at]:
+                names[at] = f"{field.table_name}.{field.name}"
+    return [dict(zip(names, row)) for row in result.rows]  # noqa: B905  as many, or PyMySQL would have failed
 
 
 class _MySQL:
@@ -133,6 +194,7 @@ class _MySQL:
             program_name=application,
             **tls.for_pymysql(target),
         )
+        connection._columns = {}
         connection.deadline = deadline
         try:
             connection.connect()
@@ -194,8 +256,7 @@ class _MySQL:
 
     def is_alive(self, connection: Connection) -> bool:
         # Bytes waiting on an idle MySQL socket are bad news too: the server's goodbye.
-        sock = connection._sock
-        return sock is not None and not connection.has_news(sock.fileno())
+        return connection._sock is not None and not connection.has_news()
 
     def close(self, connection: Connection) -> None:
         connection.deadline = Deadline.after(1.0)  # its own may have passed long ago; five bytes into an empty buffer

@@ -41,6 +41,9 @@ class _Connection(Guarded, psycopg.Connection[Any]):
 
     sent = True
 
+    def _socket_number(self) -> int:
+        return self.pgconn.socket
+
     def is_idle(self) -> bool:
         return not self.lock.locked()  # psycopg's own, held from the first byte sent to the last one read
 
@@ -160,14 +163,13 @@ class _Postgres:
     def is_alive(self, connection: Connection) -> bool:
         if connection.closed:
             return False
-        fd = connection.pgconn.socket
-        if not connection.has_news(fd):
+        if not connection.has_news():
             return True
         # A pending NOTIFY makes a healthy socket readable: take it in, then look again. After a FATAL
         # the first call reads it and the second meets the end of the stream.
         with contextlib.suppress(psycopg.Error):
             connection.pgconn.consume_input()
-            return not connection.has_news(fd)
+            return not connection.has_news()
         return False
 
     def close(self, connection: Connection) -> None:

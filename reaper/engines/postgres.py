@@ -17,10 +17,11 @@ from reaper.client.target import ConfigurationError, EngineName, shown
 from reaper.engines.base import HIDDEN_SQL, WINDOW, Holder, Look, Struck, limits, name, number, sql_kind, values, whole
 from reaper.model import Holding, Mark, Outcome, Session, Snapshot, State
 
+_ABORTED = "idle in transaction (aborted)"
 _STATES = {
     "idle": State.IDLE,
     "idle in transaction": State.IDLE_IN_TRANSACTION,
-    "idle in transaction (aborted)": State.IDLE_IN_TRANSACTION,
+    _ABORTED: State.IDLE_IN_TRANSACTION,
     "active": State.ACTIVE,
     "fastpath function call": State.ACTIVE,
     "starting": State.HANDSHAKE,  # PostgreSQL 18
@@ -186,6 +187,8 @@ def _session(row: Mapping[str, Any], lockers: set[int | None]) -> Session:
     state = _state(row)
     idle = number(row.get("state_age_s")) if state in (State.IDLE, State.IDLE_IN_TRANSACTION) else None
     session_age, transaction_age = number(row.get("backend_age_s")), number(row.get("xact_age_s"))
+    if transaction_age is None and row.get("state") == _ABORTED:  # the server forgets when it began: before it slept
+        transaction_age = idle
     if _contradicts(state, idle, session_age, row):
         state = State.UNKNOWN
     holds = {Holding.LOCK} if pid in lockers else set()

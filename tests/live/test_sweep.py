@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import psycopg
 import pytest
 
 from reaper.model import Outcome, Reason
@@ -97,6 +98,17 @@ def test_in_transaction_goes_only_when_the_rules_say_so(server: Server, sessions
     else:
         (reader,) = sessions.sleeping(1)
         assert reader.run("SELECT count(*) FROM items WHERE value <> 0") == [(0,)]
+
+
+def test_a_failed_transaction_is_one(postgres: Server, sessions: Sessions) -> None:
+    """Of a transaction that failed PostgreSQL does not tell when it began; it is as old as its session's sleep."""
+    (client,) = sessions.begun(1)
+    with pytest.raises(psycopg.Error):
+        client.run("SELECT no_such_column")
+    assert sweep(postgres, idle_seconds=0).run().spared[Reason.IN_TRANSACTION] == 1
+    assert sweep(postgres, in_transaction="terminate", in_transaction_seconds=3600).run().victims == ()
+    taken = sweep(postgres, in_transaction="terminate", in_transaction_seconds=0).run()
+    assert taken.outcomes == {Outcome.TERMINATED: 1}
 
 
 def test_a_transaction_that_did_nothing_yet_is_one(servers: Servers) -> None:

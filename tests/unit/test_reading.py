@@ -58,6 +58,12 @@ def test_mysql_sleeper_in_full() -> None:
     assert session == Session(7, user="app", host="10.0.1.15", database="orders", state=State.IDLE, idle_seconds=1000.0)
 
 
+def test_a_failed_transaction_is_as_old_as_its_sleep() -> None:
+    """PostgreSQL tells no beginning of a transaction that failed; of any other, none known is not made up."""
+    failed, other = activity(7, state="idle in transaction (aborted)"), activity(8, state="idle in transaction")
+    assert [session.transaction_seconds for session in read_postgres(failed, other).sessions] == [1000.0, None]
+
+
 @pytest.mark.parametrize(
     ("columns", "state"),
     [

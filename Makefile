@@ -8,7 +8,7 @@ SAM = $(or $(shell command -v sam),$(VENV)/sam/bin/sam)
 HAS_SAM = $(filter $(VENV)/%,$(SAM:bin/sam=ready))
 CA_BUNDLE := reaper/certs/global-bundle.pem
 
-.PHONY: demo pictures test bench check mariadb build deploy invoke-dry-run invoke-kill ca-bundle clean
+.PHONY: demo pictures test ledger bench check mariadb build deploy invoke-dry-run invoke-kill invoke-advise ca-bundle clean
 
 demo: $(VENV)/ready $(if $(filter mysql,$(ENGINE)),mariadb)
 	$(BIN)/python -m examples.demo $(ENGINE)
@@ -19,6 +19,10 @@ pictures: $(VENV)/ready
 
 test: check mariadb $(VENV)/sam/ready
 	$(BIN)/python -m pytest
+
+# What `make test` does for twenty seconds on each engine, for ten minutes; REAPER_TEST_LEDGER_SEED repeats a run.
+ledger: $(VENV)/ready mariadb
+	REAPER_TEST_LEDGER_SECONDS=600 $(BIN)/python -m pytest tests/hardening/test_ledger.py
 
 # Twenty minutes; writes benchmarks/RESULTS.md. pt-kill is measured where it is on the path.
 bench: $(VENV)/bench/ready mariadb $(VENV)/sam/ready
@@ -68,6 +72,9 @@ invoke-dry-run: $(HAS_SAM)
 
 invoke-kill: $(HAS_SAM)
 	$(SAM) remote invoke ReaperFunction --config-env $(STAGE) --event-file events/manual-kill.json
+
+invoke-advise: $(HAS_SAM)
+	$(SAM) remote invoke ReaperFunction --config-env $(STAGE) --event-file events/advise.json
 
 # No public list of authorities holds those that sign RDS's certificates. To fetch them anew: make -B ca-bundle
 ca-bundle: $(CA_BUNDLE)

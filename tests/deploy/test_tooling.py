@@ -48,6 +48,7 @@ def test_the_examples_in_samconfig_are_parameters() -> None:
         ("deploy", "sam deploy --config-env prod"),
         ("invoke-dry-run", f"{INVOKE} --event-file events/manual-dry-run.json"),
         ("invoke-kill", f"{INVOKE} --event-file events/manual-kill.json"),
+        ("invoke-advise", f"{INVOKE} --event-file events/advise.json"),
         ("ca-bundle", "--output reaper/certs/global-bundle.pem https://truststore.pki.rds.amazonaws.com/"),
     ],
 )

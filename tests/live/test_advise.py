@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import datetime
 import json
+import shlex
+import socket
 from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
 from reaper import cli
-from reaper.advice import Advice
+from reaper.advice import Advice, Rule
 from reaper.client.deadline import Deadline
 from reaper.consult import consult, consult_proxy
+from reaper.model import Outcome, SweepTarget
 from reaper.sizing import GIB
 from tests.aws import Asked, aws
 from tests.conftest import Servers
-from tests.harness import Lambda, sweep, target
+from tests.harness import Lambda, settle, sweep, target
 from tests.servers import Server, Sessions, Unavailable, free_port, start
 
+from .account import printed, split
 from .test_cli import dsn, reaper
 
 __all__ = ["aws"]  # a fixture, asked for by its name
@@ -88,6 +94,12 @@ def test_what_is_advised_is_enough(name: str) -> None:
             assert obeyed(server, "blind") == {"blind", "no_right_to_terminate", "user_limits_unseen"} | unreadable
 
 
+def test_no_rule_is_left_out() -> None:
+    """Each fires somewhere here, on what is set wrongly."""
+    here = Path(__file__).read_text(encoding="utf-8")
+    assert [rule.value for rule in Rule if f'"{rule}"' not in here] == []
+
+
 def test_max_connections_against_memory(server: Server) -> None:
     """300 connections are too many for 1 GiB and not for 64; where nobody says how much there is nothing is said."""
     assert "max_connections" in rules(advised(server, memory=GIB))
@@ -103,12 +115,36 @@ def test_performance_schema(servers: Servers) -> None:
 
 
 def test_an_account_that_others_use(server: Server) -> None:
-    """Where the application logs in as the reaper all its sessions would be spared, and that is told first."""
+    """Where the application logs in as the reaper all its sessions would be spared, and that is told first; with the
+    account that the command's SQL makes, a sweep ends them."""
     with Sessions(server) as sessions:
         sessions.sleeping(6, user="reaper", database="shop" if server.engine == "postgres" else "")
         first = consult(sweep(server)).findings[0]
-    assert first.rule == "own_account_shared"
-    assert first.statement.startswith("reaper grants --engine")
+        assert first.rule == "own_account_shared"
+        command, another = first.statement, "reaper_own"
+        assert f" --user {another}" in command
+        settle(server)
+        try:
+            for statement in split(printed(*shlex.split(command)[2:]).replace("'…'", f"'{server.password}'")):
+                server.query(statement)
+            report = sweep(server, another, idle_seconds=0, allow_users=["reaper"]).run()
+        finally:
+            server.query(f"DROP USER IF EXISTS {another}")
+    assert (report.error, dict(report.outcomes)) == (None, {Outcome.TERMINATED: 6})
+
+
+def test_a_host_that_is_a_proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name, wherever that leads; the same server by its own address is not told so."""
+    if server.host != "127.0.0.1":
+        pytest.skip("has a certificate for its own name")
+    name = "orders.proxy-abc123.eu-central-1.rds.amazonaws.com"
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *more, **named: resolve(server.host, *more, **named))
+    monkeypatch.setenv("PGHOSTADDR", server.host)  # for libpq, which resolves by itself
+    direct = sweep(server)
+    behind = replace(direct, target=SweepTarget.from_mapping(target(server, host=name, tls="off")))
+    assert rules(consult(behind)) - rules(consult(direct)) == {"target_is_proxy"}
+    assert "target_is_proxy" not in rules(consult(direct))
 
 
 def test_a_kept_seat_reads_the_server_s_settings(server: Server, function: Lambda) -> None:

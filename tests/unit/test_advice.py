@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 
 from reaper.advice import Finding, Proxy, Rule, Seen, Severity, advise, advise_proxy
-from reaper.client.target import ConfigurationError, EngineName
-from reaper.grants import Account, Flavour
+from reaper.client.target import Auth, ConfigurationError, EngineName
 from reaper.model import Snapshot
 from reaper.request import Record, Request, parse
+from tests.live.account import printed
 
 RIGHT: dict[str, dict[str, Any]] = {
     "mysql": {
@@ -144,23 +144,31 @@ def test_facts_of_the_look(engine: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "flavour", "managed", "command"),
+    ("engine", "flavour", "facts", "command"),
     [
-        ("mysql", "mysql", False, "mysql"),
-        ("mysql", "mysql", True, "mysql --flavour rds"),
-        ("mysql", "mariadb", False, "mysql --flavour mariadb"),
-        ("mysql", "mariadb", True, "mysql --flavour rds-mariadb"),
-        ("mysql", "aurora_mysql", True, "mysql --flavour aurora"),
-        ("postgres", "postgres", False, "postgres"),
-        ("postgres", "aurora_postgres", True, "postgres --flavour aurora"),
+        ("mysql", "mysql", {}, "mysql"),
+        ("mysql", "mysql", {"managed": True}, "mysql --flavour rds"),
+        ("mysql", "mysql", {"managed": True, "auth": Auth.IAM}, "mysql --flavour rds --auth iam"),
+        ("mysql", "mysql", {"auth": Auth.IAM}, "mysql"),  # Amazon's alone have it
+        ("mysql", "mariadb", {}, "mysql --flavour mariadb"),
+        ("mysql", "mariadb", {"managed": True}, "mysql --flavour rds-mariadb"),
+        ("mysql", "mariadb", {"method": "kill_if_idle"}, "mysql --flavour mariadb --kill-if-idle"),
+        ("mysql", "aurora_mysql", {"managed": True}, "mysql --flavour aurora"),
+        ("mysql", "mysql", {"account": "reaper"}, "mysql --user reaper_own"),
+        ("postgres", "postgres", {"can_use_reserved": False}, "postgres"),
+        ("postgres", "postgres", {}, "postgres --reserved"),
+        ("postgres", "postgres", {"managed": True}, "postgres --flavour rds"),
+        ("postgres", "aurora_postgres", {"managed": True, "auth": Auth.IAM}, "postgres --flavour aurora --auth iam"),
     ],
 )
-def test_the_command_for_an_account(engine: str, flavour: str, managed: bool, command: str) -> None:
-    """The grants it names are those of this server, in words that the command knows."""
-    shared = seen(engine, {"managed": managed}, flavour=flavour, warnings=("own_account_shared",))
-    assert only(shared).statement == f"reaper grants --engine {command}"
-    words = command.split()
-    Account(EngineName(words[0]), Flavour(words[-1]))
+def test_the_command_for_an_account(engine: str, flavour: str, facts: dict[str, Any], command: str) -> None:
+    """What it makes fits this server and this way to log in, may what the shared account may, and has a free name."""
+    settings: dict[str, Any] = {name: facts[name] for name in ("managed", "can_use_reserved") if name in facts}
+    others = {"account": "app"} | {name: value for name, value in facts.items() if name not in settings}
+    shared = seen(engine, settings, flavour=flavour, warnings=("own_account_shared",), **others)
+    statement = advise(shared)[0].statement
+    assert statement == f"reaper grants --engine {command}"
+    assert printed(*statement.split()[2:]).startswith("CREATE")
 
 
 def test_the_gravest_come_first() -> None:

@@ -6,13 +6,13 @@ import json
 import re
 from dataclasses import fields, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.core
 import typer.main
 
+from benchmarks.prices import METRIC
 from reaper import advice, cli
 from reaper.advice.base import IDLE, LONGEST_IDLE
 from reaper.advice.postgres import IN_TRANSACTION, LONGEST_INVOCATION
@@ -20,7 +20,8 @@ from reaper.advice.proxy import LONGEST_BORROW, MOST_PERCENT
 from reaper.client.events import EventKind
 from reaper.client.kept import DEFAULTS
 from reaper.client.target import Target
-from reaper.metrics import measures
+from reaper.message import Notice
+from reaper.metrics import FEW, measures
 from reaper.model import Outcome, Reason, Rules
 from reaper.report import ErrorKind
 from reaper.request import Record, Request, Trigger, parse
@@ -102,6 +103,7 @@ def test_every_warning() -> None:
     assert given
     assert given <= set(names("warning"))
     assert sorted(names("warning")) == sorted(cli._WARNINGS)
+    assert set(Notice) <= set(cli._WARNINGS)
 
 
 def test_every_metric_with_its_unit() -> None:
@@ -112,6 +114,12 @@ def test_every_metric_with_its_unit() -> None:
     assert names("metric") == list(full)
     assert [row[1] for row in rows] == [unit.value for unit, _ in full.values()]
     assert {row[0].strip("`") for row in rows if row[2].startswith("•")} == nothing_read.keys()
+
+
+def test_the_few_metrics_of_a_target() -> None:
+    """The page names those that a target keeps where it has few."""
+    (told,) = re.findall(r"With `TargetMetrics=few` a target has ([^.]*?) of its own", README)
+    assert tuple(re.findall(r"`(\w+)`", told)) == FEW
 
 
 def test_every_key_of_a_target() -> None:
@@ -144,9 +152,15 @@ def test_every_parameter_with_its_default() -> None:
 
 
 def test_the_cost_counts_the_metrics() -> None:
-    """The estimate multiplies as many metrics as an ordinary sweep sends."""
-    (found,) = re.findall(r"(\d+) a sweep . 2 dimension sets . \$0\.30; each further database (\d+) ", README)
-    assert {int(number) for number in found} == {len(measures(report()))}
+    """The estimate multiplies as many metrics as an ordinary sweep sends, by the list price of the first ones."""
+    ordinary = len(measures(replace(report(), pressure_remains=False)))
+    (_, price), *_ = METRIC
+    one = ordinary * price
+    assert re.findall(
+        r"\| metrics \| \$([\d.]+) \| (\d+) a sweep . 2 dimension sets . \$([\d.]+); "
+        r"each further database (\d+) . \$([\d.]+) = \$([\d.]+) \|",
+        README,
+    ) == [tuple(f"{found:.2f}".removesuffix(".00") for found in (2 * one, ordinary, price, ordinary, price, one))]
 
 
 def test_every_command_and_option() -> None:
@@ -157,6 +171,14 @@ def test_every_command_and_option() -> None:
         owners = set(commands()) if row[1] == "all" else set(row[1].split(", "))
         written |= dict.fromkeys(re.findall(r"(?<=`)--?[a-z-]+", row[0]), owners)
     assert written == options()
+
+
+def test_every_exit_status() -> None:
+    """The page says what each means."""
+    (told,) = re.findall(r"Exit status: ([^.]*)\.", README)
+    assert [int(number) for number in re.findall(r"\d+", told)] == [
+        cli.DONE, cli.SWEEP_FAILED, cli.BAD_USAGE, cli._INTERRUPTED,
+    ]  # fmt: skip
 
 
 def test_every_rule_of_advice() -> None:
@@ -220,21 +242,6 @@ def test_the_report_example_has_every_key() -> None:
     assert [list(shown[key]) for key in ("connections", "sessions")] == [
         list(real[key]) for key in ("connections", "sessions")
     ]
-
-
-def anchor(heading: str) -> str:
-    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-
-
-def test_links_resolve() -> None:
-    """Every relative link leads to a file of the repository or a heading of the page."""
-    headings = {anchor(heading) for heading in re.findall(r"^#+ (.+)$", README, re.MULTILINE)}
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
-    assert links
-    for link in links:
-        path, _, part = link.partition("#")
-        assert (ROOT / Path(path)).exists(), link
-        assert not part or part in headings, link
 
 
 def test_every_event_of_the_client() -> None:

@@ -21,7 +21,7 @@ from tests.servers import Unavailable
 from .base import Effort, Section, machine
 
 # In the order of the report.
-NAMES = ("reaping", "looking", "client", "fire", "cold_start", "emergency")
+NAMES = ("reaping", "looking", "client", "fire", "cold_start", "emergency", "fleet")
 CROWDED = ("reaping", "looking")
 FOLDER = Path(__file__).parent
 RAW, REPORT = FOLDER / "results.json", FOLDER / "RESULTS.md"

@@ -21,7 +21,7 @@ from reaper.client.faults import Fault
 from reaper.discovery import Discovery
 from reaper.fleet import targets_from_environ
 from reaper.handler import Settings
-from reaper.metrics import NAMESPACE, Tally, embedded, embedded_tally
+from reaper.metrics import NAMESPACE, Tally, TargetMetrics, embedded, embedded_tally
 from reaper.model import InTransaction, Rules
 from reaper.request import Request, Trigger, choose, parse
 from tests.unit.build import ROOT
@@ -170,6 +170,7 @@ def test_the_values_used_here_would_be_accepted(name: str) -> None:
         ("CaBundle", '/x", "tls": "off'),
         ("Port", "0"),
         ("DryRun", "no"),
+        ("TargetMetrics", "none"),
         ("ReservedConcurrency", "0"),
     ],
 )
@@ -461,21 +462,24 @@ def metrics_shown(stack: Stack) -> Iterator[tuple[str, str, tuple[str, ...]]]:
                 yield words[0], words[1], tuple(sorted(words[2::2]))
 
 
-def published() -> Iterator[tuple[str, str, tuple[str, ...]]]:
+def published(of_target: TargetMetrics) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """Namespace, name and dimensions of what reaper and client send when everything happens at once."""
     lines: list[str] = []
     emf(write=lines.append)(Event(EventKind.REFUSED, "orders", Fault.TOO_MANY))
     full = replace(report(), pressure_remains=True, first_freed_seconds=1.0)
-    for document in (embedded(full, "reaper"), embedded_tally(Tally(1), "reaper"), *map(json.loads, lines)):
+    for document in (embedded(full, "reaper", of_target), embedded_tally(Tally(1), "reaper"), *map(json.loads, lines)):
         for directive in document["_aws"]["CloudWatchMetrics"]:
             for metric in directive["Metrics"]:
                 for dimensions in directive["Dimensions"]:
                     yield directive["Namespace"], metric["Name"], tuple(sorted(dimensions))
 
 
-def test_every_metric_exists_with_its_dimensions() -> None:
-    """What alarms and dashboard name is published by reaper, client, the template's filter or AWS, just so."""
-    stack = Stack(FLEET)
+@pytest.mark.parametrize("of_target", TargetMetrics)
+def test_every_metric_exists_with_its_dimensions(of_target: TargetMetrics) -> None:
+    """What alarms and dashboard name is published by reaper, client, the template's filter or AWS, just so; also where
+    targets have few metrics of their own."""
+    stack = Stack(FLEET | {"TargetMetrics": of_target})
+    assert Settings.from_environ(stack.environ).target_metrics is of_target
     watched = [
         (metric["namespace"], metric["name"], tuple(sorted(metric["dimensions"])))
         for alarm in alarms(stack).values()
@@ -485,7 +489,7 @@ def test_every_metric_exists_with_its_dimensions() -> None:
     assert len(watched) >= 12
     assert len(shown) >= 20
     (filtered,) = stack.of_type("AWS::Logs::MetricFilter")["RefusedFilter"]["MetricTransformations"]
-    own = {*published(), (filtered["MetricNamespace"], filtered["MetricName"], ())}
+    own = {*published(of_target), (filtered["MetricNamespace"], filtered["MetricName"], ())}
     for metric in watched + shown:
         namespace, name, _ = metric
         assert metric in own or name in AWS_METRICS.get(namespace, ())

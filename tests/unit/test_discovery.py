@@ -78,8 +78,10 @@ def test_each_instance_of_a_cluster_is_a_target() -> None:
     assert names(findings) == ["shop-reader", "shop-writer"]
     assert all(errand.target.target.host.startswith(f"{errand.target.name}.") for errand in findings.errands)
     assert all("cluster" not in errand.target.target.host for errand in findings.errands)
+    assert findings.clusters == {"shop": {"shop-reader", "shop-writer"}}
     listed = found(Discovery(tag=None, ids=("tests", "shop-writer", "orders")))
     assert names(listed) == ["shop-writer", "tests-1"]
+    assert listed.clusters == {"shop": {"shop-writer"}, "tests": {"tests-1"}}
     assert skipped(listed) == {"orders": Why.MISSING}
 
 

@@ -183,6 +183,28 @@ def test_who_asks_for_few_gets_few(planner: Planner) -> None:
     assert planner.plan(alarm, Context("run-3"))["targets"] == []
 
 
+def test_a_clusters_alarm_is_for_its_instances(planner: Planner) -> None:
+    """Each instance is a target of its own, and has a message; a cluster that has none of them is an error, and so is
+    one that could not be read, by what RDS said."""
+    cluster("shop", ("shop-1", "shop-2"))
+    cluster("off", ("off-1",), marks={})
+    instance("orders")
+    answer = planner.plan(alarm_of("shop"))
+    assert (answer["targets"], answer["trigger"]) == (["shop-1", "shop-2"], Trigger.ALARM)
+    assert sorted(planner.sent()) == ["shop-1", "shop-2"]
+    with pytest.raises(ConfigurationError, match="DBClusterIdentifier 'off' is no target"):
+        planner.plan(alarm_of("off"))
+    refuse("rds.DescribeDBClusters")
+    with pytest.raises(FleetIncomplete, match=r"describe_db_clusters: .*not you"):
+        planner.plan(alarm_of("shop"))
+    assert planner.sent() == {}
+
+
+def alarm_of(cluster: str) -> dict[str, Any]:
+    metric = {"metricStat": {"metric": {"dimensions": {"DBClusterIdentifier": cluster, "Role": "WRITER"}}}}
+    return {"alarmData": {"state": {"value": "ALARM"}, "configuration": {"metrics": [metric]}}}
+
+
 METRIC = {"metricStat": {"metric": {"dimensions": {"DBInstanceIdentifier": "orders"}}}}
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from reaper.metrics import embedded, publish
+from reaper.client.target import ConfigurationError
+from reaper.handler import Settings
+from reaper.metrics import FEW, TargetMetrics, embedded, publish
 from reaper.model import Outcome
 from reaper.report import ErrorKind, Report, SweepError
 
@@ -149,6 +151,37 @@ def test_blind_is_never_nothing_idle() -> None:
     found = values(failed(ErrorKind.BLIND, snapshot=server(sleeper(), blind=True)))
     assert found["Blind"] == 1
     assert found.keys() == ALWAYS
+
+
+def test_a_target_may_have_few_metrics() -> None:
+    """Then the stack has all of them still, and the target those few: one document with a directive for each."""
+    document = embedded(report(), "prod", TargetMetrics.FEW)
+    found = {
+        tuple(dimensions): [metric["Name"] for metric in directive["Metrics"]]
+        for directive in document["_aws"]["CloudWatchMetrics"]
+        for dimensions in directive["Dimensions"]
+    }
+    assert found == {("Stack",): list(values(report())), ("Stack", "Target"): list(FEW)}
+    everything = embedded(report(), "prod")
+    assert {key: document[key] for key in document if key != "_aws"} == {
+        key: everything[key] for key in everything if key != "_aws"
+    }
+
+
+def test_the_few_are_told_of_a_failed_sweep_too() -> None:
+    """A failure is seen in the metric of its own target, whatever was not read."""
+    document = embedded(failed(ErrorKind.UNREACHABLE), "prod", TargetMetrics.FEW)
+    (_, of_target) = document["_aws"]["CloudWatchMetrics"]
+    assert [metric["Name"] for metric in of_target["Metrics"]] == ["Freed", "SweepFailed"]
+    assert document["SweepFailed"] == [1.0]
+
+
+def test_how_many_is_all_or_few() -> None:
+    """All unless it is said, and nothing but those two words."""
+    assert Settings.from_environ({}).target_metrics is TargetMetrics.ALL
+    assert Settings.from_environ({"REAPER_TARGET_METRICS": "few"}).target_metrics is TargetMetrics.FEW
+    with pytest.raises(ConfigurationError, match="REAPER_TARGET_METRICS is 'none'; choose all or few"):
+        Settings.from_environ({"REAPER_TARGET_METRICS": "none"})
 
 
 def test_publish_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:

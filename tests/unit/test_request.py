@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from itertools import product
 from typing import Any, cast
@@ -181,6 +182,43 @@ def test_an_unknown_target_is_an_error(given: dict[str, Any], words: str) -> Non
     with pytest.raises(ConfigurationError) as caught:
         chosen(given)
     assert str(caught.value) == words
+
+
+CLUSTERS = {"shop-cluster": {"shop", "billing"}, "orders": {"shop"}}
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "names"),
+    [
+        ({"DBClusterIdentifier": "shop-cluster"}, ["billing", "shop"]),
+        ({"DBClusterIdentifier": "shop-cluster", "Role": "WRITER"}, ["billing", "shop"]),  # who that is may change
+        ({"DBClusterIdentifier": "orders"}, ["orders", "shop"]),  # and a target that is listed under its name
+        ({"DBClusterIdentifier": "invoices"}, ["billing"]),
+        ({"Target": "shop-cluster"}, ["billing", "shop"]),  # as the retry client calls a cluster's endpoint
+        ({"Target": "orders"}, ["orders"]),  # a target's own name goes over a cluster's
+    ],
+)
+def test_a_cluster_is_its_instances(dimensions: dict[str, str], names: list[str]) -> None:
+    """An alarm that names a cluster means each of its instances that is a target, and nobody else."""
+    request = parse(action(dimensions))
+    assert isinstance(request, Request)
+    assert [target.name for target in choose(request, TARGETS, CLUSTERS)] == names
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "words"),
+    [
+        ({"DBInstanceIdentifier": "shop-cluster"}, "known: orders, invoices, shop-1"),  # a cluster is no instance
+        ({"DBClusterIdentifier": "shop-clusters"}, "did you mean 'shop-cluster'?"),
+        ({"Target": "shop-clusters"}, "did you mean 'shop-cluster'?"),
+    ],
+)
+def test_a_cluster_that_is_unknown_is_an_error(dimensions: dict[str, str], words: str) -> None:
+    """It sweeps nothing, also where other clusters are known, and those are what the message offers."""
+    request = parse(action(dimensions))
+    assert isinstance(request, Request)
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        choose(request, TARGETS, CLUSTERS)
 
 
 def test_several_sns_records_are_swept_together() -> None:

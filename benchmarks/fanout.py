@@ -1,0 +1,314 @@
+"""A fleet's fan-out as discrete events: schedules, a FIFO queue, sweeps. Pure: the same seed gives the same run."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+from math import ceil
+from random import Random
+
+
+@dataclass(frozen=True)
+class Product:
+    """What the stack is deployed with. Times are seconds here and everywhere below."""
+
+    period: float  # between two schedules
+    timeout: float  # of an invocation
+    reserve: float  # of it, that the handler leaves for what comes after the sweeps
+    side_by_side: int  # sweeps in an invocation
+    batch: int  # messages in an invocation
+    sent_at_once: int  # messages in one of the planner's calls
+    concurrency: int  # invocations
+    visibility: float
+    tries: int
+    stale: float
+
+    @property
+    def share(self) -> float:
+        """What a sweep may take, of a batch's as many at once as the handler does."""
+        return (self.timeout - self.reserve) / ceil(self.batch / self.side_by_side)
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What AWS adds. How a FIFO queue's pollers multiply is not documented; this is what is said of the other kind."""
+
+    at_once: int = 5  # invocations, when messages come after a pause
+    more_a_second: float = 5.0
+    cold_start: float = 2.8  # measured: see README under "Cost"
+    keeps_warm: float = 600.0  # an environment that has nothing to do; not documented, minutes by all accounts
+    handover: float = 0.1  # from the queue to the handler
+    planning: float = 3.0  # until the planner sends
+    sending: float = 0.03  # for each of its calls
+    processor_share: float = 1024 / 1769  # that comes with the function's memory
+
+
+@dataclass(frozen=True)
+class Database:
+    """How long its sweeps take: `usual`, now more now less, and `extra` always. `hangs` is when it never answers."""
+
+    usual: float
+    extra: float = 0.0
+    spread: float = 0.6  # of the logarithm
+    processor: float = 0.03
+    hangs: tuple[float, float] = (0.0, 0.0)
+
+    def seconds(self, now: float, dice: Random) -> float | None:
+        """None for ever."""
+        began, ended = self.hangs
+        noise = dice.lognormvariate(0.0, self.spread)  # thrown in any case, so that one who hangs changes no other
+        return None if began <= now < ended else self.extra + self.usual * noise
+
+
+class Fate(StrEnum):
+    SWEPT = "swept"
+    FAILED = "failed"  # as often as it may be tried: it rests in the dead-letter queue
+    STALE = "stale"
+
+
+@dataclass
+class Message:
+    number: int
+    database: int
+    planned: float
+    sent: float
+    tries: int = 0
+
+
+@dataclass(frozen=True)
+class Done:
+    """`at` is when the sweep itself had ended; the message is out for as long as others of its batch go on."""
+
+    message: Message
+    fate: Fate
+    at: float
+
+
+@dataclass
+class Batch:
+    """An invocation's messages: when each sweep ended, which failed, which were dropped unswept."""
+
+    messages: Sequence[Message]
+    received: float
+    began: float
+    ended: float = 0.0
+    swept: dict[int, float] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+
+class Queue:
+    """SQS, first in, first out: while messages of a group are out, the group's others stay in."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self._groups: dict[int, deque[Message]] = {}
+        self._out: Counter[int] = Counter()
+        self._ready: list[tuple[int, int]] = []  # groups that may be received, by the number of their first message
+
+    def __bool__(self) -> bool:
+        return bool(self._ready)
+
+    def put(self, message: Message) -> None:
+        group = self._groups.setdefault(message.database, deque())
+        group.append(message)
+        self.waiting += 1
+        if len(group) == 1:
+            self._offer(message.database)
+
+    def receive(self, most: int) -> list[Message]:
+        """As many of a group as there is room for, then of the next: SQS prefers few groups to many."""
+        taken: list[Message] = []
+        while self._ready and len(taken) < most:
+            _, database = heapq.heappop(self._ready)
+            group = self._groups[database]
+            mine = [group.popleft() for _ in range(min(most - len(taken), len(group)))]
+            self._out[database] += len(mine)
+            taken += mine
+        self.waiting -= len(taken)
+        for message in taken:
+            message.tries += 1
+        return taken
+
+    def delete(self, message: Message) -> None:
+        self._out[message.database] -= 1
+        self._offer(message.database)
+
+    def put_back(self, messages: Sequence[Message]) -> None:
+        """Where they were, in their order."""
+        for message in reversed(messages):
+            self._groups[message.database].appendleft(message)
+            self._out[message.database] -= 1
+        self.waiting += len(messages)
+        for database in dict.fromkeys(message.database for message in messages):
+            self._offer(database)
+
+    def _offer(self, database: int) -> None:
+        if self._groups[database] and not self._out[database]:
+            heapq.heappush(self._ready, (self._groups[database][0].number, database))
+
+
+@dataclass
+class Run:
+    """What became of everything, and how many messages were waiting when."""
+
+    product: Product
+    databases: Sequence[Database]
+    sent: int = 0
+    done: list[Done] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+    waiting: list[tuple[float, int]] = field(default_factory=list)
+
+    @property
+    def fates(self) -> Counter[Fate]:
+        return Counter(done.fate for done in self.done)
+
+    @property
+    def billed(self) -> float:
+        """The invocations' seconds, which Lambda charges for; it does so for a cold start, too."""
+        return sum(batch.seconds for batch in self.batches)
+
+    def sweep_all(self) -> dict[float, float]:
+        """By schedule, how long it took until every database that answers was swept; infinite where one was not."""
+        seconds: dict[float, float] = {}
+        for done in self.done:
+            planned = done.message.planned
+            began, ended = self.databases[done.message.database].hangs
+            if not (began <= done.at and planned < ended):  # what hung is judged by its backlog
+                took = done.at - planned if done.fate is Fate.SWEPT else float("inf")
+                seconds[planned] = max(seconds.get(planned, 0.0), took)
+        return dict(sorted(seconds.items()))
+
+
+class Fanout:
+    """Schedules, the queue, and as many invocations at once as there may be."""
+
+    def __init__(self, product: Product, platform: Platform, databases: Sequence[Database], seed: int) -> None:
+        self.run = Run(product, databases)
+        self._product, self._platform = product, platform
+        self._dice = Random(seed)  # noqa: S311  seeded dice, not cryptography
+        self._queue = Queue()
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._now = 0.0
+        self._count = 0
+        self._busy = 0
+        self._active_since: float | None = None
+        self._warm: list[float] = []  # until when each environment without work is kept, the latest last
+
+    def simulate(self, schedules: int) -> Run:
+        """So many schedules, and on until nothing is left."""
+        for turn in range(schedules):
+            self._at(turn * self._product.period, self._plan)
+        while self._events:
+            self._now, _, happen = heapq.heappop(self._events)
+            happen()
+            self._hand_out()
+            self.run.waiting.append((self._now, self._queue.waiting))
+        return self.run
+
+    def _at(self, when: float, happen: Callable[[], None]) -> None:
+        self._count += 1  # of two at the same time the earlier made comes first
+        heapq.heappush(self._events, (when, self._count, happen))
+
+    def _plan(self) -> None:
+        """The planner sends to all, a call after the other, and each time from another end."""
+        planned, platform = self._now, self._platform
+        count = len(self.run.databases)
+        start = self._dice.randrange(count)
+        order = [(start + place) % count for place in range(count)]
+        for call, first in enumerate(range(0, count, self._product.sent_at_once)):
+            some = order[first : first + self._product.sent_at_once]
+            sent = planned + platform.planning + (call + 1) * platform.sending
+            self._at(sent, partial(self._send, some, planned))
+
+    def _send(self, databases: Sequence[int], planned: float) -> None:
+        for database in databases:
+            self._queue.put(Message(self.run.sent, database, planned, self._now))
+            self.run.sent += 1
+
+    def _hand_out(self) -> None:
+        """Invoke as often as there are messages for it and Lambda lets us."""
+        if not self._queue:
+            return
+        if self._active_since is None:
+            self._active_since = self._now
+        while self._queue and self._busy < self._product.concurrency:
+            wait = (self._busy + 1 - self._platform.at_once) / self._platform.more_a_second
+            if (opens := self._active_since + wait) > self._now:
+                self._at(opens, lambda: None)  # nothing happens then but another try
+                return
+            self._invoke(self._queue.receive(self._product.batch))
+
+    def _invoke(self, messages: Sequence[Message]) -> None:
+        batch = Batch(messages, self._now, self._now + self._platform.handover)
+        self._sweep(batch, batch.began + (0.0 if self._is_warm() else self._platform.cold_start))
+        self._busy += 1
+        self.run.batches.append(batch)
+        self._at(batch.ended, partial(self._finish, batch))
+
+    def _is_warm(self) -> bool:
+        """Whether an environment is at hand; it is taken."""
+        self._warm = [until for until in self._warm if until > self._now]
+        if not self._warm:
+            return False
+        self._warm.pop()
+        return True
+
+    def _sweep(self, batch: Batch, began: float) -> None:
+        """As the handler does it: targets side by side, a target's messages in turn, stale ones not at all."""
+        last = began + self._product.share
+        ends: dict[int, float] = {}
+        processor = 0.0
+        for message in batch.messages:
+            if message.tries == 1 and began > message.planned + self._product.stale:
+                continue
+            database, begins = self.run.databases[message.database], ends.get(message.database, began)
+            seconds = database.seconds(begins, self._dice)
+            ended = last if seconds is None else min(last, begins + seconds)
+            if ended == last:
+                batch.failed.add(message.number)
+            else:
+                batch.swept[message.number] = ended
+            ends[message.database] = ended
+            processor += database.processor
+        batch.ended = max(*ends.values(), began, began + processor / self._platform.processor_share)
+
+    def _finish(self, batch: Batch) -> None:
+        self._busy -= 1
+        self._warm.append(self._now + self._platform.keeps_warm)
+        for message in batch.messages:
+            if message.number in batch.swept:
+                self._end(message, Fate.SWEPT, batch.swept[message.number])
+            elif message.number not in batch.failed:
+                self._end(message, Fate.STALE, self._now)
+        if failed := [message for message in batch.messages if message.number in batch.failed]:
+            self._at(max(batch.received + self._product.visibility, self._now), partial(self._reappear, failed))
+        if not self._busy and not self._queue:
+            self._active_since = None
+
+    def _reappear(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            if message.tries == self._product.tries:
+                self._end(message, Fate.FAILED, self._now)
+        self._queue.put_back([message for message in messages if message.tries < self._product.tries])
+
+    def _end(self, message: Message, fate: Fate, at: float) -> None:
+        self._queue.delete(message)
+        self.run.done.append(Done(message, fate, at))
+
+
+def every(run: Run, seconds: float) -> Iterator[tuple[float, int]]:
+    """How many messages were waiting, at even times."""
+    at, count = 0.0, 0
+    for when, waiting in run.waiting:
+        while at < when:
+            yield at, count
+            at += seconds
+        count = waiting

@@ -18,7 +18,8 @@ pictures: $(VENV)/ready
 	$(BIN)/python -m examples.demo --into docs --dashboard
 
 test: check mariadb $(VENV)/sam/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest tests/hardening
 
 # What `make test` does for twenty seconds on each engine, for ten minutes; REAPER_TEST_LEDGER_SEED repeats a run.
 ledger: $(VENV)/ready mariadb

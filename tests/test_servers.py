@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,10 +32,10 @@ def test_standard_accounts_can_log_in(server: Server) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_items_start_at_zero(sessions: Sessions) -> None:
-    """A test can prove a write, or its roll-back, by the 100 items whose value is 0."""
+def test_there_are_items(sessions: Sessions) -> None:
+    """A test can prove a write, or its roll-back, by the value of 100 items."""
     (client,) = sessions.sleeping(1)
-    assert client.run("SELECT count(*), sum(value) FROM items") == [(100, 0)]
+    assert client.run("SELECT count(value) FROM items") == [(100,)]
 
 
 @pytest.mark.own_server
@@ -83,10 +84,15 @@ def test_transactions_are_open(server: Server, sessions: Sessions) -> None:
 
 def test_transactions_are_undone_when_closed(server: Server) -> None:
     """The next test finds the items as they were."""
+
+    def items() -> list[tuple[Any, ...]]:
+        with closing(server.connect()) as connection:
+            return server.kind.client(connection, "app").run("SELECT id, value FROM items ORDER BY id")
+
+    before = items()
     with Sessions(server) as opened:
         opened.in_transaction(2)
-    with closing(server.connect()) as connection:
-        assert server.kind.client(connection, "app").run("SELECT sum(value) FROM items") == [(0,)]
+    assert items() == before
 
 
 def test_begun_transactions_hold_nothing(server: Server, sessions: Sessions) -> None:

@@ -64,7 +64,12 @@ class Narrator:
         margin = " " * indent
         lines = (
             textwrap.fill(
-                line, self.console.width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False
+                line,
+                self.console.width,
+                initial_indent=margin,
+                subsequent_indent=margin,
+                break_on_hyphens=False,
+                break_long_words=False,  # a path is there to be copied
             )
             for line in text.splitlines()
         )

@@ -10,7 +10,6 @@ from itertools import starmap
 from typing import Any
 
 import pymysql
-from pymysql.cursors import DictCursor
 
 from reaper.client.deadline import Clock
 from reaper.client.drivers.base import Connection
@@ -175,7 +174,7 @@ class MySQLServer:
         performance_schema is off. What is added changes with every statement a session runs.
         """
         if self._facts.flavour == "mariadb":
-            return "information_schema.processlist", "TIME_MS / 1000 AS exact_s, QUERY_ID AS token"
+            return "information_schema.processlist", "TIME_MS / 1e3 AS exact_s, QUERY_ID AS token"
         table = "performance_schema.processlist" if self._facts.sees_statements else "information_schema.processlist"
         return table, "NULL AS exact_s, NULL AS token"
 
@@ -360,9 +359,8 @@ class MySQLServer:
         return told
 
     def _query(self, sql: str) -> list[dict[str, Any]]:
-        with self._connection.cursor(DictCursor) as cursor:
-            cursor.execute(sql)
-            return list(cursor.fetchall())
+        rows: list[dict[str, Any]] = self._connection.answer(sql).rows
+        return rows
 
     def _query_if_allowed(self, sql: str) -> list[dict[str, Any]] | None:
         """The rows, or None where this account or this version may not read them."""
@@ -437,11 +435,11 @@ SELECT VERSION() AS version, CONNECTION_ID() AS connection_id, CURRENT_USER() AS
        CONCAT_WS(':', @@hostname, @@port, @@server_id) AS server
 """
 
-# NOW is when the statement began, SYSDATE the clock itself. INFO is cut: the statements of others can be
-# megabytes.
+# NOW is when the statement began, SYSDATE the clock itself; as doubles, for PyMySQL is slow to read decimals. INFO is
+# cut: the statements of others can be megabytes.
 _GET_SESSIONS = """
 SELECT ID, USER, HOST, DB, COMMAND, TIME, STATE, LEFT(INFO, 1024) AS INFO,
-       UNIX_TIMESTAMP(NOW(6)) AS began_s, UNIX_TIMESTAMP(SYSDATE(6)) AS now_s, {extra}
+       UNIX_TIMESTAMP(NOW(6)) + 0e0 AS began_s, UNIX_TIMESTAMP(SYSDATE(6)) + 0e0 AS now_s, {extra}
 FROM {table}
 """
 

@@ -242,7 +242,7 @@ def test_nobody_is_ended_whom_the_rules_spare(
     run_state_machine_as_test(
         OnThisServer,
         settings=settings(
-            max_examples=RUNS or 5,
+            max_examples=RUNS or 2,
             stateful_step_count=STEPS,
             derandomize=not RUNS,
             database=None,

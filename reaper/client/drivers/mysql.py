@@ -54,7 +54,7 @@ class _Connection(Guarded, PyMySQLConnection):
     def has_stopped_it(self, meaning: Fault) -> bool:
         return super().has_stopped_it(meaning) or (self.hinted and meaning is Fault.QUERY_TIMEOUT)
 
-    def answer(self, sql: str, params: Any) -> Result:
+    def answer(self, sql: str, params: Any = None) -> Result:
         """Run the statement, past PyMySQL's cursor: of that only the way it writes parameters is needed."""
         if self.own_cursor is None:
             self.own_cursor = self.cursor()

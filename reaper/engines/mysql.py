@@ -174,9 +174,9 @@ class MySQLServer:
         performance_schema is off. What is added changes with every statement a session runs.
         """
         if self._facts.flavour == "mariadb":
-            return "information_schema.processlist", "TIME_MS / 1e3 AS exact_s, QUERY_ID AS token"
+            return "information_schema.processlist", ", TIME_MS / 1e3 AS exact_s, QUERY_ID AS token"
         table = "performance_schema.processlist" if self._facts.sees_statements else "information_schema.processlist"
-        return table, "NULL AS exact_s, NULL AS token"
+        return table, ""
 
     def _list(self, ids: Sequence[int] = ()) -> list[dict[str, Any]]:
         """The process list, read within one second of the server's clock where that counts in whole seconds."""
@@ -202,7 +202,7 @@ class MySQLServer:
 
         information_schema.processlist fails then as a whole, for as long as that statement runs [MySQL 9.7].
         """
-        (began,) = self._query("SELECT UNIX_TIMESTAMP(SYSDATE(6)) AS began_s, NULL AS exact_s, NULL AS token")
+        (began,) = self._query("SELECT UNIX_TIMESTAMP(SYSDATE(6)) AS began_s")
         self._query("SET character_set_results = binary")
         rows = self._query("SHOW PROCESSLIST")
         self._query("SET character_set_results = utf8mb4")
@@ -220,8 +220,8 @@ class MySQLServer:
     def _mark(self, row: Mapping[str, Any], ends: Mapping[int, Mapping[str, Any]]) -> Mark | None:
         if row["COMMAND"] != "Sleep" or row["TIME"] is None:
             return None
-        key = (row["USER"], row["HOST"], ends[row["ID"]]["event"] if row["ID"] in ends else row["token"])
-        if row["exact_s"] is not None:
+        key = (row["USER"], row["HOST"], ends[row["ID"]]["event"] if row["ID"] in ends else row.get("token"))
+        if row.get("exact_s") is not None:
             # A ping leaves MariaDB's QUERY_ID as it is, so the sleep's beginning is compared as well.
             return Mark(key, float(row["now_s"]) - float(row["exact_s"]), slack=0.5)
         if key[2] is not None:
@@ -231,7 +231,7 @@ class MySQLServer:
 
     def _row(self, row: Mapping[str, Any], ends: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         """A row with the columns of SHOW FULL PROCESSLIST, and its mark."""
-        exact = number(row["exact_s"]) if row["COMMAND"] == "Sleep" else None
+        exact = number(row.get("exact_s")) if row["COMMAND"] == "Sleep" else None
         return {
             "Id": row["ID"],
             "User": row["USER"],
@@ -439,7 +439,7 @@ SELECT VERSION() AS version, CONNECTION_ID() AS connection_id, CURRENT_USER() AS
 # cut: the statements of others can be megabytes.
 _GET_SESSIONS = """
 SELECT ID, USER, HOST, DB, COMMAND, TIME, STATE, LEFT(INFO, 1024) AS INFO,
-       UNIX_TIMESTAMP(NOW(6)) + 0e0 AS began_s, UNIX_TIMESTAMP(SYSDATE(6)) + 0e0 AS now_s, {extra}
+       UNIX_TIMESTAMP(NOW(6)) + 0e0 AS began_s, UNIX_TIMESTAMP(SYSDATE(6)) + 0e0 AS now_s{extra}
 FROM {table}
 """
 

@@ -42,7 +42,7 @@ from reaper.consult import consult, consult_proxy
 from reaper.display import show_advice, show_paragraph, show_sizing
 from reaper.engines import engine_for, procedure
 from reaper.engines.base import Look
-from reaper.fleet import TARGETS, targets_from_environ
+from reaper.environment import TARGETS, targets_from_environ
 from reaper.grants import Account, Flavour, own_flavour, script, statements
 from reaper.message import Notice
 from reaper.model import InTransaction, Rules, Snapshot, SweepTarget, Verdict

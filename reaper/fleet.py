@@ -1,4 +1,4 @@
-"""Which databases to sweep, listed or found; the planner, which asks for the sweep of each by a message of its own."""
+"""The planner: finds the databases to sweep, and asks for the sweep of each by a message of its own."""
 
 from __future__ import annotations
 
@@ -13,63 +13,20 @@ from typing import Any
 
 from reaper.client.credentials import aws_client
 from reaper.client.deadline import Deadline, LambdaContext
-from reaper.client.target import ConfigurationError, parse_json
+from reaper.client.target import ConfigurationError
 from reaper.discovery import Discovery, Findings, Skipped, Why, discover
+from reaper.environment import TARGETS, TARGETS_PARAMETER, stack_name, targets_from_environ
 from reaper.message import FREE_RULES, Errand, check_rules
 from reaper.model import Rules, SweepTarget
 from reaper.rds import Aws
 from reaper.request import Clusters, Request, Trigger, choose, parse
 
-TARGETS, TARGETS_PARAMETER = "REAPER_TARGETS", "REAPER_TARGETS_PARAMETER"
 DISCOVER, QUEUE_URL, STALE_SECONDS = "REAPER_DISCOVER", "REAPER_QUEUE_URL", "REAPER_STALE_SECONDS"
 
 _WITHOUT_LAMBDA = 60.0  # seconds for a call by hand that brings no context
-_FOR_THE_PARAMETER, _FOR_SENDING = 10.0, 15.0  # seconds; the latter is what the search leaves
+_FOR_SENDING = 15.0  # seconds that the search leaves
 _STALE_SECONDS = 600.0
 BATCH, _BATCH_BYTES = 10, 256 * 1024  # SQS's limits for one call; newer queues take more
-
-
-def stack_name(environ: Mapping[str, str]) -> str:
-    return environ.get("REAPER_STACK") or environ.get("AWS_LAMBDA_FUNCTION_NAME") or "reaper"
-
-
-def targets_from_environ(environ: Mapping[str, str]) -> list[SweepTarget]:
-    """The configured targets; raise ConfigurationError naming the variable, the entry, the key and the value."""
-    if text := environ.get(TARGETS):
-        return parse_targets(text, TARGETS)
-    if name := environ.get(TARGETS_PARAMETER):
-        return parse_targets(_parameter(name), f"SSM parameter {name}")
-    raise ConfigurationError(
-        f"no targets: set {TARGETS} to a JSON list, or {TARGETS_PARAMETER} to an SSM parameter; "
-        "those of a fleet are known to its planner alone"
-    )
-
-
-def parse_targets(text: str, where: str) -> list[SweepTarget]:
-    try:
-        given = parse_json(text)
-    except ValueError as problem:
-        # The list can hold a password: show no more of it than how it begins.
-        raise ConfigurationError(f"{where} is not a JSON list ({problem}); it begins with {text[:8]!r}") from None
-    if not isinstance(given, list):
-        raise ConfigurationError(f"{where} is a JSON {type(given).__name__}; give a list of targets")
-    if not given:
-        raise ConfigurationError(f"{where} is []; give at least one target")
-    targets = [SweepTarget.from_mapping(entry, f"{where}[{place}]") for place, entry in enumerate(given)]
-    names = [target.name for target in targets]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigurationError(f"{where}: two targets are named {twice!r}")
-    return targets
-
-
-def _parameter(name: str) -> str:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        answer = aws_client("ssm", Deadline.after(_FOR_THE_PARAMETER)).get_parameter(Name=name, WithDecryption=True)
-    except (BotoCoreError, ClientError) as problem:
-        raise ConfigurationError(f"{TARGETS_PARAMETER} {name!r} cannot be read: {problem}") from None
-    return str(answer["Parameter"]["Value"])
 
 
 class FleetIncomplete(RuntimeError):

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 from reaper.client.deadline import RESERVE, Deadline, LambdaContext
 from reaper.client.drivers import driver_for
 from reaper.client.target import ConfigurationError, Target
-from reaper.consult import consult
-from reaper.fleet import stack_name, targets_from_environ
+from reaper.environment import stack_name, targets_from_environ
 from reaper.log import logger as _logger
 from reaper.message import put_over
 from reaper.metrics import Tally, TargetMetrics, publish
@@ -203,6 +202,8 @@ def _seats(jobs: Sequence[_Job], settings: Settings) -> list[Seat | None]:
 
 def _advise(request: Request, settings: Settings, invoked: _Invoked) -> dict[str, Any]:
     """What to change about the servers: no sweep, so it has no metrics, and its errors stand in the answer alone."""
+    from reaper.consult import consult  # its rules would take a third of a cold start, and a sweep needs none
+
     jobs = [_Job(request, target, settings.rules) for target in choose(request, settings.targets)]
     advice = [found.to_json() for found in _side_by_side(consult, jobs, settings, invoked)]
     for found in advice:

@@ -19,7 +19,7 @@ from reaper.client.emf import emf
 from reaper.client.events import Event, EventKind
 from reaper.client.faults import Fault
 from reaper.discovery import Discovery
-from reaper.fleet import targets_from_environ
+from reaper.environment import targets_from_environ
 from reaper.handler import Settings
 from reaper.metrics import NAMESPACE, Tally, TargetMetrics, embedded, embedded_tally
 from reaper.model import InTransaction, Rules

@@ -18,7 +18,7 @@ from reaper.advice import Advice
 from reaper.client.target import ConfigurationError
 from reaper.engines import engine_for
 from reaper.engines.base import Look
-from reaper.fleet import parse_targets
+from reaper.environment import parse_targets
 from reaper.model import Mode, Rules
 from reaper.policy import judge
 from reaper.report import Report

@@ -29,7 +29,7 @@ from reaper.client.deadline import DeadlineExceeded
 from reaper.client.emf import emf
 from reaper.client.events import Event
 from reaper.client.target import ConfigurationError, Target, hide_passwords, redact, shown
-from reaper.fleet import parse_targets
+from reaper.environment import parse_targets
 from tests.aws import Asked, aws
 from tests.harness import Context, target
 from tests.live.test_client import LEFT_OUT, dead, end, endless, session

@@ -26,7 +26,7 @@ from botocore import xform_name
 from botocore.validate import ParamValidator
 
 from reaper import cli
-from reaper.fleet import targets_from_environ
+from reaper.environment import targets_from_environ
 from reaper.model import Rules
 from reaper.request import parse
 from tests.conftest import Servers

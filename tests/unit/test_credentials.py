@@ -14,7 +14,7 @@ from reaper.client.database import Database
 from reaper.client.deadline import Deadline
 from reaper.client.faults import Fault
 from reaper.client.target import ConfigurationError, Target
-from reaper.fleet import targets_from_environ
+from reaper.environment import targets_from_environ
 from reaper.model import SweepTarget
 from tests.aws import Asked, aws
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reaper.client.target import Auth, ConfigurationError, EngineName, Target, Tls, redact, shown
-from reaper.fleet import parse_targets, targets_from_environ
+from reaper.environment import parse_targets, targets_from_environ
 from reaper.model import SweepTarget
 
 SECRET = "hunter2"  # noqa: S105  the word that must appear nowhere

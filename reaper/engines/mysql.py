@@ -14,7 +14,7 @@ import pymysql
 from reaper.client.deadline import Clock
 from reaper.client.drivers.base import Connection
 from reaper.client.target import EngineName
-from reaper.engines import procedure, processlist
+from reaper.engines import burst, procedure, processlist
 from reaper.engines.base import WINDOW, Holder, Look, Struck, number
 from reaper.model import Mark, Outcome, Session, Snapshot
 
@@ -29,6 +29,7 @@ _REFUSED = frozenset({
     1305,  # ER_SP_DOES_NOT_EXIST
     1370,  # ER_PROCACCESS_DENIED_ERROR; also said of a procedure that does not exist
 })
+_KILLED = {0: Outcome.SIGNALLED, _NO_SUCH_THREAD: Outcome.GONE} | dict.fromkeys(_REFUSED, Outcome.REFUSED)
 _RDS_REFUSES = 1054  # rds_kill refuses by selecting a column named "ERROR (RDS): CANNOT KILL …"
 _DENIED = frozenset({1044, 1142, 1143, 1227, 1146, 1109})  # no right to read, or no such table in this version
 
@@ -93,7 +94,7 @@ class MySQLServer:
         began = self._clock()
         if self.method == KILL_IF_IDLE:
             return Struck(self._kill_if_idle(victims), self._clock() - began)
-        found = self._marks([victim.id for victim in victims])
+        found, read_at = self._marks([victim.id for victim in victims])
         outcomes: dict[int, Outcome] = {}
         unchanged: list[int] = []
         for victim in victims:
@@ -104,14 +105,11 @@ class MySQLServer:
                 unchanged.append(victim.id)
             else:
                 outcomes[victim.id] = Outcome.CHANGED
-        while unchanged and (most := min(_PACKET, self._affordable(began))):
-            outcomes.update(self._kill(unchanged[:most]))
-            unchanged = unchanged[most:]
-        if not outcomes:
-            self._kill_seconds /= 2  # one slow kill must not forbid all others for good
-        if unchanged and not outcomes:
-            self._kill_seconds /= 2  # one stall is not for ever, and only another kill can tell
-        return Struck(outcomes, self._clock() - began)
+        if self._facts.flavour == "mariadb" and self.method == KILL:
+            killed = self._kill_until(unchanged, read_at + _LAST_CALL)
+        else:
+            killed = self._kill_by_packets(unchanged, began)
+        return Struck(outcomes | killed, self._clock() - began)
 
     def lingering(self, victims: Sequence[Session]) -> set[int]:
         ids = [victim.id for victim in victims]
@@ -209,13 +207,14 @@ class MySQLServer:
         (now,) = self._query("SELECT UNIX_TIMESTAMP(SYSDATE(6)) AS now_s")
         return [{key.upper(): _text(value) for key, value in row.items()} | began | now for row in rows]
 
-    def _marks(self, ids: Sequence[int]) -> dict[int, Mark | None]:
-        """The marks of those that are still listed; None for one that is awake."""
+    def _marks(self, ids: Sequence[int]) -> tuple[dict[int, Mark | None], float]:
+        """The marks of those that are still listed, None for one that is awake; and when, by the server's clock."""
         rows = self._list(ids)
         ends: dict[int, Mapping[str, Any]] = {}
         if self._facts.sees_statements:
             ends = {row["id"]: row for row in self._query(_GET_LAST_EVENTS.format(ids=_listed(ids)))}
-        return {row["ID"]: self._mark(row, ends) for row in rows}
+        began = min((float(row["began_s"]) for row in rows), default=0.0)
+        return {row["ID"]: self._mark(row, ends) for row in rows}, began
 
     def _mark(self, row: Mapping[str, Any], ends: Mapping[int, Mapping[str, Any]]) -> Mark | None:
         if row["COMMAND"] != "Sleep" or row["TIME"] is None:
@@ -304,6 +303,22 @@ class MySQLServer:
             settings["sees_named_locks_unseen"] = self._query_if_allowed(_GET_LOCKS) is not None
             settings["sees_transactions_unseen"] = self._query_if_allowed(_GET_BEGUN) is not None
         return settings
+
+    def _kill_until(self, ids: Sequence[int], until: float) -> dict[int, Outcome]:
+        """One statement for all; those it had no time for have no outcome."""
+        if not ids:
+            return {}
+        ((codes,),) = (row.values() for row in self._query(burst.kill(ids, until)))
+        return dict(zip(ids, (_KILLED.get(int(code), Outcome.FAILED) for code in codes.split()), strict=False))
+
+    def _kill_by_packets(self, ids: Sequence[int], began: float) -> dict[int, Outcome]:
+        """A few at a time, for as long as there is time for a few more; the rest has no outcome."""
+        outcomes: dict[int, Outcome] = {}
+        while (left := ids[len(outcomes) :]) and (most := min(_PACKET, self._affordable(began))):
+            outcomes.update(self._kill(left[:most]))
+        if left and not outcomes:
+            self._kill_seconds /= 2  # one stall is not for ever, and only another kill can tell
+        return outcomes
 
     def _affordable(self, began: float) -> int:
         """How many kills fit into what is left of the window, were each twice as slow as of late."""
@@ -396,10 +411,10 @@ def may_kill(grants: Iterable[str]) -> bool:
 def classify(error: pymysql.Error) -> Outcome:
     """What a failed kill means for its victim; a lost connection is nobody's outcome and is raised again."""
     code = _code(error)
-    if code == _NO_SUCH_THREAD:
-        return Outcome.GONE
-    if code in _REFUSED or (code == _RDS_REFUSES and "RDS" in str(error)):
+    if code == _RDS_REFUSES and "RDS" in str(error):
         return Outcome.REFUSED
+    if code in _KILLED:
+        return _KILLED[code]
     if isinstance(error, pymysql.InterfaceError) or (code is not None and 2000 <= code < 3000):
         raise error
     return Outcome.FAILED

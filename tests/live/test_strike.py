@@ -12,6 +12,7 @@ from reaper.engines import mysql as mysql_engine
 from reaper.engines.base import WINDOW, Server, Struck
 from reaper.model import Outcome, Session
 from reaper.report import ErrorKind
+from tests.conftest import Servers
 from tests.harness import settle, sweep
 from tests.live.stage import engine_server, seen, strike
 from tests.servers import Server as Database
@@ -30,6 +31,21 @@ def test_1094_ends_its_packet_only(mysql: Database, sessions: Sessions) -> None:
         assert clients[1].alive()
         assert striking._kill(ids[2:]) == {ids[2]: Outcome.SIGNALLED}
     assert clients[2].alive()
+
+
+def test_mariadb_itself_keeps_to_the_window(servers: Servers) -> None:
+    """Many kills in one statement: MariaDB ends it with the window, and one who has gone spares no other."""
+    with Sessions(servers["mariadb"]) as sessions, engine_server(servers["mariadb"]) as striking:
+        assert isinstance(striking, mysql_engine.MySQLServer)
+        first, second, spared = sessions.sleeping(3)
+        (row,) = striking._query("SELECT UNIX_TIMESTAMP(SYSDATE(6)) + 0e0 AS now")
+        assert striking._kill_until([spared.id], row["now"]) == {}
+        assert striking._kill_until([first.id, 2**31, second.id], row["now"] + 3600) == {
+            first.id: Outcome.SIGNALLED,
+            2**31: Outcome.GONE,
+            second.id: Outcome.SIGNALLED,
+        }
+        assert [client.alive() for client in (first, second, spared)] == [False, False, True]
 
 
 def test_one_stall_is_not_for_ever(mysql: Database, sessions: Sessions) -> None:

@@ -99,12 +99,17 @@ def _measure(name: str, sizes: Sequence[int], effort: Effort, section: Section) 
 def looks(server: Server, size: int, effort: Effort) -> dict[str, list[float]]:
     """Seconds for the bare list, a look with all that belongs to it, its meaning, and the judgement."""
     engine = engine_for(EngineName(server.engine))
-    with closing(Census(server)) as census, closing(seat(server)) as connection, Crowd(server, size):
+    with (
+        closing(Census(server)) as census,
+        closing(seat(server)) as connection,
+        closing(server.connect("reaper", server.home)) as driver,
+        Crowd(server, size),
+    ):
         census.wait(lambda count: count >= size)
         time.sleep(ASLEEP)
         at = engine.server(connection, time.monotonic)
         snapshot = engine.read(at.look())
-        bare = bare_list(server, connection)
+        bare = bare_list(server, driver)
         measures: Mapping[str, Callable[[], object]] = {
             "the list": bare,
             "a look": lambda: at.look(),
@@ -128,7 +133,7 @@ def seat(server: Server) -> Any:
 
 
 def bare_list(server: Server, connection: Any) -> Callable[[], object]:
-    """What anybody would type, fetched as the driver gives it."""
+    """What anybody would type, fetched as the driver alone gives it."""
     if server.engine == "postgres":
         return lambda: connection.execute("SELECT * FROM pg_stat_activity").fetchall()
 

@@ -342,8 +342,21 @@ def _mysql(name: str, effort: Effort, section: Section) -> None:
         if effort.is_full:
             windows["kill_if_idle"] = by_procedure(server)
         _add_windows(section, windows)
+        section.notes.append(_LIMIT[server.flavour])
 
 
+_LIMIT = {
+    "mariadb": (
+        "Each chunk is re-read first, and MariaDB has no index on its list: a re-read scans all of it, "
+        "which is the n² in the fit. What is left of the 50 ms is spent on kills, all "
+        "in one statement that the server ends with the window. A raw batch looks once and kills whoever has the "
+        "id by then."
+    ),
+    "mysql": (
+        "Each chunk is re-read by index first. Its kills go in packets of eight, for what was sent cannot be "
+        "called back once the window is over: a raw batch is one packet."
+    ),
+}
 _GAVE_UP = (
     "{} sweeps by rds_kill ended before their time, because no kill could be sure to follow its re-read within 50 ms "
     "on this machine at that moment; they were run again, and their time counts."

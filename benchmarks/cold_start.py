@@ -83,7 +83,7 @@ def measure(effort: Effort) -> list[Section]:
 _LIMIT = (
     "Where the bar is missed: `sam build` puts no .pyc into the artifact and Lambda can write none, so every cold "
     "start compiles what it imports. A sweep imports neither the advice nor the planner "
-    "nor the driver of another engine, which once was a third of it; what is left is what a sweep runs. With .pyc the "
+    "nor the driver of another engine, what is left is what a sweep runs. With .pyc the "
     "same imports take what the table says; we ship none, for they hold for one version of Python only."
 )
 

@@ -202,7 +202,7 @@ def _seats(jobs: Sequence[_Job], settings: Settings) -> list[Seat | None]:
 
 def _advise(request: Request, settings: Settings, invoked: _Invoked) -> dict[str, Any]:
     """What to change about the servers: no sweep, so it has no metrics, and its errors stand in the answer alone."""
-    from reaper.consult import consult  # its rules would take a third of a cold start, and a sweep needs none
+    from reaper.consult import consult  # a good part of a cold start, and no sweep needs it
 
     jobs = [_Job(request, target, settings.rules) for target in choose(request, settings.targets)]
     advice = [found.to_json() for found in _side_by_side(consult, jobs, settings, invoked)]

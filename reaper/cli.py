@@ -582,6 +582,7 @@ def _show(report: Report) -> None:
 _WARNINGS = {
     "idle_upper_bound": "idle times are upper bounds; two looks two seconds apart confirm them",
     "named_locks_unseen": "holders of GET_LOCK and LOCK TABLES cannot be seen, so they are not spared",
+    "transactions_stale": "somebody reads innodb_trx all the time, so transactions cannot be seen and nobody is taken",
     "own_account_shared": "the application uses the reaper's account, so all its sessions are spared",
     "user_limits_unseen": "per-user limits cannot be read, so a user at its own limit goes unnoticed",
     "no_right_to_terminate": "this account could not terminate anybody",

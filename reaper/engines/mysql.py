@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,13 +30,16 @@ _REFUSED = frozenset({
     1305,  # ER_SP_DOES_NOT_EXIST
     1370,  # ER_PROCACCESS_DENIED_ERROR; also said of a procedure that does not exist
 })
-_KILLED = {0: Outcome.SIGNALLED, _NO_SUCH_THREAD: Outcome.GONE} | dict.fromkeys(_REFUSED, Outcome.REFUSED)
+_MEANT = {_NO_SUCH_THREAD: Outcome.GONE} | dict.fromkeys(_REFUSED, Outcome.REFUSED)
 _RDS_REFUSES = 1054  # rds_kill refuses by selecting a column named "ERROR (RDS): CANNOT KILL …"
 _DENIED = frozenset({1044, 1142, 1143, 1227, 1146, 1109})  # no right to read, or no such table in this version
 
 # innodb_trx is a cache of the server's, renewed only when nobody has read it for 100 ms [InnoDB, trx0i_s.cc]: a
 # session that fell asleep just now may be in a transaction that it does not show yet.
 _TRX_LAG = 0.2
+_TRX_PAUSE = 0.12  # unread for so long it is renewed
+_TRX_TRIES = 4
+_TRX_UNKNOWN = 1e9  # nobody has slept so long: all are spared
 _TRIES_WITHIN_A_SECOND = 3
 _PACKET = 8  # kills in one packet: once sent they cannot be called back, so the clock is asked before each few
 _LAST_CALL = 0.8 * WINDOW  # seconds into the window; what is sent later may take effect after its end
@@ -67,7 +71,7 @@ class MySQLServer:
         ends: dict[int, Mapping[str, Any]] = {}
         if self._facts.sees_statements:
             ends = {row["id"]: row for row in self._query(_GET_STATEMENT_ENDS)}
-        transactions = self._query_if_allowed(_GET_TRANSACTIONS)
+        transactions, lag = self._transactions()
         begun = self._begun({t["trx_mysql_thread_id"] for t in transactions or ()})
         in_transaction = [*(transactions or ()), *begun]
         locks = self._locks({t["trx_mysql_thread_id"] for t in in_transaction})
@@ -83,9 +87,11 @@ class MySQLServer:
             # Reading innodb_trx takes the PROCESS privilege, with which nothing is hidden.
             "sees_all": transactions is not None,
             "innodb_trx": in_transaction,
-            "lag_s": _TRX_LAG,
+            "lag_s": lag,
             "user_limits": self._user_limits(),
         }
+        if lag == _TRX_UNKNOWN:
+            context["transactions_stale"] = True
         if locks is not None:
             context["user_level_locks"] = locks
         return Look(EngineName.MYSQL, [self._row(row, ends) for row in rows], context | self._idle_facts(rows, ends))
@@ -259,6 +265,29 @@ class MySQLServer:
             "unconfirmed": [id_ for id_ in asleep if id_ not in ends],
         }
 
+    def _transactions(self) -> tuple[list[dict[str, Any]] | None, float]:
+        """What InnoDB lists, and how many seconds old the list may be.
+
+        Somebody who reads innodb_trx more often than every 100 ms keeps it from being renewed, for as long as he likes.
+        Where nothing else tells of transactions, one of our own is the witness: a list that has it was made after it
+        began.
+        """
+        if self._facts.sees_statements:
+            return self._query_if_allowed(_GET_TRANSACTIONS), _TRX_LAG
+        began = self._clock()
+        self._query("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+        try:
+            for _ in range(_TRX_TRIES):
+                rows = self._query_if_allowed(_GET_TRANSACTIONS)
+                if rows is None:
+                    return None, _TRX_LAG
+                if self._facts.connection_id in {row["trx_mysql_thread_id"] for row in rows}:
+                    return rows, max(_TRX_LAG, self._clock() - began)
+                time.sleep(_TRX_PAUSE)
+        finally:
+            self._query("COMMIT")
+        return rows, _TRX_UNKNOWN
+
     def _begun(self, known: set[int]) -> list[dict[str, Any]]:
         """Transactions that InnoDB does not list: begun, but without a statement yet."""
         if not self._facts.sees_statements:
@@ -309,7 +338,8 @@ class MySQLServer:
         if not ids:
             return {}
         ((codes,),) = (row.values() for row in self._query(burst.kill(ids, until)))
-        return dict(zip(ids, (_KILLED.get(int(code), Outcome.FAILED) for code in codes.split()), strict=False))
+        meant = {"0": Outcome.SIGNALLED} | {str(code): outcome for code, outcome in _MEANT.items()}
+        return dict(zip(ids, (meant.get(code, Outcome.FAILED) for code in codes.split()), strict=False))
 
     def _kill_by_packets(self, ids: Sequence[int], began: float) -> dict[int, Outcome]:
         """A few at a time, for as long as there is time for a few more; the rest has no outcome."""
@@ -413,8 +443,8 @@ def classify(error: pymysql.Error) -> Outcome:
     code = _code(error)
     if code == _RDS_REFUSES and "RDS" in str(error):
         return Outcome.REFUSED
-    if code in _KILLED:
-        return _KILLED[code]
+    if code in _MEANT:
+        return _MEANT[code]
     if isinstance(error, pymysql.InterfaceError) or (code is not None and 2000 <= code < 3000):
         raise error
     return Outcome.FAILED

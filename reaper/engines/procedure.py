@@ -27,6 +27,7 @@ def create(*, definer: str, kill: str, protected: Collection[str], least_idle: f
         protected=_wrapped([f"'{name}'" for name in sorted(protected)]),
         least_idle=f"{least_idle:g}",
         kill=kill,
+        blind="" if is_mariadb else "NOT @@GLOBAL.performance_schema AND ",
     )
 
 
@@ -79,9 +80,19 @@ BEGIN
   DECLARE found_time, idle DECIMAL(20, 6);
   DECLARE found_statement BIGINT UNSIGNED;
   DECLARE awake, transactions INT DEFAULT 0;
+  DECLARE trx_age DECIMAL(20, 6);
+  DECLARE zone VARCHAR(64) DEFAULT @@SESSION.time_zone;
 
-  -- First: without PROCESS this is an error. The process list would just leave the others out, as if they had gone.
+  -- Whoever reads innodb_trx without pause keeps the server from renewing it. A transaction of this session tells how
+  -- old it is: who has slept for longer than that cannot have begun another one since.
+  SET SESSION time_zone = 'SYSTEM'; -- that of trx_started, whatever the caller has set
+  START TRANSACTION WITH CONSISTENT SNAPSHOT;
+  SELECT UNIX_TIMESTAMP(SYSDATE()) - UNIX_TIMESTAMP(MAX(trx_started)) INTO trx_age
+    FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = CONNECTION_ID();
+  -- Without PROCESS this is an error. The process list would just leave the others out, as if they had gone.
   SELECT COUNT(*) INTO transactions FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = victim;
+  COMMIT;
+  SET SESSION time_zone = zone;
 {look}
   SET own_user = LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1);
 
@@ -100,6 +111,8 @@ BEGIN
     SELECT 'changed' AS outcome, 'it is another sleep' AS why;
   ELSEIF COALESCE(idle, 0) < {least_idle} THEN
     SELECT 'refused' AS outcome, 'it has been idle for less than {least_idle} seconds' AS why;
+  ELSEIF {blind}COALESCE(trx_age, 1e9) > GREATEST(COALESCE(idle, 0), 2) THEN
+    SELECT 'refused' AS outcome, 'somebody reads innodb_trx without pause, so transactions may not show' AS why;
   ELSEIF transactions > 0 THEN
     SELECT 'refused' AS outcome, 'it is in a transaction' AS why;
   ELSE

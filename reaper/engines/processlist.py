@@ -134,6 +134,8 @@ def _is_blind(sessions: Sequence[Session], own_users: frozenset[str], used: int 
 def _warnings(context: Mapping[str, Any], sessions: Sequence[Session], own_users: frozenset[str]) -> Iterable[str]:
     if "user_level_locks" not in context:
         yield "named_locks_unseen"
+    if context.get("transactions_stale"):
+        yield "transactions_stale"
     if context.get("unconfirmed"):
         yield "idle_upper_bound"
     if context.get("user_limits") is None:

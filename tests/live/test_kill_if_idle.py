@@ -18,6 +18,7 @@ from tests.harness import settle, sweep
 from tests.live.account import BY_PROCEDURE, ROLE, USER, granted, has_performance_schema
 from tests.live.stage import engine_server, seen, strike
 from tests.live.test_busy import THRESHOLD, Worker
+from tests.live.test_least_rights import DENIED
 from tests.servers import Client, Server, Sessions
 
 LIMIT = 2.0  # seconds of sleep, in place of the 30; more than the one by which whole seconds can be wrong
@@ -62,6 +63,7 @@ TRICKS = (
     "SET timestamp = 2000000000",
     "SET SESSION sql_mode = '', SESSION sql_select_limit = 0, SESSION div_precision_increment = 0",
     "SET SESSION time_zone = '+12:00', SESSION collation_connection = 'utf8mb4_bin'",
+    "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
 )
 
 
@@ -207,6 +209,90 @@ def test_its_rights_are_nobodys(mysql: Server, sessions: Sessions) -> None:
         assert client.alive()
         with pytest.raises(mysql.kind.errors, match=r"Access denied|locked"):
             mysql.connect(ROLE, "")
+
+
+SWAPS = """
+ALTER PROCEDURE reaper.kill_if_idle SQL SECURITY INVOKER
+DROP PROCEDURE reaper.kill_if_idle
+CREATE PROCEDURE reaper.kill_if_idle() SELECT 1
+CREATE DEFINER = reaper_killer PROCEDURE reaper.mine() KILL 1
+CREATE DEFINER = reaper_killer PROCEDURE shop.mine() KILL 1
+CREATE DEFINER = reaper_killer VIEW shop.mine AS SELECT * FROM information_schema.processlist
+CREATE DEFINER = reaper_killer EVENT shop.mine ON SCHEDULE EVERY 1 SECOND DO KILL 1
+SET ROLE reaper_killer
+GRANT reaper_killer TO CURRENT_USER()
+GRANT EXECUTE ON PROCEDURE reaper.kill_if_idle TO app
+""".strip().splitlines()
+
+
+def test_neither_it_nor_its_role_can_be_swapped(mysql: Server) -> None:
+    """Neither the account, nor an application's that owns a schema of its own and may make what it likes there, can
+    change the procedure, whose rights it has, or make another one with the role's; the role is nobody's."""
+    owner = "schema_owner"
+    with caller(mysql, *BY_PROCEDURE) as asking:
+        mysql.query(f"CREATE USER {owner} IDENTIFIED BY {quoted(mysql.password)}")
+        try:
+            mysql.query(f"GRANT ALL ON shop.* TO {owner}")
+            with closing(mysql.connect(owner, "shop")) as connection:
+                before = definition(mysql)
+                for run in (asking.run, mysql.kind.client(connection, owner).run):
+                    for swap in SWAPS:
+                        with pytest.raises(mysql.kind.errors, match=DENIED):
+                            run(swap)
+                assert definition(mysql) == before
+                with pytest.raises(mysql.kind.errors, match=DENIED):
+                    mysql.kind.client(connection, owner).run("CALL reaper.kill_if_idle(1, '', '', 0, NULL)")
+        finally:
+            mysql.query(f"DROP USER {owner}")
+        security, definer, access, *_ = before
+        assert (security, definer.partition("@")[0], access) == ("DEFINER", ROLE, "READS SQL DATA")
+        assert members(mysql) <= {mysql.root}
+
+
+def definition(server: Server) -> tuple[str, ...]:
+    """Whose rights it has, and what it does."""
+    columns = "SECURITY_TYPE, DEFINER, SQL_DATA_ACCESS, ROUTINE_DEFINITION, SQL_MODE"
+    sql = f"SELECT {columns} FROM information_schema.routines WHERE ROUTINE_SCHEMA = 'reaper'"
+    (row,) = server.query(sql)
+    return row
+
+
+def members(server: Server) -> set[str]:
+    """Who has the role. On MariaDB whoever makes a role may give it away."""
+    sql = "SELECT TO_USER FROM mysql.role_edges WHERE FROM_USER"
+    if server.flavour == "mariadb":
+        sql = "SELECT User FROM mysql.roles_mapping WHERE Role"
+    return {row[0] for row in server.query(f"{sql} = '{ROLE}'")}
+
+
+def test_whoever_keeps_innodb_trx_from_being_renewed_hides_nobody(mysql: Server, sessions: Sessions) -> None:
+    """A caller who reads innodb_trx without pause, so that the server never renews it, still cannot have somebody
+    ended who is in a transaction: a transaction of the reaper's own tells how old the list is, or performance_schema
+    tells of them."""
+    with caller(mysql, *BY_PROCEDURE) as asking, closing(mysql.connect(USER, "")) as reading:
+        over = threading.Event()
+        read = mysql.kind.client(reading, USER).run
+
+        def keep_reading() -> None:
+            while not over.wait(0.01):
+                read("SELECT COUNT(*) FROM information_schema.innodb_trx")
+
+        reader = threading.Thread(target=keep_reading)
+        reader.start()
+        try:
+            settle(mysql)
+            (client,) = sessions.in_transaction(1)
+            settle(mysql)
+            hidden = f"SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = {client.id}"
+            assert mysql.query(hidden) == [(0,)]
+            assert asking.kill(client) == "refused"
+            swept = sweep(mysql, idle_seconds=0).run()
+            assert swept.victims == ()
+            assert ("transactions_stale" in swept.warnings) is not has_performance_schema(mysql)
+        finally:
+            over.set()
+            reader.join()
+        assert client.alive()
 
 
 def test_no_procedure_with_the_callers_rights_is_used(mysql: Server, sessions: Sessions) -> None:

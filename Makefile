@@ -4,11 +4,13 @@ ENGINE ?= postgres
 VENV := .venv
 BIN := $(VENV)/bin
 STAGE ?= default
+ARCHITECTURE ?= $(if $(filter arm64 aarch64,$(shell uname -m)),arm64,x86_64)
 SAM = $(or $(shell command -v sam),$(VENV)/sam/bin/sam)
 HAS_SAM = $(filter $(VENV)/%,$(SAM:bin/sam=ready))
 CA_BUNDLE := reaper/certs/global-bundle.pem
 
 .PHONY: demo pictures test ledger bench check mariadb build deploy invoke-dry-run invoke-kill invoke-advise ca-bundle clean
+.PHONY: soak pins licences sbom audit package mutants coverage
 
 demo: $(VENV)/ready $(if $(filter mysql,$(ENGINE)),mariadb)
 	$(BIN)/python -m examples.demo $(ENGINE)
@@ -24,6 +26,19 @@ test: check mariadb $(VENV)/sam/ready
 # What `make test` does for twenty seconds on each engine, for ten minutes; REAPER_TEST_LEDGER_SEED repeats a run.
 ledger: $(VENV)/ready mariadb
 	REAPER_TEST_LEDGER_SECONDS=600 $(BIN)/python -m pytest tests/hardening/test_ledger.py
+
+# A quarter of an hour; the survivors must be those of tests/mutation/SURVIVORS.md.
+mutants: $(VENV)/ready
+	$(BIN)/python -m tests.mutation
+
+# What of `reaper` runs in the tests' own process; tests/COVERAGE.md explains what does not.
+coverage: $(VENV)/ready mariadb
+	$(BIN)/python -m coverage run -m pytest tests/unit tests/live tests/hardening_inputs
+	$(BIN)/python -m coverage report
+
+# What `make test` does two hundred times, two thousand times on each engine.
+soak: $(VENV)/ready mariadb $(VENV)/sam/ready
+	REAPER_TEST_SOAK=2000 $(BIN)/python -m pytest tests/deploy/test_soak.py
 
 # Twenty minutes; writes benchmarks/RESULTS.md. pt-kill is measured where it is on the path.
 bench: $(VENV)/bench/ready mariadb $(VENV)/sam/ready
@@ -61,9 +76,34 @@ $(VENV)/sam/ready: requirements-sam.txt
 	$(VENV)/sam/bin/pip install --quiet --disable-pip-version-check -r requirements-sam.txt
 	touch $@
 
+$(VENV)/release/ready: requirements-release.txt
+	$(PYTHON) -m venv $(VENV)/release
+	$(VENV)/release/bin/pip install --quiet --disable-pip-version-check -r requirements-release.txt
+	touch $@
+
+# After a change of requirements-dev.txt: the hashes of what is shipped, and then its licences.
+pins: $(VENV)/release/ready
+	$(VENV)/release/bin/python -m release pins
+
+licences: $(VENV)/ready
+	$(BIN)/python -m release licences
+
+sbom: $(VENV)/ready
+	$(BIN)/python -m release sbom
+
+# Known weaknesses of what is shipped, as the public lists have them today: it needs the network.
+audit: $(VENV)/release/ready
+	$(VENV)/release/bin/pip-audit --require-hashes --disable-pip --requirement reaper/requirements.txt
+
+# What a release publishes, in dist; the same commit, the same bytes. The certificates of RDS are not in it.
+package: $(VENV)/ready $(HAS_SAM)
+	$(WITH_PYTHON) $(SAM) build --no-cached --build-dir build/sam --parameter-overrides Architecture=$(ARCHITECTURE)
+	$(BIN)/python -m release archives build/sam $(ARCHITECTURE)
+
 # SAM looks for the Python of the template's Runtime by its name; pyenv may have one that is not on the path.
+WITH_PYTHON = PATH="$$(pyenv prefix 3.13 2>/dev/null)/bin:$$PATH"
 build: ca-bundle $(HAS_SAM)
-	PATH="$$(pyenv prefix 3.13 2>/dev/null)/bin:$$PATH" $(SAM) build --config-env $(STAGE)
+	$(WITH_PYTHON) $(SAM) build --config-env $(STAGE)
 
 deploy: build
 	$(SAM) deploy --config-env $(STAGE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 
+from release.pins import plain, read
 from tests.servers import Unavailable, processes
 from tests.unit.build import ROOT
 
@@ -21,7 +21,6 @@ SOURCES = ("reaper", "extension")
 AT_HAND = f"{sys.version_info.major}.{sys.version_info.minor}"
 HOST = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())  # as Lambda names architectures
 SAM = Path(sys.executable).parents[1] / "sam" / "bin" / "sam"
-_PIN = re.compile(r"(?P<name>[\w.-]+)(\[(?P<extra>[\w,]+)\])?==(?P<version>\S+)")
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Folder:
     @property
     def installed(self) -> dict[str, str]:
         """The packages that pip unpacked into it, with their versions."""
-        return {_plain(found.name): found.version for found in distributions(path=[str(self.path)])}
+        return {plain(found.name): found.version for found in distributions(path=[str(self.path)])}
 
     @property
     def installed_files(self) -> set[str]:
@@ -133,21 +132,7 @@ def _places(python: str) -> Iterator[Path]:
 
 def pinned(requirements: Path) -> dict[str, str]:
     """What a requirements file asks for, with the files it includes."""
-    found: dict[str, str] = {}
-    for line in requirements.read_text().splitlines():
-        if line.startswith("-r "):
-            found |= pinned(requirements.parent / line.removeprefix("-r "))
-        elif pin := _PIN.fullmatch(line):
-            extras = (pin["extra"] or "").split(",")
-            # psycopg's only extra in use, [binary], is a package named after it
-            found |= {_plain("-".join(filter(None, (pin["name"], extra)))): pin["version"] for extra in ("", *extras)}
-        else:
-            assert not line or line.startswith("#"), f"{requirements.name}: {line!r} is not pinned"
-    return found
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return {pin.name: pin.version for pin in read(requirements)}
 
 
 def _machine(binary: Path) -> str:

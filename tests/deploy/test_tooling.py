@@ -49,6 +49,7 @@ def test_the_examples_in_samconfig_are_parameters() -> None:
         ("invoke-dry-run", f"{INVOKE} --event-file events/manual-dry-run.json"),
         ("invoke-kill", f"{INVOKE} --event-file events/manual-kill.json"),
         ("invoke-advise", f"{INVOKE} --event-file events/advise.json"),
+        ("package", "python -m release archives build/sam"),
         ("ca-bundle", "--output reaper/certs/global-bundle.pem https://truststore.pki.rds.amazonaws.com/"),
     ],
 )
@@ -101,7 +102,46 @@ def test_a_tag_deploys_without_stored_keys() -> None:
     """Only a tag deploys, only after the tests, with a token from GitHub and no key of AWS."""
     found = workflow("deploy.yml")
     assert found[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads `on` as true
-    deploy = found["jobs"]["deploy"]
-    assert (deploy["needs"], deploy["permissions"]["id-token"]) == ("test", "write")
-    assert found["jobs"]["test"]["uses"] == "./.github/workflows/test.yml"
-    assert "secrets." not in (ROOT / ".github" / "workflows" / "deploy.yml").read_text()
+    jobs = found["jobs"]
+    assert (jobs["deploy"]["needs"], jobs["deploy"]["permissions"]["id-token"]) == ("package", "write")
+    assert jobs["package"]["needs"] == ["test", "audit"]
+    assert {name: jobs[name]["uses"] for name in jobs["package"]["needs"]} == {
+        name: f"./.github/workflows/{name}.yml" for name in jobs["package"]["needs"]
+    }
+    for path in (ROOT / ".github" / "workflows").iterdir():
+        assert "secrets." not in path.read_text()
+        # A token that can write is given to the one job that needs it, and none runs for what a stranger sends.
+        assert workflow(path.name)["permissions"] == {"contents": "read"}
+        assert "pull_request_target" not in workflow(path.name)[True]
+    writing = {name for name, job in jobs.items() if "write" in job.get("permissions", {}).values()}
+    assert writing == {"publish", "deploy"}
+    assert jobs["publish"]["permissions"] == {"contents": "write"}
+
+
+def commands(job: dict[str, Any]) -> list[str]:
+    return [step["run"] for step in job["steps"] if "run" in step]
+
+
+def test_a_release_is_built_twice_and_on_the_processor_it_is_for() -> None:
+    """SAM has pip compare hashes for the machine it runs on alone; what is published is built again and compared."""
+    jobs = workflow("deploy.yml")["jobs"]
+    runners = {one["architecture"]: one["runner"] for one in jobs["package"]["strategy"]["matrix"]["include"]}
+    parameter = source()["Parameters"]["Architecture"]
+    assert list(runners) == parameter["AllowedValues"]
+    assert [name for name, runner in runners.items() if runner.endswith("-arm")] == ["arm64"]
+    assert jobs["deploy"]["runs-on"] == runners[parameter["Default"]]
+    assert jobs["package"]["runs-on"] == "${{ matrix.runner }}"
+    package = "make package SAM=.venv/sam/bin/sam"
+    assert commands(jobs["package"]) == [package, "mv dist first", package, "diff -r first dist"]
+    # The SAM CLI is the pinned one in both, and not what the runner happens to have.
+    assert commands(jobs["deploy"])[0] == "make build STAGE=prod SAM=.venv/sam/bin/sam"
+    assert commands(jobs["deploy"])[1].startswith(".venv/sam/bin/sam deploy --config-env prod")
+
+
+def test_weaknesses_are_asked_for() -> None:
+    """At each change, each week, and before a release, of exactly what is shipped."""
+    found = workflow("audit.yml")
+    assert {"push", "pull_request", "schedule", "workflow_call"} == found[True].keys()
+    assert commands(found["jobs"]["audit"]) == ["make audit"]
+    recipe = (ROOT / "Makefile").read_text().partition("\naudit:")[2].partition("\n\n")[0]
+    assert recipe.endswith("pip-audit --require-hashes --disable-pip --requirement reaper/requirements.txt")

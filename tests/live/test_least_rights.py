@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 
 import pytest
@@ -12,6 +12,7 @@ from reaper.model import Outcome
 from reaper.report import ErrorKind
 from tests.live.account import BY_PROCEDURE, ROLE, USER, granted, has_performance_schema, swept, unavoidable
 from tests.servers import Server, Sessions
+from tests.servers.base import Rows
 
 LEFT_OUT = ("mysql_nops",)  # without performance_schema nobody misses the grants that read it
 
@@ -93,8 +94,13 @@ CREATE VIEW shop.mine AS SELECT * FROM shop.items
 SELECT authentication_string FROM mysql.user
 SELECT * FROM mysql.db
 UPDATE performance_schema.threads SET INSTRUMENTED = 'NO'
+CREATE TRIGGER shop.mine BEFORE INSERT ON shop.items FOR EACH ROW SET @mine = 1
+LOCK TABLES shop.items READ
 CREATE USER mine
+ALTER USER app IDENTIFIED BY 'mine'
+DROP USER app
 CREATE ROLE mine
+GRANT reaper_killer TO CURRENT_USER()
 GRANT SELECT ON shop.* TO CURRENT_USER()
 GRANT PROCESS ON *.* TO app
 SET GLOBAL sort_buffer_size = DEFAULT
@@ -103,10 +109,13 @@ SHUTDOWN
 FLUSH PRIVILEGES
 SELECT 1 INTO OUTFILE 'mine'
 CREATE PROCEDURE reaper.mine() SELECT 1
+CREATE EVENT reaper.mine ON SCHEDULE EVERY 1 SECOND DO SELECT 1
+CREATE FUNCTION mine RETURNS INTEGER SONAME 'mine.so'
+GRANT EXECUTE ON PROCEDURE reaper.kill_if_idle TO app
 ALTER PROCEDURE reaper.kill_if_idle SQL SECURITY INVOKER
 DROP PROCEDURE reaper.kill_if_idle
 """.strip().splitlines()
-DENIED = "(?i)denied|you need|not allowed|is not granted|Invalid role|does not exist"
+DENIED = "(?i)denied|you need|do not have the|not allowed|is not granted|Invalid role|does not exist"
 
 
 @pytest.mark.parametrize(("managed", "options"), SHAPES)
@@ -169,7 +178,10 @@ CREATE SCHEMA mine
 CREATE ROLE mine
 CREATE DATABASE mine
 GRANT pg_read_all_data TO CURRENT_USER
+GRANT pg_signal_backend TO app
+ALTER ROLE app SUPERUSER
 SET ROLE postgres
+SET SESSION AUTHORIZATION postgres
 ALTER SYSTEM SET max_connections = 10
 SELECT pg_read_file('PG_VERSION')
 COPY (SELECT 1) TO PROGRAM 'true'
@@ -177,6 +189,28 @@ SELECT rolpassword FROM pg_authid
 SELECT pg_reload_conf()
 CREATE EXTENSION dblink
 """.strip().splitlines()
+
+
+def test_the_right_to_signal_ends_no_superuser(postgres: Server, sessions: Sessions) -> None:
+    """Whoever has the account can end anybody's session but a superuser's, and cannot stop the server's own work."""
+    (boss,) = sessions.superuser(1)
+    (worker, *_) = postgres.query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
+    with granted(postgres), closing(postgres.connect(USER)) as connection:
+        run = postgres.kind.client(connection, USER).run
+        for what in (f"pg_terminate_backend({boss.id})", f"pg_cancel_backend({boss.id})"):
+            with pytest.raises(postgres.kind.errors, match=r"permission denied|must be a"):
+                run(f"SELECT {what}")
+        assert not refused_or(run, f"SELECT pg_terminate_backend({worker[0]})", postgres)
+    assert boss.alive()
+
+
+def refused_or(run: Callable[[str], Rows], sql: str, server: Server) -> bool:
+    """What the statement answers, a refusal counting as no."""
+    try:
+        ((answer,),) = run(sql)
+    except server.kind.errors:
+        return False
+    return bool(answer)
 
 
 def test_nothing_else_is_possible_on_postgres(postgres: Server) -> None:

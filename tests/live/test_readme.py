@@ -58,6 +58,14 @@ MADE = {
     "test": "",  # runs this
     "ledger": "tests/hardening/test_ledger.py::test_the_books_balance",
     "bench": "tests/bench/test_ratios.py::test_a_warm_statement_is_one_round_trip",
+    "mutants": "tests/unit/test_mutation.py::test_a_mutant_is_told_from_a_survivor",
+    "coverage": "",  # the tests of `make test`, watched
+    "soak": "tests/deploy/test_soak.py::test_the_reaper_does_not_grow",
+    "package": "tests/deploy/test_release.py::test_the_same_tree_makes_the_same_bytes",
+    "sbom": "tests/deploy/test_release.py::test_the_bill_of_materials",
+    "audit": "tests/deploy/test_tooling.py::test_weaknesses_are_asked_for",
+    "pins": "tests/deploy/test_release.py::test_the_files_are_as_make_pins_writes_them",
+    "licences": "tests/deploy/test_release.py::test_the_licences_are_listed",
     **dict.fromkeys(("ca-bundle", "deploy", "invoke-dry-run", "invoke-kill", "invoke-advise"), GOALS_OF_AWS),
 }
 # What is run elsewhere as it stands on the page.

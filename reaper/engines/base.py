@@ -15,7 +15,7 @@ from reaper.model import Outcome, Session, Snapshot
 WINDOW = 0.050  # seconds from the start of a victim's re-read to its kill, at most
 _FIRST_CHUNK = 8
 _LARGEST_CHUNK = 1024
-_PATIENCE = 5  # single victims in a row that could not even be re-read within the window
+_PATIENCE = 20  # single victims in a row that could not even be re-read within the window
 
 
 class TooSlowToStrikeError(RuntimeError):

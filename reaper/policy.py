@@ -234,8 +234,6 @@ def _until_relieved(
     routine: list[_Ruling], pressed: list[_Ruling], excess: Mapping[Scope, float]
 ) -> tuple[list[_Ruling], list[_Ruling]]:
     """All routine victims, then of those that only pressure condemns as many as the target takes."""
-    if not excess:
-        return routine, []
     needed = dict(excess)
     chosen, left_over = [], []
     for session, reason in [*routine, *pressed]:
@@ -300,7 +298,7 @@ def matches_host(host: str | None, patterns: Iterable[str]) -> bool | None:
 def _matches_one_host(host: str, pattern: str) -> bool | None:
     if not (networks := _networks(pattern)):  # a name or a glob
         return fnmatchcase(host.lower(), pattern.lower())
-    if host.lower() == pattern.lower():
+    if host.lower() == pattern:
         return True
     if not (addresses := _addresses(host)):
         return None

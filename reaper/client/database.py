@@ -161,7 +161,7 @@ class Database:
 
         Raises ConfigurationError for anything but SELECT, SHOW, VALUES, EXPLAIN and WITH without a write.
         """
-        if not only_reads(sql):
+        if not only_reads(sql, self.is_mysql):
             raise ConfigurationError(f"query() takes one read, and {kind(sql)} is none; use execute()")
         return self._retried(kind(sql), True, self._statement, sql, params).rows
 

@@ -7,14 +7,22 @@ from functools import lru_cache
 
 _READS = frozenset({"SELECT", "SHOW", "VALUES", "EXPLAIN", "WITH"})
 _WRITES = re.compile(r"\b(INSERT|(?<!FOR )(?<!KEY )UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
+_RUNS = re.compile(r"\b(CREATE|EXECUTE|REFRESH)\b", re.IGNORECASE)  # what else EXPLAIN ANALYZE does
+_INTO = re.compile(r"\bINTO\b", re.IGNORECASE)  # a SELECT that makes a table, a file or a variable
 
-# Literals, quoted names and comments. MySQL runs what stands in /*! */, so that is left in place.
-_COMMON = r"|`[^`]*`|--[^\n]*|/\*(?!!).*?\*/|\$(\w*)\$.*?\$\1\$"
-_STANDARD = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"" + _COMMON, re.DOTALL)
-_BACKSLASH = re.compile(r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"" + _COMMON, re.DOTALL)
+# Literals, quoted names and comments, as each engine reads them. What stands in /*! */ or /*M! */ is run by MySQL or
+# MariaDB, so it is left in place. A doubled quote ends one literal and begins the next, which comes to the same.
+_PLAIN = r"'[^']*'|\"[^\"]*\"|/\*(?!M?!).*?\*/"
+_ESCAPED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|/\*(?!M?!).*?\*/"
+_POSTGRES = r"|--[^\n]*|(?<![\w$])\$(\w*)\$.*?\$\1\$"
+_MYSQL = r"|`[^`]*`|--(?=\s|$)[^\n]*|#[^\n]*"
+_STANDARD = re.compile(r"\b[Ee]'(?:[^'\\]|\\.)*'|" + _PLAIN + _POSTGRES, re.DOTALL)
+# Whether a backslash escapes is a setting of the server's on either engine: a read has to be one both ways.
+_ON_POSTGRES = (_STANDARD, re.compile(_ESCAPED + _POSTGRES, re.DOTALL))
+_ON_MYSQL = tuple(re.compile(quotes + _MYSQL, re.DOTALL) for quotes in (_ESCAPED, _PLAIN))
 
 # Statements that end or begin a transaction by themselves.
-_ENDS_TRANSACTION = frozenset({"BEGIN", "START", "COMMIT", "ROLLBACK", "END", "ABORT", "SET AUTOCOMMIT"})
+_ENDS_TRANSACTION = frozenset({"BEGIN", "START", "COMMIT", "ROLLBACK", "END", "ABORT"})
 # MySQL's implicit commits (manual, "Statements That Cause an Implicit Commit").
 _COMMITS_ON_MYSQL = frozenset({
     "ALTER", "ANALYZE", "CACHE", "CHANGE", "CHECK", "CREATE", "DROP", "FLUSH", "GRANT", "INSTALL", "LOCK",
@@ -39,17 +47,17 @@ def kind(sql: str) -> str:
 
 
 @_remembered
-def only_reads(sql: str) -> bool:
-    """Whether it is one read: SELECT, SHOW, VALUES, or an EXPLAIN or WITH that holds no write.
-
-    A backslash before a quote is a quote's escape on MySQL and is not on PostgreSQL; a read has to be one either way.
-    """
-    return kind(sql) in _READS and all(_is_one_read(bare(sql, quoted)) for quoted in (_STANDARD, _BACKSLASH))
+def only_reads(sql: str, is_mysql: bool) -> bool:
+    """Whether it is one read: SELECT, SHOW, VALUES, or an EXPLAIN or WITH that holds no write."""
+    readings = _ON_MYSQL if is_mysql else _ON_POSTGRES
+    return kind(sql) in _READS and all(_is_one_read(bare(sql, quoted)) for quoted in readings)
 
 
 def _is_one_read(text: str) -> bool:
-    may_hide_a_write = text[:4].upper() == "WITH" or text[:7].upper() == "EXPLAIN"
-    return ";" not in text and not (may_hide_a_write and _WRITES.search(text))
+    explains = text[:7].upper() == "EXPLAIN"
+    if ";" in text or _INTO.search(text) or (explains and _RUNS.search(text)):
+        return False
+    return not ((explains or text[:4].upper() == "WITH") and _WRITES.search(text))
 
 
 def is_atomic(statement: str) -> bool:
@@ -67,6 +75,6 @@ def ends_transaction(sql: str, is_mysql: bool) -> bool:
         return False  # to a savepoint
     if word == "PREPARE":
         return bool(re.match(r"PREPARE\s+TRANSACTION\b", text, re.IGNORECASE))
-    if is_mysql and re.match(r"(CREATE|DROP)\s+TEMPORARY\b", text, re.IGNORECASE):
+    if re.match(r"(CREATE|DROP)\s+TEMPORARY\b", text, re.IGNORECASE):
         return False
     return word in _ENDS_TRANSACTION or (is_mysql and word in _COMMITS_ON_MYSQL)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from reaper import fleet, handler
+from reaper import consult, fleet, handler
 from reaper.advice import Advice
 from reaper.client.target import ConfigurationError
 from reaper.engines import engine_for
@@ -71,7 +71,7 @@ class Spied:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
         monkeypatch.setattr(Sweep, "run", self._note)
-        monkeypatch.setattr(handler, "consult", lambda sweep: Advice(sweep.target.name, "postgres"))
+        monkeypatch.setattr(consult, "consult", lambda sweep: Advice(sweep.target.name, "postgres"))
         nobody = {"engine": "postgres", "host": "127.0.0.1", "port": 1, "user": "reaper"}
         names = ("orders", "billing")
         self.set(REAPER_TARGETS=json.dumps([nobody | {"name": name, "id": name} for name in names]))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reaper.client.target import ConfigurationError, Tls
-from reaper.message import FREE_RULES, Errand, Notice, put_over
+from reaper.message import FREE_RULES, Errand, Notice, check_rules, put_over
 from reaper.model import Rules
 from reaper.request import Record, Request, Trigger, parse
 
@@ -44,10 +44,34 @@ def test_a_target_travels_whole(given: dict[str, Any]) -> None:
     assert json.loads(json.dumps(found.to_json())) == given
     assert Errand.from_json(found.to_json()) == found
     assert (found.target.target.tls, found.target.target.ca) == (Tls.VERIFY, None)
-    asked = record({"target": given, "rules": {"dry_run": True}, "trigger": "schedule"})
+    rules = {"dry_run": True, "idle_seconds": 60}
+    asked = record({"target": given, "rules": rules, "trigger": "schedule"})
     assert asked.errand == found
-    assert asked.request == Request(Trigger.SCHEDULE, rules={"dry_run": True})
+    assert asked.request == Request(Trigger.SCHEDULE, rules=rules)
     assert asked.names == ("shop-1",)
+
+
+@pytest.mark.parametrize(
+    ("body", "names"), [({"targets": ["shop", "orders"]}, ("shop", "orders")), ({}, None), ({"kill": "all"}, None)]
+)
+def test_whom_a_message_without_a_target_names(body: dict[str, Any], names: tuple[str, ...] | None) -> None:
+    """Its targets, by name; all of them, or nobody for a bad one, is no name."""
+    assert record(body).names == names
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "shop-1.abc123.eu-central-1.rds.amazonaws.com",
+        "shop.a.us-gov-west-1.rds.amazonaws.com",
+        "shop.a.ap-southeast-12.rds.amazonaws.com",
+        "shop.abc123.rds.cn-north-1.amazonaws.com.cn",
+        "shop.abc123.rds.cn-northwest-12.amazonaws.com.cn",
+    ],
+)
+def test_an_instances_endpoint_is_one_in_every_partition(host: str) -> None:
+    """GovCloud's regions have a word more, China's endpoints another order."""
+    assert Errand.from_json(TARGET | {"host": host}).target.target.host == host
 
 
 @pytest.mark.parametrize(
@@ -60,7 +84,9 @@ def test_a_target_travels_whole(given: dict[str, Any]) -> None:
         ({"host": "shop.cluster-ro-abc123.eu-central-1.rds.amazonaws.com"}, "no RDS instance's endpoint"),
         ({"host": "shop.proxy-abc123.eu-central-1.rds.amazonaws.com"}, "no RDS instance's endpoint"),
         ({"host": "127.0.0.1"}, "no RDS instance's endpoint"),
-        ({"host": None}, "no RDS instance's endpoint"),
+        ({"host": "1shop.abc123.eu-central-1.rds.amazonaws.com"}, "no RDS instance's endpoint"),
+        ({"host": "shop.abc123.rds.eu-central-1.amazonaws.com.cn"}, "no RDS instance's endpoint"),
+        ({"host": None}, "host is '', which is no RDS instance's endpoint"),
         ({"tls": "off"}, "unknown key 'tls'"),
         ({"ca": "mine.pem"}, "unknown key 'ca'"),
         ({"password": "a-marked-word"}, "unknown key 'password' with value ***"),
@@ -72,6 +98,8 @@ def test_a_target_travels_whole(given: dict[str, Any]) -> None:
         ({"rules": {"idle_seconds": "now"}}, "idle_seconds is 'now'"),
         ({"notices": ["all is well"]}, "notices is ['all is well']"),
         ({"notices": [{}]}, "notices is [{}]"),
+        ({"notices": {"rds_proxy_protected": 1}}, "notices is {'rds_proxy_protected': 1}"),
+        ({"notices": 5}, "notices is 5"),
     ],
 )
 def test_a_forged_target_is_refused(change: dict[str, Any], said: str) -> None:
@@ -127,4 +155,14 @@ def test_the_rules_that_may_travel() -> None:
     kept |= {"allow_users", "allow_hosts", "allow_databases", "allow_applications"}
     assert not kept & set(FREE_RULES)
     assert kept | set(FREE_RULES) == {*vars(Rules())}
-    assert Notice.PROXY in RICH["notices"]
+    assert [*Notice] == ["rds_proxy_protected", "rds_proxy_subnets_protected"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"), [("dry_run", "; only the stack may set it"), ("idle_second", "; did you mean 'idle_seconds'?")]
+)
+def test_a_rule_that_may_not_travel_says_why(rule: str, why: str) -> None:
+    """One that there is belongs to the stack; one that there is not was misspelled."""
+    with pytest.raises(ConfigurationError) as caught:
+        check_rules(["idle_seconds", rule], FREE_RULES, "tags")
+    assert str(caught.value) == f"tags: {rule} may not be set here{why}"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from reaper.model import Action, Holding, Mode, Reason, Session, State
-from reaper.policy import PROVIDER_ACCOUNTS, matches_host, matches_name
+from reaper.model import Action, Holding, Mode, Reason, Rules, Session, State
+from reaper.policy import PROVIDER_ACCOUNTS, Scope, find_pressure, judge, matches_host, matches_name, pressure_remains
 
 from .build import judged, reason, reasons, server, sleeper, victims
 
@@ -69,6 +69,14 @@ def test_the_reckless_rules_do_terminate_an_unprotected_session() -> None:
     assert reason(sleeper(), **RECKLESS) == "idle"
 
 
+def test_the_provider_accounts_are_those_that_are_known() -> None:
+    """Who is missing from the list is terminated; the table above reads the list itself, so it is written again."""
+    of_rds = {"rdsadmin", "rdsrepladmin", "rdsrepladmin_priv_checks_user", "rdsgrprepladmin", "rdsproxyadmin"}
+    of_the_server = {"system user", "event_scheduler", "unauthenticated user"}
+    locked = {"mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys"}
+    assert of_rds | {"rdstopmgr"} | of_the_server | locked == PROVIDER_ACCOUNTS
+
+
 @pytest.mark.parametrize("name", ["admin", "root", "rdsadmin2", "my_rdsadmin", "RDSADMIN", "event_scheduler_app"])
 def test_provider_accounts_are_exact_names(name: str) -> None:
     """`admin` and `root` belong to the customer, and a similar name is not a provider's."""
@@ -100,6 +108,7 @@ def test_idle_seconds_is_configurable() -> None:
         1: "idle",
         2: "not_idle_long_enough",
     }
+    assert reason(sleeper(idle=0.0), idle_seconds=0.5) == "not_idle_long_enough"  # nothing is no unknown
 
 
 @pytest.mark.parametrize(
@@ -151,6 +160,7 @@ def test_an_upper_bound_condemns_nobody_under_pressure() -> None:
         (72, {"reserved": 10}, {}, Mode.PRESSURE),  # 72 of the 90 that an ordinary client can use
         (71, {"reserved": 10}, {}, Mode.ROUTINE),
         (99, {"max_connections": None}, {}, Mode.ROUTINE),  # no maximum was read, so nothing can be said
+        (99, {"used": None}, {}, Mode.ROUTINE),
         (1, {"max_connections": 1}, {}, Mode.PRESSURE),
         (0, {}, {"trigger_utilization": 0}, Mode.ROUTINE),  # an empty server is under no pressure
     ],
@@ -158,6 +168,33 @@ def test_an_upper_bound_condemns_nobody_under_pressure() -> None:
 def test_trigger_utilization(used: int, facts: dict[str, Any], rules: dict[str, Any], mode: Mode) -> None:
     """Used of usable at or above the trigger is pressure."""
     assert judged(server(sleeper(), **{"used": used, "max_connections": 100} | facts), **rules).mode is mode
+
+
+def test_pressure_once_found_lasts_until_the_target() -> None:
+    """What an earlier look found pressed is pressed down to the target; whatever was not has to reach the trigger."""
+    snapshot = server(sleeper(), used=70, max_connections=100)
+    assert find_pressure(snapshot, Rules()) == {}
+    assert find_pressure(snapshot, Rules(), [Scope("server")]) == {Scope("server"): pytest.approx(10.0)}
+    assert find_pressure(snapshot, Rules(), [Scope("user", "app")]) == {}
+    assert judge(snapshot, Rules(), [Scope("server")]).mode is Mode.PRESSURE
+
+
+@pytest.mark.parametrize(
+    ("used", "freed", "remains"),
+    [(95, 15, True), (95, 16, False), (80, 0, True), (79, 0, False), (None, 0, False)],
+)
+def test_pressure_remains_until_enough_are_gone(used: int | None, freed: int, remains: bool) -> None:
+    """Those who gave up their slots are taken from the count; where none was read there is none to take from."""
+    snapshot = server(*(sleeper(id_) for id_ in range(95)), used=used, max_connections=100)
+    assert pressure_remains(snapshot, Rules(), range(freed)) is remains
+
+
+def test_pressure_remains_at_a_limit_of_its_own() -> None:
+    """A user's slots come free by that user's sessions only."""
+    api = [sleeper(id_, user="api") for id_ in range(10)]
+    snapshot = server(*api, *(sleeper(id_) for id_ in range(100, 110)), user_limits={"api": 10})
+    assert pressure_remains(snapshot, Rules(), range(100, 110))
+    assert not pressure_remains(snapshot, Rules(), range(3))
 
 
 def test_pressure_goes_down_to_the_target_longest_idle_first() -> None:
@@ -203,6 +240,13 @@ def test_in_transaction_victims_count_towards_the_target() -> None:
     ]
     found = reasons(server(*sessions, max_connections=100), in_transaction="terminate")
     assert Counter(found.values()) == {"idle_in_transaction": 10, "pressure": 25, "target_reached": 60}
+
+
+def test_routine_victims_go_first_however_long_they_slept() -> None:
+    """They go in any case, so they pay before a session does that only pressure condemns, and has slept longer."""
+    rolled_back = sleeper(9, 50.0, state=IN_TRANSACTION, transaction_seconds=50.0)
+    snapshot = server(rolled_back, *(sleeper(id_, 100.0) for id_ in range(7)), max_connections=10)
+    assert victims(snapshot, in_transaction="terminate", in_transaction_seconds=10) == [9, 0]
 
 
 @pytest.mark.parametrize(
@@ -337,6 +381,7 @@ def test_min_idle_per_user_holds_under_pressure() -> None:
         ({"database": "orders"}, {"allow_databases": ["billing"]}, "not_allowed"),
         ({"database": None}, {"protect_databases": ["orders"]}, "idle"),  # it is known to be in none
         ({"database": None}, {"allow_databases": ["orders"]}, "not_allowed"),
+        ({"database": None}, {"allow_databases": ["?*"]}, "not_allowed"),
         ({"application": "pg_dump"}, {"protect_applications": ["pg_dump"]}, "protected"),
         ({"application": "pg_dumpall"}, {"protect_applications": ["pg_dump"]}, "idle"),
         ({"application": ""}, {"protect_applications": ["pg_dump"]}, "idle"),
@@ -390,6 +435,11 @@ def test_matches_name(name: str | None, pattern: str, expected: bool | None) -> 
     assert matches_name(name, [pattern]) is expected
 
 
+def test_no_name_fits_no_pattern() -> None:
+    """Where nothing is asked for, nothing is in doubt."""
+    assert (matches_name("app", []), matches_name(None, []), matches_name(None, ["a", "b"])) == (False, False, None)
+
+
 @pytest.mark.parametrize(
     ("host", "pattern", "expected"),
     [
@@ -416,6 +466,8 @@ def test_matches_name(name: str | None, pattern: str, expected: bool | None) -> 
         ("localhost", "127.0.0.0/8", True),
         ("ip-10-0-1-15.internal", "ip-10-0-*", True),
         ("IP-10-0-1-15.Internal", "ip-10-0-1-15.internal", True),
+        ("ip-10-0-1-15.internal", "IP-10-0-*", True),
+        ("LocalHost", "localhost", True),
         ("worker.internal", "web.internal", False),
         ("worker.internal", "10.0.1.15", None),
         ("worker.internal", "10.0.0.0/8", None),

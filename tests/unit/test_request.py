@@ -68,11 +68,49 @@ def test_samples(name: str, request_: Request | list[Record]) -> None:
         ({"targets": ["b", "a", "b"]}, Request(targets=("b", "a"))),
         ({"rules": {"idle_seconds": 120, "dry_run": True}}, Request(rules={"idle_seconds": 120, "dry_run": True})),
         *(({"trigger": word.value}, Request(word)) for word in Trigger),
+        ({"trigger": "queue"}, Request(Trigger.QUEUE)),
+        ({"advise": True}, Request(advise=True)),
+        ({"advise": True, "targets": ["a"]}, Request(targets=("a",), advise=True)),
     ],
 )
 def test_manual_events(given: dict[str, Any], expected: Request) -> None:
     """Every key is optional, and an empty event asks for everything by the configured rules."""
     assert parse(given) == expected
+
+
+def test_a_schedule_needs_no_detail() -> None:
+    """A rule sends an empty object, Scheduler its text, and some sender nothing."""
+    given = event("schedule-rule")
+    del given["detail"]
+    assert parse(given) == Request(Trigger.SCHEDULE)
+
+
+def test_keys_that_only_resemble_ours_are_awss() -> None:
+    """AWS may add keys to its events; what nobody would type for one of ours is left alone."""
+    assert parse(event("schedule-rule") | {"device": "advise", "target-group": "targets"}) == Request(Trigger.SCHEDULE)
+
+
+@pytest.mark.parametrize(("keys", "is_one"), [(100, True), (101, False)])
+def test_an_event_has_few_keys(keys: int, is_one: bool) -> None:
+    """Each is compared with ours, which takes its time; AWS sends a dozen."""
+    given = event("schedule-rule")
+    given |= {f"x{n}": n for n in range(keys - len(given))}
+    if is_one:
+        assert parse(given) == Request(Trigger.SCHEDULE)
+    else:
+        with pytest.raises(ConfigurationError, match="101 keys"):
+            parse(given)
+
+
+@pytest.mark.parametrize(("count", "are_few"), [(10_000, True), (10_001, False)])
+def test_a_batch_has_no_more_than_sqs_sends(count: int, are_few: bool) -> None:
+    """SQS's own limit is ten thousand; more were made up."""
+    given = {"Records": [{"messageId": "m", "eventSource": "aws:sqs", "body": "{"}] * count}
+    if are_few:
+        assert len(cast(list[Record], parse(given))) == count
+    else:
+        with pytest.raises(ConfigurationError, match="10001 Records"):
+            parse(given)
 
 
 # What an alarm means
@@ -261,6 +299,11 @@ def altered(name: str, change: Callable[[Any], object]) -> Any:
         ({"targets": []}, "targets", "[]"),
         ({"targets": [5]}, "targets", "[5]"),
         ({"targets": [""]}, "targets", "['']"),
+        ({"targets": ["orders", 5]}, "targets", "['orders', 5]"),
+        ({"targets": ["", "orders"]}, "targets", "['', 'orders']"),
+        ({"advise": "yes"}, "advise", "'yes'; say true, or leave it out"),
+        ({"advise": False}, "advise", "False"),
+        ({"advise": True, "dry_run": True}, "'dry_run'", "True"),
         ({"trigger": "cron"}, "trigger", "'cron'; choose manual, schedule, alarm, queue"),
         ({"trigger": ["manual"]}, "trigger", "['manual']"),
         ({"rules": []}, "rules", "list"),
@@ -282,6 +325,8 @@ def altered(name: str, change: Callable[[Any], object]) -> Any:
         (rules(allow_users="app"), "allow_users", "'app'"),
         (rules(allow_users=[]), "allow_users", "empty"),
         (rules(protect_users=[""]), "protect_users", "['']"),
+        (rules(protect_users=["a"] * 1001), "protect_users", "too long; give at most 1000 names of 255 letters"),
+        (rules(protect_users=["a" * 256]), "protect_users", "too long"),
         (rules(protect_hosts=["10.0.0.0/33"]), "protect_hosts", "'10.0.0.0/33'"),
         (rules(in_transaction="kill"), "in_transaction", "'kill'"),
         (None, "event", "None"),
@@ -289,9 +334,11 @@ def altered(name: str, change: Callable[[Any], object]) -> Any:
         ("orders", "event", "'orders'"),
         (5, "event", "5"),
         (True, "event", "True"),
-        ({"Records": []}, "Records", "[]"),
+        ({"Records": []}, "Records", "[]; give a list"),
         ({"Records": {}}, "Records", "{}"),
         ({"Records": ["x"]}, "Records", "['x']"),
+        ({"Records": 5}, "Records", "5; give a list"),
+        ({"Records": [{"eventSource": "aws:sqs", "messageId": "m"}, "x"]}, "Records", "'x'"),
         ({"Records": [{"eventSource": "aws:s3"}]}, "Records", "['aws:s3']"),
         ({"Records": [{}]}, "Records", "['None']"),
         (
@@ -301,19 +348,26 @@ def altered(name: str, change: Callable[[Any], object]) -> Any:
         ),
         (altered("alarm-sns", lambda e: e["Records"][0]["Sns"].update(Message="hello")), "event", "'hello'"),
         (altered("alarm-sns", lambda e: e["Records"][0]["Sns"].update(Message='{"a": 1}')), "SNS message", "{'a': 1}"),
+        (altered("alarm-sns", lambda e: e["Records"][0]["Sns"].update(Message="5")), "SNS message", "5"),
         (altered("alarm-sns", lambda e: e["Records"][0].update(Sns=None)), "Sns", "None"),
         (sns({"NewStateValue": "FULL"}), "state", "'FULL'"),
         (sns({"Trigger": {"Dimensions": "orders"}}), "Dimensions", "'orders'"),
         (action(state="alarm"), "state", "'alarm'"),
+        (action({"Target": ""}), "Target", "''; it must name a target"),
+        (action({"Target": 5}), "Target", "5"),  # type: ignore[dict-item]  # as somebody's template might say
         (altered("alarm-action", lambda e: e.update(alarmData=None)), "alarmData", "None"),
         (altered("alarm-action", lambda e: e["alarmData"].pop("state")), "state", "None"),
         (altered("alarm-action", lambda e: e["alarmData"]["configuration"].update(metrics=5)), "metrics", "5"),
+        (altered("alarm-action", lambda e: e["alarmData"]["configuration"].update(metrics=[5])), "metrics", "[5]"),
         (altered("alarm-eventbridge", lambda e: e.update(detail="{}")), "detail", "'{}'"),
+        (altered("alarm-eventbridge", lambda e: e.update({"detail-type": "Other"})), "detail-type", "'Other'"),
         (altered("alarm-eventbridge", lambda e: e.update(source="aws.ec2")), "detail-type", "'aws.ec2'"),
         (altered("schedule-rule", lambda e: e.update(source="my.app")), "detail-type", "'my.app'"),
         (altered("schedule-rule", lambda e: e.update(detail={"dry_run": False})), "detail", "{'dry_run': False}"),
         (altered("schedule-rule", lambda e: e.update({"detail-type": "Other"})), "detail-type", "'Other'"),
         (altered("sqs-batch", lambda e: e["Records"][0].pop("messageId")), "messageId", "no"),
+        (altered("sqs-batch", lambda e: e["Records"][0].update(messageId="")), "messageId", "no"),
+        (altered("sqs-batch", lambda e: e["Records"][0].update(messageId=5)), "messageId", "no"),
     ],
 )
 def test_what_is_not_recognised_is_an_error(given: Any, key: str, value: str) -> None:
@@ -326,6 +380,39 @@ def test_what_is_not_recognised_is_an_error(given: Any, key: str, value: str) ->
     assert message.splitlines() == [message]
 
 
+def metrics(*given: Any) -> Any:
+    return altered("alarm-action", lambda e: e["alarmData"]["configuration"].update(metrics=[*given]))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"alarmData": 5}, "alarm: alarmData is 5"),
+        ({"alarmData": {"state": 5}}, "alarm: state is 5"),
+        (altered("alarm-action", lambda e: e["alarmData"].update(configuration=5)), "alarm: configuration is 5"),
+        (metrics({"metricStat": 5}), "alarm: metricStat is 5"),
+        (metrics({"metricStat": {"metric": 5}}), "metricStat: metric is 5"),
+        (metrics({"metricStat": {"metric": {"dimensions": 5}}}), "metric: dimensions is 5"),
+        (altered("alarm-eventbridge", lambda e: e.update(detail=5)), "event: detail is 5"),
+        ({"Records": [{"EventSource": "aws:sns", "Sns": 5}]}, "record: Sns is 5"),
+        (sns({"Trigger": 5}), "SNS message: Trigger is 5"),
+        (sns({"Trigger": {"Metrics": [{"MetricStat": 5}]}}), "SNS message: MetricStat is 5"),
+        (sns({"Trigger": {"Metrics": [{"MetricStat": {"Metric": 5}}]}}), "MetricStat: Metric is 5"),
+    ],
+)
+def test_what_is_no_object_is_named_with_its_place(given: Any, words: str) -> None:
+    """Whoever reads the error finds the key in the event, however deep."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse(given)
+    assert str(caught.value) == f"{words}, not an object with keys"
+
+
+def test_advice_takes_no_key_of_a_sweep() -> None:
+    """The error says that it is the advice which has no such key."""
+    with pytest.raises(ConfigurationError, match=r"^event that asks for advice: unknown key 'rules'"):
+        parse({"advise": True, "rules": {}})
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -336,6 +423,7 @@ def test_what_is_not_recognised_is_an_error(given: Any, key: str, value: str) ->
         ('{"dryrun": true}', "event: unknown key 'dryrun' with value True; did you mean 'dry_run'?"),
         ('{"rules": {"idle_seconds": NaN}}', "event: rules: idle_seconds is nan; give seconds as a number, 0 or more"),
         (json.dumps(event("alarm-action")), "event: unknown key 'source' with value 'aws.cloudwatch'"),
+        ('{"advise": true}', "event: nobody reads the answer to a queue's message"),
     ],
 )
 def test_one_bad_message_does_not_spoil_the_batch(body: str | None, words: str) -> None:
@@ -430,6 +518,13 @@ def test_a_message_is_nobodys_hand() -> None:
     (record,) = cast(list[Record], parse({"Records": [{"messageId": "1", "eventSource": "aws:sqs", "body": body}]}))
     assert record.request is not None
     assert record.request.trigger is Trigger.QUEUE
+    assert not record.is_retry  # nor one that was tried, where SQS does not say so
+
+
+def test_what_is_said_of_a_message_is_an_object() -> None:
+    """Attributes of another kind are that message's problem."""
+    bad = {"messageId": "1", "eventSource": "aws:sqs", "body": "{}", "attributes": 5}
+    assert parse({"Records": [bad]}) == [Record("1", problem="record: attributes is 5, not an object with keys")]
 
 
 @pytest.mark.parametrize("key", ["dry_run", "dryrun", "targets", "rules", "trigger"])

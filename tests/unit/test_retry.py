@@ -45,6 +45,11 @@ def test_the_whole_table(fault: Fault, phase: Phase, harmless: bool) -> None:
     assert (wait is not None) is expected(fault, phase, harmless)
 
 
+def test_harmless_is_what_the_caller_says() -> None:
+    """Without a word from the caller, twice does harm."""
+    assert wait_before_retry(Failure(Fault.LOST, Phase.WORKING, 1), Patience(), FAR, lambda: 0.5) is None
+
+
 @pytest.mark.parametrize(
     ("fault", "phase", "result"),
     [
@@ -98,9 +103,26 @@ def test_waits_double_with_full_jitter_up_to_a_limit() -> None:
     def wait(fault: Fault, failures: int, dice: float) -> float | None:
         return wait_before_retry(Failure(fault, Phase.OPENING, failures), patience, FAR, lambda: dice)
 
-    assert wait(Fault.LOST, 1, 1.0) == 0.0
+    assert [wait(Fault.LOST, n, 1.0) for n in (1, 2, 3)] == [0.0, 0.4, 0.8]
     assert [wait(Fault.TOO_MANY, n, 1.0) for n in (1, 2, 3, 4, 50)] == [0.2, 0.4, 0.8, 1.0, 1.0]
     assert wait(Fault.TOO_MANY, 3, 0.0) == 0.0
+
+
+@pytest.mark.parametrize("fault", sorted(RETRIED | {Fault.CREDENTIALS}))
+def test_what_another_connection_mends_is_tried_at_once(fault: Fault) -> None:
+    """A lost line, a secret that was changed, a passing refusal: only the others' first wait is one."""
+    wait = wait_before_retry(Failure(fault, Phase.OPENING, 1), Patience(), FAR, lambda: 1.0)
+    assert (wait == 0.0) is (fault in (Fault.LOST, Fault.CREDENTIALS, Fault.TRANSIENT))
+
+
+@pytest.mark.parametrize(
+    ("fault", "least", "most"), [(Fault.TOO_MANY, 45.0, 75.0), (Fault.DEADLOCK, 2.5, 5.0), (Fault.LOST, 2.5, 5.0)]
+)
+def test_the_patience_of_who_says_nothing(fault: Fault, least: float, most: float) -> None:
+    """A server that lets nobody in is asked for about a minute, the rest is given up within seconds."""
+    failures = (Failure(fault, Phase.OPENING if fault is Fault.TOO_MANY else Phase.UNSENT, n) for n in range(1, 100))
+    waits = [wait_before_retry(failure, Patience(), FAR, lambda: 0.5) for failure in failures]
+    assert least < sum(wait for wait in waits if wait is not None) < most
 
 
 def test_no_wait_beyond_the_deadline() -> None:

@@ -217,7 +217,8 @@ class _MySQL:
             if meaning is Fault.TIMEOUT or connection.has_stopped_it(meaning):
                 raise out_of_time(sql, time.monotonic() - began, stopped=meaning is not Fault.TIMEOUT) from error
             raise
-        if connection.stopping and result.rows and only_reads(sql):  # MySQL ends SLEEP() with an answer, the wrong one
+        # MySQL ends SLEEP() with an answer, the wrong one.
+        if connection.stopping and result.rows and only_reads(sql, is_mysql=True):
             raise out_of_time(sql, time.monotonic() - began, stopped=True)
         return result
 

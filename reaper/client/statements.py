@@ -12,10 +12,11 @@ _INTO = re.compile(r"\bINTO\b", re.IGNORECASE)  # a SELECT that makes a table, a
 
 # Literals, quoted names and comments, as each engine reads them. What stands in /*! */ or /*M! */ is run by MySQL or
 # MariaDB, so it is left in place. A doubled quote ends one literal and begins the next, which comes to the same.
-_PLAIN = r"'[^']*'|\"[^\"]*\"|/\*(?!M?!).*?\*/"
-_ESCAPED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|/\*(?!M?!).*?\*/"
-_POSTGRES = r"|--[^\n]*|(?<![\w$])\$(\w*)\$.*?\$\1\$"
-_MYSQL = r"|`[^`]*`|--(?=\s|$)[^\n]*|#[^\n]*"
+_PLAIN = r"'[^']*'|\"[^\"]*\""
+_ESCAPED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
+_COMMENT = r"|/\*(?!M?!).*?\*/"
+_POSTGRES = _COMMENT + r"|--[^\n]*|(?<![\w$])\$(\w*)\$.*?\$\1\$"
+_MYSQL = _COMMENT + r"|`[^`]*`|--(?=\s|$)[^\n]*|#[^\n]*"
 _STANDARD = re.compile(r"\b[Ee]'(?:[^'\\]|\\.)*'|" + _PLAIN + _POSTGRES, re.DOTALL)
 # Whether a backslash escapes is a setting of the server's on either engine: a read has to be one both ways.
 _ON_POSTGRES = (_STANDARD, re.compile(_ESCAPED + _POSTGRES, re.DOTALL))

@@ -29,6 +29,8 @@ _COMMITS_ON_MYSQL = frozenset({
     "ALTER", "ANALYZE", "CACHE", "CHANGE", "CHECK", "CREATE", "DROP", "FLUSH", "GRANT", "INSTALL", "LOCK",
     "OPTIMIZE", "RENAME", "REPAIR", "RESET", "REVOKE", "STOP", "TRUNCATE", "UNINSTALL", "UNLOCK",
 })  # fmt: skip
+# Among the assignments of one SET; @autocommit would be a variable of the user's.
+_AUTOCOMMIT = re.compile(r"(?<![\w@])(@@)?AUTOCOMMIT\s*:?=", re.IGNORECASE)
 
 
 def bare(sql: str, quoted: re.Pattern[str] = _STANDARD) -> str:
@@ -70,7 +72,7 @@ def is_atomic(statement: str) -> bool:
 def ends_transaction(sql: str, is_mysql: bool) -> bool:
     """Whether it would commit or end the transaction it runs in, by itself or by the server's rule."""
     text, word = bare(sql), kind(sql)
-    if re.match(r"SET\s+(SESSION\s+|@@\w*\.?)?AUTOCOMMIT\b", text, re.IGNORECASE):
+    if word == "SET" and _AUTOCOMMIT.search(text):
         return True
     if re.match(r"ROLLBACK\s+(WORK\s+|TRANSACTION\s+)?TO\b", text, re.IGNORECASE):
         return False  # to a savepoint

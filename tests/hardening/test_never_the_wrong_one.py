@@ -253,6 +253,6 @@ def test_nobody_is_ended_whom_the_rules_spare(
     )
     with capsys.disabled():
         print(f" {name}: {dict(counts)}")
-    assert counts["went"]
+    assert counts["went"] + counts["had to go"]
     assert counts["stayed"]
-    assert counts["had to go"] or SIGHTS[name].whole_seconds
+    assert counts["had to go"] or SIGHTS[name].whole_seconds or not RUNS  # a short run may have none

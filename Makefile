@@ -40,7 +40,7 @@ coverage: $(VENV)/ready mariadb
 soak: $(VENV)/ready mariadb $(VENV)/sam/ready
 	REAPER_TEST_SOAK=2000 $(BIN)/python -m pytest tests/deploy/test_soak.py
 
-# Twenty minutes; writes benchmarks/RESULTS.md. pt-kill is measured where it is on the path.
+# An hour; writes benchmarks/RESULTS.md. pt-kill is measured where it is on the path.
 bench: $(VENV)/bench/ready mariadb $(VENV)/sam/ready
 	PYTHONPATH=$(CURDIR)/$(VENV)/bench/python REAPER_BENCH_NODE=$(CURDIR)/$(VENV)/bench/node $(BIN)/python -m benchmarks
 

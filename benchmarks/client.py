@@ -160,7 +160,7 @@ def recovery(server: Server, name: str, rounds: int) -> str:
         for _ in range(rounds):
             worker.ask(do="run", sql=WHOLE)
             kill()
-            time.sleep(0.1)
+            time.sleep(0.1)  # the freeze: the server's goodbye has arrived when it ends
             began = time.perf_counter()
             told = worker.ask(do="run", sql=WHOLE)
             if "error" in told:

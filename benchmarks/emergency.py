@@ -82,8 +82,8 @@ def _alarmed(server: Server, function: Function) -> dict[str, float]:
     """One emergency: fill up, call, read what the function says of the first slot."""
     with closing(Census(server)) as census:
         taken = census.base + (server.engine == "postgres")  # which does not count the census itself
-        with Crowd(server, SLOTS - taken):
-            time.sleep(0.4)
+        with Crowd(server, SLOTS - taken) as crowd:
+            crowd.doze()
             began = time.monotonic()
             invocation = function.invoke(ALARM)
             seconds = time.monotonic() - began

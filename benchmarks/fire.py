@@ -19,6 +19,7 @@ RESET = ("DROP TABLE IF EXISTS fire", "CREATE TABLE fire (what VARCHAR(40))", "D
          "CREATE TABLE purse (id INT PRIMARY KEY, value INT)", "INSERT INTO purse VALUES (1, 0), (2, 0)")  # fmt: skip
 A, B = "INSERT INTO fire VALUES ('a')", "INSERT INTO fire VALUES ('b')"
 SIBLINGS = 8
+SIBLINGS_SLEEP = 4.0  # seconds; for serverless-mysql a zombie has slept for three or more
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Scene:
         verb = "SELECT pg_terminate_backend({})" if self.server.engine == "postgres" else "KILL {}"
         for id_ in self.sessions():
             self.server.query(verb.format(id_))
-        time.sleep(0.1)
+        time.sleep(0.1)  # its goodbye has arrived when the client goes on
 
     def rows(self, what: str) -> int:
         return int(self.all(f"SELECT count(*) FROM fire WHERE what = '{what}'")[0][0])
@@ -93,7 +94,7 @@ def k3(scene: Scene) -> str:
         rival.run("INSERT INTO scratch VALUES " + ", ".join(["(0)"] * 50))
         rival.run("UPDATE purse SET value = value + 100 WHERE id = 2")
         rival.start("UPDATE purse SET value = value + 100 WHERE id = 1")
-        time.sleep(0.1)
+        time.sleep(0.1)  # by then it waits for the row that the worker has locked
         scene.worker.tell(go=True)
         with suppress(*scene.server.kind.errors):  # if it is undone instead, the end of its session will do
             rival.finish()
@@ -134,9 +135,9 @@ def k10(scene: Scene) -> str:
     most = len(scene.server.states()) + 1
     if scene.server.engine == "mysql":
         scene.server.query(f"SET GLOBAL max_connections = {max(most, 10)}")
-    time.sleep(4.0)
+    time.sleep(SIBLINGS_SLEEP)
     told = scene.worker.ask(do="run", sql="SELECT 1")
-    time.sleep(0.2)
+    time.sleep(0.2)  # a sibling that was ended has heard of it
     broken = sum(not sibling.alive() for sibling in siblings)
     for sibling in siblings:
         sibling.close()

@@ -24,7 +24,7 @@ from tests.servers import Server, Unavailable, start
 
 from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios
 from .crowd import Census, Crowd, held
-from .reaping import ASLEEP, exponent
+from .reaping import exponent
 from .svg import chart
 
 SIZES = (1000, 4000, 16000)
@@ -113,10 +113,10 @@ def looks(server: Server, size: int, effort: Effort) -> dict[str, list[float]]:
         closing(Census(server)) as census,
         closing(seat(server)) as connection,
         closing(server.connect("reaper", server.home)) as driver,
-        Crowd(server, size),
+        Crowd(server, size) as crowd,
     ):
         census.wait(lambda count: count >= size)
-        time.sleep(ASLEEP)
+        crowd.doze()
         at = engine.server(connection, time.monotonic)
         snapshot = engine.read(at.look())
         bare = bare_list(server, driver)
@@ -164,8 +164,8 @@ def seconds(do: Callable[[], object], clock: Callable[[], float]) -> float:
 def peak_mb(server: Server, size: int) -> float:
     """What the function's process holds at most while it reaps as many, in MB."""
     rules = {"REAPER_DRY_RUN": "false", "REAPER_IDLE_SECONDS": "0", "REAPER_MAX_KILLS": "1000000"}
-    with Crowd(server, size):
-        time.sleep(ASLEEP)
+    with Crowd(server, size) as crowd:
+        crowd.doze()
         done = subprocess.run(
             [sys.executable, "-c", FUNCTION],
             env={
@@ -191,8 +191,8 @@ def peak_mb(server: Server, size: int) -> float:
 def costs(server: Server, size: int) -> list[list[str]]:
     """An operator's questions: how many statements, how much processor time, which locks."""
     engine = engine_for(EngineName(server.engine))
-    with closing(seat(server)) as connection, closing(server.admin()) as observer, Crowd(server, size):
-        time.sleep(ASLEEP)
+    with closing(seat(server)) as connection, closing(server.admin()) as observer, Crowd(server, size) as crowd:
+        crowd.doze()
         at = engine.server(connection, time.monotonic)
         at.look()
         statements = counted(server, observer, at.look)

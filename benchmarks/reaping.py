@@ -40,7 +40,6 @@ MANY = 8000
 BESIDE = 20  # sessions at most that are not the crowd's
 SWEEPS = 5
 TOO_LONG = 30.0  # seconds: who takes as long is not asked for twice as many
-ASLEEP = 0.3  # seconds: MySQL's innodb_trx may be late by a fifth of a second
 OURS, RAW, PT_KILL = "the reaper", "one raw batch", "pt-kill"
 
 
@@ -171,12 +170,9 @@ class PtKill:
     INTERVAL = 1
 
     def __init__(self, server: Server, user: str, *options: str) -> None:
-        program = shutil.which("pt-kill")
-        if program is None:
-            raise Unavailable("pt-kill is not on the PATH; it is in the package percona-toolkit")
         self._process = processes.spawn(
             [
-                *(program, f"h={server.host},P={server.port},u={user}", "--no-version-check"),
+                *(self._program(), f"h={server.host},P={server.port},u={user}", "--no-version-check"),
                 *("--match-user", "^app$", "--match-command", "^Sleep$", "--victims", "all", "--kill"),
                 *("--interval", str(self.INTERVAL), *options),
             ],
@@ -184,7 +180,7 @@ class PtKill:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(2 * self.INTERVAL)
+        time.sleep(2 * self.INTERVAL)  # it says nothing when it has connected; by now it has looked once
         if self._process.poll() is not None:
             raise Unavailable("pt-kill does not start: perl's DBD::mysql may be missing")
         self.stop()
@@ -195,7 +191,7 @@ class PtKill:
 
     def get_ready(self) -> None:
         """Its interval goes on while it is stopped; once that is over it looks the moment it may go on."""
-        time.sleep(max(0.0, self._ready - time.monotonic()) + 0.05)
+        time.sleep(max(0.0, self._ready - time.monotonic()) + 0.05)  # its clock need not be ours to the millisecond
 
     def __call__(self) -> None:
         self._process.send_signal(signal.SIGCONT)
@@ -205,16 +201,22 @@ class PtKill:
         processes.end(self._process)
 
     @staticmethod
-    def version() -> str:
-        done = subprocess.run(["pt-kill", "--version"], capture_output=True, text=True, check=True)  # noqa: S607
+    def _program() -> str:
+        if program := shutil.which("pt-kill"):
+            return program
+        raise Unavailable("pt-kill is not on the PATH; it is in the package percona-toolkit")
+
+    @classmethod
+    def version(cls) -> str:
+        done = subprocess.run([cls._program(), "--version"], capture_output=True, text=True, check=True)
         return done.stdout.split()[-1]
 
 
 def timed(server: Server, size: int, way: Any) -> float:
     """Seconds from the start to the last session gone, with as many sessions made for it."""
-    with closing(Census(server)) as census, Crowd(server, size):
+    with closing(Census(server)) as census, Crowd(server, size) as crowd:
         census.wait(lambda count: count >= census.base + size)
-        time.sleep(ASLEEP)
+        crowd.doze()
         if isinstance(way, PtKill):
             way.get_ready()
         began = time.monotonic()
@@ -412,7 +414,7 @@ def by_procedure(server: Server, size: int = 500) -> Windows:
         for statement in grants.statements(account):
             cursor.execute(statement.replace("BY '…'", "BY ''"))
     with closing(Reaper(server, "idler", 1.0)) as reaper, Crowd(server, size):
-        time.sleep(3.0)
+        time.sleep(3.0)  # beyond its least idle time, which it counts in whole seconds
         reaper()
         return reaper.windows
 

@@ -246,7 +246,7 @@ def grants(
     reserved: Annotated[bool, typer.Option("--reserved", help="PostgreSQL 16 and later: reserved slots.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the SQL that makes the reaper's account, for an administrator to run. Needs no database."""
+    """Print the SQL that makes the reaper's account. An administrator runs it; it needs no database."""
     account = Account(
         engine,
         flavour or own_flavour(engine),
@@ -335,7 +335,7 @@ def size(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Work out max_connections, alarms, reserved concurrency and pool sizes. Needs no database."""
+    """Work out connections, alarms, concurrency and pool sizes. Needs no database."""
     which = _which(engine, flavour)
     said = [
         *([limit_of_memory(which, memory)] if memory is not None else ()),
@@ -582,6 +582,7 @@ def _show(report: Report) -> None:
 _WARNINGS = {
     "idle_upper_bound": "idle times are upper bounds; two looks two seconds apart confirm them",
     "named_locks_unseen": "holders of GET_LOCK and LOCK TABLES cannot be seen, so they are not spared",
+    "transactions_unseen": "who has begun a transaction and run nothing in it cannot be seen, so is not spared",
     "transactions_stale": "somebody reads innodb_trx all the time, so transactions cannot be seen and nobody is taken",
     "own_account_shared": "the application uses the reaper's account, so all its sessions are spared",
     "user_limits_unseen": "per-user limits cannot be read, so a user at its own limit goes unnoticed",

@@ -73,7 +73,7 @@ class MySQLServer:
             ends = {row["id"]: row for row in self._query(_GET_STATEMENT_ENDS)}
         transactions, lag = self._transactions()
         begun = self._begun({t["trx_mysql_thread_id"] for t in transactions or ()})
-        in_transaction = [*(transactions or ()), *begun]
+        in_transaction = [*(transactions or ()), *(begun or ())]
         locks = self._locks({t["trx_mysql_thread_id"] for t in in_transaction})
         context = {
             "connection_id": self._facts.connection_id,
@@ -92,6 +92,8 @@ class MySQLServer:
         }
         if lag == _TRX_UNKNOWN:
             context["transactions_stale"] = True
+        if begun is None:
+            context["transactions_unseen"] = True
         if locks is not None:
             context["user_level_locks"] = locks
         return Look(EngineName.MYSQL, [self._row(row, ends) for row in rows], context | self._idle_facts(rows, ends))
@@ -288,12 +290,12 @@ class MySQLServer:
             self._query("COMMIT")
         return rows, _TRX_UNKNOWN
 
-    def _begun(self, known: set[int]) -> list[dict[str, Any]]:
-        """Transactions that InnoDB does not list: begun, but without a statement yet."""
+    def _begun(self, known: set[int]) -> list[dict[str, Any]] | None:
+        """Transactions that InnoDB does not list: begun, but without a statement yet. None where a right is missing."""
         if not self._facts.sees_statements:
             return []
-        rows = self._query_if_allowed(_GET_BEGUN) or []
-        return [row for row in rows if row["trx_mysql_thread_id"] not in known]
+        rows = self._query_if_allowed(_GET_BEGUN)
+        return None if rows is None else [row for row in rows if row["trx_mysql_thread_id"] not in known]
 
     def _locks(self, in_transaction: set[int]) -> list[dict[str, Any]] | None:
         """Locks that live outside transactions: GET_LOCK, LOCK TABLES, FLUSH TABLES WITH READ LOCK, HANDLER."""

@@ -136,6 +136,8 @@ def _warnings(context: Mapping[str, Any], sessions: Sequence[Session], own_users
         yield "named_locks_unseen"
     if context.get("transactions_stale"):
         yield "transactions_stale"
+    if context.get("transactions_unseen"):
+        yield "transactions_unseen"
     if context.get("unconfirmed"):
         yield "idle_upper_bound"
     if context.get("user_limits") is None:

@@ -279,13 +279,14 @@ class MySQLServer:
         began = self._clock()
         self._query("START TRANSACTION WITH CONSISTENT SNAPSHOT")
         try:
-            for _ in range(_TRX_TRIES):
+            for attempt in range(_TRX_TRIES):
+                if attempt:
+                    time.sleep(_TRX_PAUSE)
                 rows = self._query_if_allowed(_GET_TRANSACTIONS)
                 if rows is None:
                     return None, _TRX_LAG
                 if self._facts.connection_id in {row["trx_mysql_thread_id"] for row in rows}:
                     return rows, max(_TRX_LAG, self._clock() - began)
-                time.sleep(_TRX_PAUSE)
         finally:
             self._query("COMMIT")
         return rows, _TRX_UNKNOWN

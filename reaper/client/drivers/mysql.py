@@ -19,6 +19,7 @@ from reaper.client import tls
 from reaper.client.deadline import Deadline, DeadlineExceeded
 from reaper.client.drivers.base import Connection, Guarded, Result, check_ca, keep_alive, out_of_time
 from reaper.client.drivers.mysql_faults import fault
+from reaper.client.drivers.mysql_rows import Answer
 from reaper.client.faults import Fault
 from reaper.client.statements import only_reads
 from reaper.client.target import ConfigurationError, Target
@@ -59,11 +60,11 @@ class _Connection(Guarded, PyMySQLConnection):
         if self.own_cursor is None:
             self.own_cursor = self.cursor()
         self.query(self.own_cursor.mogrify(sql, params))
-        result: Any = self._result  # type: ignore[attr-defined]  # not in the stubs
+        result: Any = self._result
         rows = _dicts(result) if result.rows else []
         while result.has_next:  # a procedure's; the last says how many rows were changed
             self.next_result()
-            result = self._result  # type: ignore[attr-defined]
+            result = self._result
         return Result(rows, result.affected_rows, result.insert_id or None)
 
     def _write_bytes(self, data: bytes) -> Any:
@@ -77,14 +78,39 @@ class _Connection(Guarded, PyMySQLConnection):
         self.sent = True  # the kernel has the whole packet, and a server never runs an incomplete one
 
     def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
-        number: int = self._next_seq_id  # type: ignore[has-type]  # not in the stubs
-        packet = self._incoming and self._incoming.packet(number)
-        if not packet:
+        packet = self._arrived()
+        if packet is None:
             return super()._read_packet(packet_type)  # type: ignore[no-untyped-call]
-        self._next_seq_id = (number + 1) % 256
         if packet_type is FieldDescriptorPacket:
             return self._column(packet)
         return packet_type(packet, self.encoding)
+
+    def next_packet(self) -> bytes:
+        """The next packet's bytes; raises what an error packet says."""
+        packet = self._arrived()
+        if packet is None:
+            packet = super()._read_packet().get_all_data()  # type: ignore[no-untyped-call]
+        return packet
+
+    def _arrived(self) -> bytes | None:
+        number: int = self._next_seq_id  # type: ignore[has-type]  # not in the stubs
+        packet = self._incoming.packet(number) if self._incoming else None
+        if packet is not None:
+            self._next_seq_id = (number + 1) % 256
+        return packet
+
+    def _read_query_result(self, unbuffered: bool = False) -> int:
+        if unbuffered:
+            rows: int = super()._read_query_result(unbuffered)  # type: ignore[misc]  # not in the stubs
+            return rows
+        self._result = None
+        result: Any = Answer(self)
+        result.read()
+        self._result = result
+        if result.server_status is not None:
+            self.server_status = result.server_status
+        changed: int = result.affected_rows
+        return changed
 
     def _column(self, packet: bytes) -> FieldDescriptorPacket:
         """What a column's description says. An application's columns are few, and to read one takes a while."""

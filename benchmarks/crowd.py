@@ -12,6 +12,7 @@ from tests.servers import Server
 
 _WAVE = 64  # logins under way at a time; fewer than any server's backlog
 _LONG = 60.0
+_STILL = 5  # equal counts in a row
 
 # The protocol since 4.1, a database named, an empty password by the plugin that the server names.
 _CAPABILITIES = 0x00000200 | 0x00008000 | 0x00080000 | 0x00000008
@@ -107,13 +108,22 @@ class Census:
         self._connection = server.admin()
         self._client = server.kind.client(self._connection, server.root)
         self._is_postgres = server.engine == "postgres"
-        self.base = self()
+        self.base = self._settled()
 
     def __call__(self) -> int:
         if self._is_postgres:
             sql = "SELECT coalesce(sum(numbackends), 0) FROM pg_stat_database WHERE datname = 'shop'"
             return int(self._client.run(sql)[0][0])
         return int(self._client.run("SHOW GLOBAL STATUS LIKE 'Threads_connected'")[0][1])
+
+    def _settled(self) -> int:
+        """The count once it stands still: who has just hung up is counted for a moment yet."""
+        last, same = self(), 0
+        while same < _STILL:
+            time.sleep(0.01)
+            count = self()
+            last, same = count, same + 1 if count == last else 0
+        return last
 
     def wait(self, until: Callable[[int], bool], seconds: float = 60.0, pause: float = 0.002) -> float:
         """When the count was as it should be, by the monotonic clock."""

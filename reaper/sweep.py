@@ -24,7 +24,7 @@ from reaper.seat import SERVER_ENDS_AFTER, Seat
 
 SECOND_LOOK = 2.0  # seconds between two looks at a session whose true idle time the server does not tell
 VERIFY = 1.0  # seconds to wait for the victims to be gone
-_VERIFY_STEP = 0.12  # more than the 100 ms within which reading innodb_trx again shows the same old rows
+_SHORTEST_STEP, _LONGEST_STEP = 0.02, 0.16  # seconds between two looks whether the victims are gone
 _REFUSALS_IN_A_ROW = 3
 _TAKE_OVER = 1.0  # seconds to wait for a lock whose frozen holder was terminated
 # At a full server two logins a second on average, each refused at once: what many clients do all the time.
@@ -235,8 +235,8 @@ class Sweep:
         if holder and is_frozen:
             server.end(holder)
             until = self.deadline.sooner(_TAKE_OVER)
-            while not (taken := server.lock()) and until.affords(_VERIFY_STEP):
-                self.sleep(_VERIFY_STEP)
+            while not (taken := server.lock()) and until.affords(_LONGEST_STEP):
+                self.sleep(_LONGEST_STEP)
             if taken:
                 return True
         if holder and not holder.is_ours:  # no sweep of ours, and no reason to be silent: anybody can take such a lock
@@ -347,7 +347,7 @@ class Sweep:
 
     def _verify(self, server: Server, course: _Course) -> None:
         """Look again until the signalled are gone, for a second at most: only then are they terminated."""
-        until = self.deadline.sooner(VERIFY)
+        until, step = self.deadline.sooner(VERIFY), _SHORTEST_STEP
         while True:
             waiting = [v.session for v in course.victims if v.outcome is Outcome.SIGNALLED]
             still = server.lingering(waiting) if waiting else set()
@@ -355,9 +355,10 @@ class Sweep:
                 if victim.outcome is Outcome.SIGNALLED and victim.session.id not in still:
                     course.victims[place] = replace(victim, outcome=Outcome.TERMINATED)
                     course.freed.append(self.clock())
-            if not still or not until.affords(_VERIFY_STEP):
+            if not still or not until.affords(step):
                 return
-            self.sleep(_VERIFY_STEP)
+            self.sleep(step)
+            step = min(2 * step, _LONGEST_STEP)
 
 
 def spread(victims: Sequence[Session], seconds: float) -> dict[int, list[Session]]:

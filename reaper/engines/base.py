@@ -13,8 +13,10 @@ from reaper.client.target import ConfigurationError, EngineName, choice, reject_
 from reaper.model import Outcome, Session, Snapshot
 
 WINDOW = 0.050  # seconds from the start of a victim's re-read to its kill, at most
+LAST_CALL = 0.8 * WINDOW  # seconds into the window; what is sent later may take effect after its end
 _FIRST_CHUNK = 8
 _LARGEST_CHUNK = 1024
+_SHORTEST = 1e-4  # seconds; no strike is shorter
 _PATIENCE = 20  # single victims in a row that could not even be re-read within the window
 
 
@@ -95,6 +97,9 @@ class Server(Protocol):
 
     def look(self) -> Look: ...
 
+    def in_order(self, victims: Sequence[Session]) -> Sequence[Session]:
+        """The victims, longest idle first, in the order in which to strike them: the same, or what is fastest here."""
+
     def strike(self, victims: Sequence[Session]) -> Struck:
         """Re-read the victims and terminate at once those that have not changed."""
 
@@ -123,12 +128,12 @@ class Engine(Protocol):
 def strike_all(
     server: Server, victims: Sequence[Session], deadline: Deadline
 ) -> Iterator[list[tuple[Session, Outcome]]]:
-    """Strike the victims in their order, a chunk at a time; stops at the deadline, the rest without an outcome.
+    """Strike the victims in the server's order, a chunk at a time; stops at the deadline, the rest without an outcome.
 
-    The chunk grows until the window leaves some of it over: a re-read may cost as much for one as for hundreds.
+    Chunks are as large as the window bears: a re-read may cost as much for one as for hundreds.
     Raises TooSlowToStrikeError where not even one victim can be struck in time.
     """
-    waiting = list(victims)
+    waiting = list(server.in_order(victims))
     size, fruitless = _FIRST_CHUNK, 0
     while waiting and deadline.affords(WINDOW):
         chunk = waiting[:size]
@@ -147,7 +152,7 @@ def strike_all(
 def _next_size(size: int, struck: Struck) -> int:
     if len(struck.outcomes) < size:
         return max(1, len(struck.outcomes))
-    return min(_LARGEST_CHUNK, size * 2) if struck.seconds < WINDOW else size
+    return max(1, min(_LARGEST_CHUNK, int(size * LAST_CALL / max(struck.seconds, _SHORTEST))))
 
 
 def number(value: object) -> float | None:

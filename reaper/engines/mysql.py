@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import starmap
+from operator import attrgetter
 from typing import Any
 
 import pymysql
@@ -16,7 +18,7 @@ from reaper.client.deadline import Clock
 from reaper.client.drivers.base import Connection
 from reaper.client.target import EngineName
 from reaper.engines import burst, procedure, processlist
-from reaper.engines.base import WINDOW, Holder, Look, Struck, number
+from reaper.engines.base import LAST_CALL, Holder, Look, Struck, number
 from reaper.model import Mark, Outcome, Session, Snapshot
 
 KILL, RDS_KILL, KILL_IF_IDLE = "kill", "rds_kill", "kill_if_idle"
@@ -42,7 +44,6 @@ _TRX_TRIES = 4
 _TRX_UNKNOWN = 1e9  # nobody has slept so long: all are spared
 _TRIES_WITHIN_A_SECOND = 3
 _PACKET = 8  # kills in one packet: once sent they cannot be called back, so the clock is asked before each few
-_LAST_CALL = 0.8 * WINDOW  # seconds into the window; what is sent later may take effect after its end
 _FIRST_GUESS = 0.001  # seconds one kill takes, before one was measured
 
 
@@ -63,11 +64,12 @@ class MySQLServer:
         self._connection = connection
         self._clock = clock
         self._kill_seconds = _FIRST_GUESS
+        self._in_transaction: set[int] = set()  # whom innodb_trx listed when it was last read
+        self._trx_read_at = -math.inf
 
     def look(self) -> Look:
-        before = self._counters()
+        counters = self._counters()
         rows = self._list()
-        after = self._counters()
         ends: dict[int, Mapping[str, Any]] = {}
         if self._facts.sees_statements:
             ends = {row["id"]: row for row in self._query(_GET_STATEMENT_ENDS)}
@@ -75,15 +77,18 @@ class MySQLServer:
         begun = self._begun({t["trx_mysql_thread_id"] for t in transactions or ()})
         in_transaction = [*(transactions or ()), *(begun or ())]
         locks = self._locks({t["trx_mysql_thread_id"] for t in in_transaction})
+        used = counters["Threads_connected"]
+        if transactions is None:
+            # The lower of two counts: who came or went between count and list must not look like a hidden session.
+            used = min(used, self._counters()["Threads_connected"])
         context = {
             "connection_id": self._facts.connection_id,
             "current_user": self._facts.current_user,
             "flavour": self._facts.flavour,
             "server": self._facts.server,
             "max_connections": self._facts.max_connections,
-            "uptime_s": after["Uptime"],
-            # The lower of two counts: a newcomer between count and list must not look like a hidden session.
-            "threads_connected": min(before["Threads_connected"], after["Threads_connected"]),
+            "uptime_s": counters["Uptime"],
+            "threads_connected": used,
             # Reading innodb_trx takes the PROCESS privilege, with which nothing is hidden.
             "sees_all": transactions is not None,
             "innodb_trx": in_transaction,
@@ -97,6 +102,11 @@ class MySQLServer:
         if locks is not None:
             context["user_level_locks"] = locks
         return Look(EngineName.MYSQL, [self._row(row, ends) for row in rows], context | self._idle_facts(rows, ends))
+
+    def in_order(self, victims: Sequence[Session]) -> Sequence[Session]:
+        # To KILL, MariaDB walks its list of threads from the newest on: so found at once, or behind thousands.
+        is_mariadb = self._facts.flavour == "mariadb"
+        return sorted(victims, key=attrgetter("id"), reverse=True) if is_mariadb else victims
 
     def strike(self, victims: Sequence[Session]) -> Struck:
         began = self._clock()
@@ -114,7 +124,7 @@ class MySQLServer:
             else:
                 outcomes[victim.id] = Outcome.CHANGED
         if self._facts.flavour == "mariadb" and self.method == KILL:
-            killed = self._kill_until(unchanged, read_at + _LAST_CALL)
+            killed = self._kill_until(unchanged, read_at + LAST_CALL)
         else:
             killed = self._kill_by_packets(unchanged, began)
         return Struck(outcomes | killed, self._clock() - began)
@@ -123,8 +133,9 @@ class MySQLServer:
         ids = [victim.id for victim in victims]
         listed = self._read(ids)
         # The row of a killed session vanishes at once; the slot only when its transaction is rolled back.
-        rolling_back = self._query_if_allowed(_GET_TRANSACTIONS) or []
-        return {row["ID"] for row in listed} | {t["trx_mysql_thread_id"] for t in rolling_back} & set(ids)
+        if self._clock() - self._trx_read_at > _TRX_PAUSE:
+            self._read_transactions()
+        return {row["ID"] for row in listed} | self._in_transaction & set(ids)
 
     def lock(self) -> bool:
         (row,) = self._query(f"SELECT GET_LOCK('{_LOCK}', 0) AS taken")
@@ -174,15 +185,15 @@ class MySQLServer:
 
     @property
     def _source(self) -> tuple[str, str]:
-        """The process list to read, and what only this flavour can add to it.
+        """The process list to read, and the clocks to read with it.
 
         MySQL's performance_schema.processlist takes no global mutex and is indexed by Id, but is empty where
-        performance_schema is off. What is added changes with every statement a session runs.
+        performance_schema is off.
         """
         if self._facts.flavour == "mariadb":
-            return "information_schema.processlist", ", TIME_MS / 1e3 AS exact_s, QUERY_ID AS token"
+            return "information_schema.processlist", _EXACT_CLOCK
         table = "performance_schema.processlist" if self._facts.sees_statements else "information_schema.processlist"
-        return table, ""
+        return table, _CLOCKS
 
     def _list(self, ids: Sequence[int] = ()) -> list[dict[str, Any]]:
         """The process list, read within one second of the server's clock where that counts in whole seconds."""
@@ -194,10 +205,10 @@ class MySQLServer:
 
     def _read(self, ids: Sequence[int] = ()) -> list[dict[str, Any]]:
         """The process list, or these sessions of it."""
-        table, extra = self._source
-        which = f"WHERE ID IN ({_listed(ids)})" if ids else ""
+        table, clocks = self._source
+        sql = _GET_SESSIONS.format(table=table, also=clocks if ids else clocks + _TOLD_ONCE)
         try:
-            return self._query(_GET_SESSIONS.format(table=table, extra=extra) + which)
+            return self._query(sql + (f"WHERE ID IN ({_listed(ids)})" if ids else ""))
         except pymysql.Error as error:
             if _code(error) != _CANNOT_CONVERT:
                 raise
@@ -230,7 +241,7 @@ class MySQLServer:
         key = (row["USER"], row["HOST"], ends[row["ID"]]["event"] if row["ID"] in ends else row.get("token"))
         if row.get("exact_s") is not None:
             # A ping leaves MariaDB's QUERY_ID as it is, so the sleep's beginning is compared as well.
-            return Mark(key, float(row["now_s"]) - float(row["exact_s"]), slack=0.5)
+            return Mark(key, float(row["began_s"]) - float(row["exact_s"]), slack=0.5)
         if key[2] is not None:
             return Mark(key)
         # Whole seconds: forgiving one would take a sleep that began almost two seconds later for the same.
@@ -275,21 +286,28 @@ class MySQLServer:
         began.
         """
         if self._facts.sees_statements:
-            return self._query_if_allowed(_GET_TRANSACTIONS), _TRX_LAG
+            return self._read_transactions(), _TRX_LAG
         began = self._clock()
         self._query("START TRANSACTION WITH CONSISTENT SNAPSHOT")
         try:
             for attempt in range(_TRX_TRIES):
                 if attempt:
                     time.sleep(_TRX_PAUSE)
-                rows = self._query_if_allowed(_GET_TRANSACTIONS)
+                rows = self._read_transactions()
                 if rows is None:
                     return None, _TRX_LAG
-                if self._facts.connection_id in {row["trx_mysql_thread_id"] for row in rows}:
+                if self._facts.connection_id in self._in_transaction:
                     return rows, max(_TRX_LAG, self._clock() - began)
         finally:
             self._query("COMMIT")
         return rows, _TRX_UNKNOWN
+
+    def _read_transactions(self) -> list[dict[str, Any]] | None:
+        """What innodb_trx lists; None without the right to read it."""
+        rows = self._query_if_allowed(_GET_TRANSACTIONS)
+        self._in_transaction = {row["trx_mysql_thread_id"] for row in rows or ()}
+        self._trx_read_at = self._clock()
+        return rows
 
     def _begun(self, known: set[int]) -> list[dict[str, Any]] | None:
         """Transactions that InnoDB does not list: begun, but without a statement yet. None where a right is missing."""
@@ -355,7 +373,7 @@ class MySQLServer:
 
     def _affordable(self, began: float) -> int:
         """How many kills fit into what is left of the window, were each twice as slow as of late."""
-        left = began + _LAST_CALL - self._clock()
+        left = began + LAST_CALL - self._clock()
         return max(0, int(left / (2 * self._kill_seconds)))
 
     def _kill(self, ids: Sequence[int]) -> dict[int, Outcome]:
@@ -463,7 +481,7 @@ def _text(value: Any) -> Any:
 
 def _ticked(row: Mapping[str, Any]) -> bool:
     """Whether a new second began while the list was read, so that Time may count to either."""
-    return int(row["began_s"]) != int(row["now_s"])
+    return "now_s" in row and int(row["began_s"]) != int(row["now_s"])
 
 
 def _code(error: pymysql.Error) -> int | None:
@@ -483,13 +501,16 @@ SELECT VERSION() AS version, CONNECTION_ID() AS connection_id, CURRENT_USER() AS
        CONCAT_WS(':', @@hostname, @@port, @@server_id) AS server
 """
 
-# NOW is when the statement began, SYSDATE the clock itself; as doubles, for PyMySQL is slow to read decimals. INFO is
-# cut: the statements of others can be megabytes.
 _GET_SESSIONS = """
-SELECT ID, USER, HOST, DB, COMMAND, TIME, STATE, LEFT(INFO, 1024) AS INFO,
-       UNIX_TIMESTAMP(NOW(6)) + 0e0 AS began_s, UNIX_TIMESTAMP(SYSDATE(6)) + 0e0 AS now_s{extra}
+SELECT ID, USER, HOST, COMMAND, TIME, {also}
 FROM {table}
 """
+# NOW is when the statement began, SYSDATE the clock itself.
+_CLOCKS = "UNIX_TIMESTAMP(NOW()) AS began_s, UNIX_TIMESTAMP(SYSDATE()) AS now_s"
+# As doubles, for PyMySQL is slow to read decimals. A token changes with every statement that a session runs.
+_EXACT_CLOCK = "UNIX_TIMESTAMP(NOW(6)) + 0e0 AS began_s, TIME_MS / 1e3 AS exact_s, QUERY_ID AS token"
+# What no re-read needs, and what makes MariaDB keep its list in a file. The statements of others can be megabytes.
+_TOLD_ONCE = ", DB, STATE, LEFT(INFO, 1024) AS INFO"
 
 _GET_TRANSACTIONS = """
 SELECT trx_mysql_thread_id, TIMESTAMPDIFF(SECOND, trx_started, NOW()) AS age_s,

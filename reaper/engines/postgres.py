@@ -60,6 +60,9 @@ class PostgresServer:
             context[kind] = dict(zip(context.pop(f"{kind}_of"), context[kind], strict=True))
         return Look(EngineName.POSTGRES, rows, context | {"connections_used": sum(map(_takes_a_slot, rows))})
 
+    def in_order(self, victims: Sequence[Session]) -> Sequence[Session]:
+        return victims
+
     def strike(self, victims: Sequence[Session]) -> Struck:
         try:
             return self._strike(victims)

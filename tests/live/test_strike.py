@@ -84,7 +84,7 @@ class Measured:
         self._server = server
         self.windows: list[float] = []
         self.method = server.method
-        self.look = server.look
+        self.look, self.in_order = server.look, server.in_order
         self.lock, self.unlock = server.lock, server.unlock
         self.holder, self.end = server.holder, server.end
         self.lingering, self.settings = server.lingering, server.settings

@@ -99,7 +99,7 @@ class Work:
     """Two changes that belong together; the second takes its time, in the first run only."""
 
     def __init__(self, engine: Server, wait: float) -> None:
-        self._first = f"SLEEP({wait}) = 0" if engine.engine == "mysql" else f"pg_sleep({wait}) IS NOT NULL"
+        self._first = f"SLEEP({wait}) = 0" if engine.engine == "mysql" else f"(SELECT pg_sleep({wait})) IS NOT NULL"
         self.runs = 0
 
     def __call__(self, tx: Transaction) -> str:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -282,11 +283,22 @@ def test_the_old_server_stops_and_the_address_moves_later(small: Server, writer:
 # Frozen
 
 
+def stop(process: int) -> None:
+    """Return when each thread has stopped: until the first has seen the signal another may still answer."""
+    os.kill(process, signal.SIGSTOP)
+
+    def states() -> set[str]:
+        stats = [each / "stat" for each in Path(f"/proc/{process}/task").iterdir()]
+        return {stat.read_text().rpartition(")")[2].split()[0] for stat in stats}
+
+    assert until(lambda: states() == {"T"})
+
+
 @pytest.mark.own_server
 def test_a_frozen_server_costs_the_deadline(db: Database, server: Server) -> None:
     """K9: the process that answers is stopped: an error in time, nothing to wait for when letting go, then life."""
     process = session(db) if server.engine == "postgres" else server.pid
-    os.kill(process, signal.SIGSTOP)
+    stop(process)
     try:
         began = time.monotonic()
         with pytest.raises(Exception, match="time"):

@@ -98,12 +98,14 @@ audit: $(VENV)/release/ready
 # What a release publishes, in dist; the same commit, the same bytes. The certificates of RDS are not in it.
 package: $(VENV)/ready $(HAS_SAM)
 	$(WITH_PYTHON) $(SAM) build --no-cached --build-dir build/sam --parameter-overrides Architecture=$(ARCHITECTURE)
+	$(WITH_PYTHON) $(BIN)/python -m release compiled build/sam
 	$(BIN)/python -m release archives build/sam $(ARCHITECTURE)
 
 # SAM looks for the Python of the template's Runtime by its name; pyenv may have one that is not on the path.
 WITH_PYTHON = PATH="$$(pyenv prefix 3.13 2>/dev/null)/bin:$$PATH"
 build: ca-bundle $(HAS_SAM)
 	$(WITH_PYTHON) $(SAM) build --config-env $(STAGE)
+	$(WITH_PYTHON) $(PYTHON) -m release compiled .aws-sam/build
 
 deploy: build
 	$(SAM) deploy --config-env $(STAGE)

@@ -1,11 +1,11 @@
-"""`python -m release pins | licences | sbom | archives BUILD ARCHITECTURE`: what make's goals of these names run."""
+"""`python -m release pins | licences | sbom | compiled BUILD | archives BUILD ARCHITECTURE`: what make's goals run."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from release import archives, bill, licences, pins
+from release import archives, bill, compiled, licences, pins
 from release.packages import shipped
 
 DIST = pins.ROOT / "dist"
@@ -16,6 +16,7 @@ def main() -> None:
     goals = parser.add_subparsers(dest="goal", required=True)
     for name in ("pins", "licences", "sbom"):
         goals.add_parser(name)
+    goals.add_parser("compiled").add_argument("build", type=Path)
     packing = goals.add_parser("archives")
     packing.add_argument("build", type=Path)
     packing.add_argument("architecture")
@@ -28,6 +29,8 @@ def main() -> None:
         case "sbom":
             DIST.mkdir(exist_ok=True)
             (DIST / "reaper.cdx.json").write_text(bill.bill(shipped()), encoding="utf-8")
+        case "compiled":
+            print("\n".join(compiled.add(given.build)))
         case _:
             print("\n".join(map(str, archives.publish(given.build, DIST, given.architecture))))
 

@@ -51,7 +51,7 @@ def digest(path: Path) -> str:
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
-        if path.is_file() and name.parts[:2] != CERTIFICATES and path.suffix != ".pyc":
+        if path.is_file() and name.parts[:2] != CERTIFICATES:
             yield name.as_posix(), path
 
 

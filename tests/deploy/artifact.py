@@ -1,4 +1,4 @@
-"""What `sam build` makes of the template, for one Python and one architecture."""
+"""What `make build` makes of the template, for one Python and one architecture."""
 
 from __future__ import annotations
 
@@ -30,8 +30,13 @@ class Folder:
     path: Path
 
     @property
-    def files(self) -> set[str]:
+    def all_files(self) -> set[str]:
         return {str(file.relative_to(self.path)) for file in self.path.rglob("*") if file.is_file()}
+
+    @property
+    def files(self) -> set[str]:
+        """Those that `sam build` made: all but the compiled modules."""
+        return {file for file in self.all_files if "__pycache__" not in Path(file).parts}
 
     @property
     def installed(self) -> dict[str, str]:
@@ -50,7 +55,7 @@ class Folder:
 
     @property
     def size(self) -> int:
-        return sum((self.path / file).stat().st_size for file in self.files)
+        return sum((self.path / file).stat().st_size for file in self.all_files)
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,21 @@ def build(python: str, architecture: str) -> Build:
     )
     if done.returncode:
         raise RuntimeError(f"sam build for python{python} on {architecture} failed:\n{done.stderr[-3000:]}")
+    _compile(programs, folder / "built")
     return Build(python, architecture, folder / "built")
+
+
+def _compile(programs: Path, built: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "release", "compiled", str(built)],
+        cwd=ROOT,
+        env={**os.environ, "PATH": os.pathsep.join([str(programs), os.environ.get("PATH", os.defpath)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode or done.stdout.strip():
+        raise RuntimeError(f"compiling {built.name} failed:\n{(done.stdout + done.stderr)[-3000:]}")
 
 
 def _copy_sources(folder: Path) -> None:

@@ -1,6 +1,9 @@
-"""What `sam build` makes: the package and its pinned dependencies, for the right machine, and nothing else."""
+"""What `make build` makes: the package and its pinned dependencies, for the right machine, and nothing else."""
 
 from __future__ import annotations
+
+from importlib.util import source_hash
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +44,30 @@ def test_the_function_is_the_package_and_what_it_needs(built: Build) -> None:
 def test_the_layer_is_the_client_and_what_it_needs(built: Build) -> None:
     """`python/reaper/client`, the drivers, nothing else of the reaper and nothing else at all."""
     check(built.client_layer, "reaper/client")
+
+
+def test_modules_are_compiled_for_the_python_that_runs_them(built: Build) -> None:
+    """Lambda cannot write a cache: it is there, of this Python alone, bound to each source by its hash and naming the
+    source as Lambda unpacks it. A cache that was in the tree is not."""
+    for folder, unpacked_at in ((built.function, "/var/task/"), (built.client_layer, "/opt/python/")):
+        modules = {file for file in folder.files if file.endswith(".py")}
+        tag = f"cpython-{built.python.replace('.', '')}"
+        assert folder.all_files - folder.files == {cache_from_source(file, tag) for file in modules}
+        for module in modules:
+            compiled = (folder.path / cache_from_source(module, tag)).read_bytes()
+            assert int.from_bytes(compiled[4:8], "little") == HASH_BASED | CHECKED
+            if built.python == AT_HAND:  # each version hashes with a key of its own
+                assert compiled[8:16] == source_hash((folder.path / module).read_bytes())
+            assert f"{unpacked_at}{module}".encode() in compiled
+            assert str(folder.path).encode() not in compiled
+
+
+def cache_from_source(file: str, tag: str) -> str:
+    path = Path(file)
+    return str(path.parent / "__pycache__" / f"{path.stem}.{tag}.pyc")
+
+
+HASH_BASED, CHECKED = 0b01, 0b10  # PEP 552
 
 
 def test_binaries_are_for_the_machine_and_the_python(built: Build) -> None:

@@ -54,11 +54,11 @@ def test_the_examples_in_samconfig_are_parameters() -> None:
     ],
 )
 def test_make_says_what_a_person_would_type(goal: str, runs: str) -> None:
-    """Each goal ends in its one command, for the stage that was asked for, with files that exist."""
+    """Each goal runs its command, for the stage that was asked for, with files that exist."""
     make = ["make", "--no-print-directory", "--dry-run", "--always-make", goal, "STAGE=prod"]
     without = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # under `make test`
     done = subprocess.run(make, cwd=ROOT, env=without, capture_output=True, text=True, check=True)
-    assert runs in done.stdout.splitlines()[-1]
+    assert any(runs in line for line in done.stdout.splitlines()[-2:])  # a build is compiled afterwards
     assert all((ROOT / name).is_file() for name in re.findall(r"--event-file (\S+)", done.stdout))
     defaults = source()["Parameters"]["CaBundle"]["Default"]
     assert defaults == "/var/task/reaper/certs/global-bundle.pem"

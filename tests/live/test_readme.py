@@ -60,6 +60,7 @@ MADE = {
     "bench": "tests/bench/test_ratios.py::test_a_warm_statement_is_one_round_trip",
     "mutants": "tests/unit/test_mutation.py::test_a_mutant_is_told_from_a_survivor",
     "coverage": "",  # the tests of `make test`, watched
+    "build": "tests/deploy/test_artifact.py::test_modules_are_compiled_for_the_python_that_runs_them",
     "soak": "tests/deploy/test_soak.py::test_the_reaper_does_not_grow",
     "package": "tests/deploy/test_release.py::test_the_same_tree_makes_the_same_bytes",
     "sbom": "tests/deploy/test_release.py::test_the_bill_of_materials",

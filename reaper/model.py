@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from functools import cached_property
 from ipaddress import ip_network
 from typing import Any, Self
 
@@ -21,7 +22,13 @@ from reaper.client.target import (
 )
 
 
-class State(StrEnum):
+class Word(StrEnum):
+    """Hashed as the text that it is: Enum's own hash is a call into Python, several times for each session."""
+
+    __hash__ = str.__hash__
+
+
+class State(Word):
     """What a session is doing, as far as the server told."""
 
     ACTIVE = "active"
@@ -34,7 +41,7 @@ class State(StrEnum):
     UNKNOWN = "unknown"  # facts are missing or contradict each other
 
 
-class Holding(StrEnum):
+class Holding(Word):
     """What an idle session holds that a kill would take away."""
 
     LOCK = "lock"
@@ -132,7 +139,7 @@ class Snapshot:
         return [session for session in self.sessions if session.state in states]
 
 
-class Reason(StrEnum):
+class Reason(Word):
     """Why a session must go or may stay. Built-in protections first; rules cannot switch those off."""
 
     OWN_ACCOUNT = "own_account"
@@ -161,7 +168,7 @@ class Reason(StrEnum):
     PRESSURE = "pressure"
 
 
-class Action(StrEnum):
+class Action(Word):
     TERMINATE = "terminate"
     SPARE = "spare"
 
@@ -173,7 +180,7 @@ class Verdict:
     reason: Reason
 
 
-class Outcome(StrEnum):
+class Outcome(Word):
     """What became of a victim. Only what was seen is claimed."""
 
     TERMINATED = "terminated"  # verified gone, nothing rolling back
@@ -286,6 +293,11 @@ class Rules:
     in_transaction: InTransaction = _rule(InTransaction.SPARE, _in_transaction)
     in_transaction_seconds: float = _rule(3600.0, _seconds)
     max_rollback_rows: int = _rule(100_000, _count)
+
+    @cached_property
+    def names_somebody(self) -> bool:
+        """Whether it matters who a session is."""
+        return any(getattr(self, rule.name) for rule in fields(self) if rule.name.startswith(("allow_", "protect_")))
 
     def override(self, given: Mapping[str, Any], where: str = "rules") -> Self:
         """These rules with the given ones put over them; raise ConfigurationError for a bad key or value."""

@@ -50,8 +50,9 @@ _STATE_REASONS = {
     State.ACTIVE: Reason.ACTIVE,
 }
 
-_NO_CLIENTS = frozenset({State.REPLICATION, State.BACKGROUND, State.HANDSHAKE})
-_CONDEMNED = frozenset({Reason.IDLE, Reason.IDLE_IN_TRANSACTION, Reason.PRESSURE})
+# Tuples: members of an enum are found in them by identity.
+_NO_CLIENTS = (State.REPLICATION, State.BACKGROUND, State.HANDSHAKE)
+_CONDEMNED = (Reason.IDLE, Reason.IDLE_IN_TRANSACTION, Reason.PRESSURE)
 _ROUNDING = 1e-9  # 0.6 * 95 is not quite 57 in binary
 
 _Ruling = tuple[Session, Reason]
@@ -177,6 +178,8 @@ def _in_doubt(session: Session, snapshot: Snapshot) -> Reason | None:
         return Reason.UNKNOWN
     if _at_most(session) < snapshot.lag_seconds:
         return Reason.NOT_IDLE_LONG_ENOUGH
+    if not session.holds:
+        return None
     if Holding.LOCK in session.holds:
         return Reason.HOLDS_LOCK
     return Reason.LISTENING if Holding.LISTEN in session.holds else None
@@ -184,6 +187,8 @@ def _in_doubt(session: Session, snapshot: Snapshot) -> Reason | None:
 
 def _exclusion(session: Session, rules: Rules) -> Reason | None:
     """What protect_* and allow_* say; protection wins, and what cannot be told is spared."""
+    if not rules.names_somebody:
+        return None
     checks = (
         (session.user, rules.protect_users, rules.allow_users, matches_name),
         (session.database or "", rules.protect_databases, rules.allow_databases, matches_name),
@@ -234,6 +239,8 @@ def _until_relieved(
     routine: list[_Ruling], pressed: list[_Ruling], excess: Mapping[Scope, float]
 ) -> tuple[list[_Ruling], list[_Ruling]]:
     """All routine victims, then of those that only pressure condemns as many as the target takes."""
+    if not excess:
+        return routine, []
     needed = dict(excess)
     chosen, left_over = [], []
     for session, reason in [*routine, *pressed]:

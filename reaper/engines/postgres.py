@@ -14,7 +14,19 @@ from psycopg.adapt import Loader
 from reaper.client.deadline import Clock
 from reaper.client.drivers.base import Connection
 from reaper.client.target import ConfigurationError, EngineName, shown
-from reaper.engines.base import HIDDEN_SQL, WINDOW, Holder, Look, Struck, limits, name, number, sql_kind, values, whole
+from reaper.engines.base import (
+    HIDDEN_SQL,
+    LAST_CALL,
+    Holder,
+    Look,
+    Struck,
+    limits,
+    name,
+    number,
+    sql_kind,
+    values,
+    whole,
+)
 from reaper.model import Holding, Mark, Outcome, Session, Snapshot, State
 
 _ABORTED = "idle in transaction (aborted)"
@@ -80,7 +92,7 @@ class PostgresServer:
                 "born": [key[0] for key in keys],
                 "states": [key[1] for key in keys],
                 "since": [key[2] for key in keys],
-                "window": WINDOW,
+                "window": LAST_CALL,
             },
         )
         return Struck(

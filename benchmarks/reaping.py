@@ -35,8 +35,8 @@ from .svg import chart
 SIZES = (500, 1000, 2000, 4000, 8000, 16000)
 POSTGRES_SIZES = (500, 1000, 2000)  # each is a process of its own
 QUADRATIC_SIZES = (500, 1000, 2000, 4000)  # mysql.rds_kill reads the whole list for each kill
-ROUNDS, ROUNDS_OF_MANY = 5, 3
-MANY = 8000
+ROUNDS, ROUNDS_OF_SLOW = 5, 3
+SLOW = 2.0  # seconds: where one took as long, all larger crowds are asked for three times instead of five
 BESIDE = 20  # sessions at most that are not the crowd's
 SWEEPS = 5
 TOO_LONG = 30.0  # seconds: who takes as long is not asked for twice as many
@@ -237,7 +237,8 @@ def grown(server: Server, ways: Mapping[str, Any], sizes: Sequence[int], effort:
     for way in ways.values():
         timed(server, 100, way)
     for size in sizes:
-        rounds = effort.rounds(ROUNDS_OF_MANY if size >= MANY else ROUNDS)
+        slowest = max((Spread(seconds).median for by_size in times.values() for seconds in by_size.values()), default=0)
+        rounds = effort.rounds(ROUNDS_OF_SLOW if slowest > SLOW else ROUNDS)
         taken = interleaved({name: partial(_tried, server, size, way, section) for name, way in going.items()}, rounds)
         for name, seconds in taken.items():
             if math.nan not in seconds:

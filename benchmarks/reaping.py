@@ -355,8 +355,8 @@ _LIMIT = {
         "50 ms is spent on kills, all in one statement that the server ends with the window, the newest "
         "sessions first, for to find one MariaDB walks its list from there: the oldest first took twice as long at "
         "n = 2000. What was gained besides: ids as one literal instead of as many arguments, which were resolved anew "
-        "for each kill; chunks as large as the window bears from the second on; a re-read without the columns that make "
-        "the server keep its list in a file."
+        "for each kill; chunks as large as the window bears from the second on; a re-read without the columns that "
+        "make the server keep its list in a file."
     ),
     "mysql": (
         "Each chunk is re-read by index first. Its kills go in packets of eight, for what was sent cannot be "

@@ -60,7 +60,7 @@ _Ruling = tuple[Session, Reason]
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdicts in the order of the kills, then the spared by id; and the mode they were reached in."""
+    """The verdicts, the victims as they were chosen, then the spared by id; and the mode they were reached in."""
 
     mode: Mode
     verdicts: tuple[Verdict, ...]
@@ -178,8 +178,6 @@ def _in_doubt(session: Session, snapshot: Snapshot) -> Reason | None:
         return Reason.UNKNOWN
     if _at_most(session) < snapshot.lag_seconds:
         return Reason.NOT_IDLE_LONG_ENOUGH
-    if not session.holds:
-        return None
     if Holding.LOCK in session.holds:
         return Reason.HOLDS_LOCK
     return Reason.LISTENING if Holding.LISTEN in session.holds else None

@@ -1,6 +1,7 @@
-"""`python -m benchmarks [--quick] [--up-to=SESSIONS] [NAME…]`: measure, and write the results' page.
+"""`python -m benchmarks [--quick] [--up-to=SESSIONS] [--only=SERVER] [NAME…]`: measure, and write the results' page.
 
-Quick tries everything out and writes nothing. Up to fewer sessions is for a machine that cannot bear 16,000.
+Quick tries everything out and writes nothing. Up to fewer sessions is for a machine that cannot bear 16,000. Of reaping
+and looking one server can be measured again; the others' results stay.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ Measure = Callable[[Effort], Sequence[Section]]
 
 
 def main(arguments: Sequence[str]) -> None:
-    most = [int(given.removeprefix("--up-to=")) for given in arguments if given.startswith("--up-to=")]
-    effort = Effort("--quick" not in arguments, *most)
+    options = dict(given.removeprefix("--").split("=") for given in arguments if "=" in given)
+    effort = Effort(
+        "--quick" not in arguments, int(options.get("up-to", Effort.most)), only=options.get("only", Effort.only)
+    )
     chosen = [name for name in arguments if not name.startswith("--")] or list(NAMES)
     if unknown := set(chosen) - set(NAMES):
         raise SystemExit(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
@@ -40,9 +43,18 @@ def main(arguments: Sequence[str]) -> None:
         part = measured(name, effort)
         print("\n\n".join(section["markdown"] for section in part["sections"]), flush=True)
         if effort.is_full:
-            known = (json.loads(RAW.read_text()) if RAW.exists() else {}) | {name: part}
+            known = json.loads(RAW.read_text()) if RAW.exists() else {}
+            known[name] = _over(known.get(name, {}), part) if effort.only else part
             RAW.write_text(json.dumps(known, indent=1, default=str) + "\n")
             REPORT.write_text(report({name: known[name] for name in NAMES if name in known}))
+
+
+def _over(known: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """The part, with those sections of the known one that were not measured again."""
+    fresh = {section["title"]: section for section in part["sections"]}
+    titles = [section["title"] for section in known.get("sections", ())] or list(fresh)
+    kept = {section["title"]: section for section in known.get("sections", ())}
+    return {**part, "sections": [fresh.get(title, kept.get(title)) for title in titles]}
 
 
 def measured(name: str, effort: Effort) -> dict[str, Any]:

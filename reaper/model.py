@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cached_property
 from ipaddress import ip_network
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from reaper.client.target import (
     ConfigurationError,
@@ -173,8 +173,7 @@ class Action(Word):
     SPARE = "spare"
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):  # one for each session, and a dataclass takes five times as long to make
     session: Session
     action: Action
     reason: Reason

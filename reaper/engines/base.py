@@ -62,7 +62,11 @@ HIDDEN_SQL = "<insufficient privilege>"
 
 @dataclass(frozen=True)
 class Struck:
-    """What became of the first victims of a chunk; the others are to be re-read. `seconds` is the whole window."""
+    """What became of the first victims of a chunk; the others are to be re-read.
+
+    `seconds` is the whole window: from the start of the re-read to the last kill by the server's clock, or to its
+    answer where the server does not say when that was.
+    """
 
     outcomes: Mapping[int, Outcome]
     seconds: float

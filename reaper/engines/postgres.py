@@ -95,10 +95,9 @@ class PostgresServer:
                 "window": LAST_CALL,
             },
         )
-        return Struck(
-            {row["pid"]: _outcome(row) for row in rows if not _is_late(row)},
-            self._clock() - began,
-        )
+        in_time = [row for row in rows if not _is_late(row)]
+        last = max((row["turn_s"] for row in in_time), default=self._clock() - began)
+        return Struck({row["pid"]: _outcome(row) for row in in_time}, last)
 
     def _strike_each(self, victims: Sequence[Session]) -> Struck:
         outcomes: dict[int, Outcome] = {}
@@ -369,9 +368,11 @@ WHERE split_part(entry, '=', 1)
 """
 
 # The inner query reads pg_stat_activity once, at the start; the CASE keeps the kill from whoever changed since
-# the snapshot, and from everybody once the window has passed.
+# the snapshot, and from everybody once the window has passed. Columns are computed in their order: turn_s is when the
+# kill was ordered. The answer may come much later, for sessions that end take the processors from who ends them.
 _DO_TERMINATE = """
 SELECT pid, present, unchanged,
+       extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS turn_s,
        CASE WHEN unchanged AND clock_timestamp() < statement_timestamp() + make_interval(secs => %(window)s)
             THEN pg_terminate_backend(pid) END AS signalled
 FROM (SELECT v.pid, a.pid IS NOT NULL AS present,

@@ -132,12 +132,24 @@ def test_the_servers_own_timeout_is_not_noticed(db: Database, server: Server) ->
 
 @pytest.mark.parametrize("seconds", [601.0, 4000.0, -10.0])
 def test_an_old_connection_is_replaced_unasked(db: Database, wall: Wall, seconds: float) -> None:
-    """Beyond max_idle or max_lifetime by the wall clock, or when that has gone backwards, it is not trusted."""
+    """Beyond max_idle by the wall clock, or when that has gone backwards, it is not trusted."""
     db.query("SELECT 1")
     first = session(db)
     wall.ahead += seconds
     db.query("SELECT 1")
     assert session(db) != first
+
+
+def test_a_connection_in_use_is_replaced_within_its_lifetime(db: Database, wall: Wall) -> None:
+    """Used again and again it is never idle for long, and yet it does not outlive max_lifetime."""
+    sessions = []
+    for _ in range(8):
+        db.query("SELECT 1")
+        sessions.append(session(db))
+        wall.ahead += 599
+    first, last = sessions[0], sessions[-1]
+    assert sessions == [first] * 7 + [last]
+    assert last != first
 
 
 def test_a_long_pause_costs_one_ping(db: Database, wall: Wall) -> None:

@@ -21,10 +21,15 @@ SELECT 1 AS small, -9223372036854775808 AS low, 18446744073709551615 AS high, 1.
 """
 LENGTHS = [f"SELECT REPEAT('x', {size}) AS cell, 7 AS after" for size in (250, 251, 65535, 65536, 3_000_000)]
 NUMBERS = "SELECT a.n * 100 + b.n AS n, REPEAT('y', b.n) AS y FROM {hundred} AS a CROSS JOIN {hundred} AS b ORDER BY n"
+MANY_COLUMNS = f"SELECT {', '.join(f'{n} AS column_{n}' for n in range(300))}"  # more than are remembered
+ONE_NAME = "SELECT a.n, b.n, 3 AS n FROM (SELECT 1 AS n) AS a CROSS JOIN (SELECT 2 AS n) AS b"
 HUNDRED = f"({' UNION ALL '.join(f'SELECT {n} AS n' for n in range(100))})"
 
 
-@pytest.mark.parametrize("sql", [TYPES, *LENGTHS, NUMBERS.format(hundred=HUNDRED), "SELECT 1 AS n WHERE FALSE"])
+STATEMENTS = [TYPES, *LENGTHS, NUMBERS.format(hundred=HUNDRED), MANY_COLUMNS, ONE_NAME, "SELECT 1 AS n WHERE FALSE"]
+
+
+@pytest.mark.parametrize("sql", STATEMENTS)
 def test_rows_are_those_of_the_driver(mysql: Server, sql: str) -> None:
     """Values and their types are the driver's, of one row or of ten thousand, of no byte or of millions."""
     with closing(mysql.connect("app", mysql.home)) as connection:
@@ -35,6 +40,14 @@ def test_rows_are_those_of_the_driver(mysql: Server, sql: str) -> None:
         rows = database.query(sql)
     assert rows == alone
     assert [[type(value) for value in row.values()] for row in rows] == [[*map(type, row.values())] for row in alone]
+
+
+def test_rows_one_by_one(mysql: Server) -> None:
+    """A cursor that holds no more than one row, which an application asks of the connection, reads as PyMySQL does."""
+    with closing(Database(mysql.dsn("app"))) as database, database.connection() as connection:
+        cursor = connection.cursor(pymysql.cursors.SSCursor)
+        cursor.execute("SELECT 1 AS n UNION ALL SELECT 2")
+        assert list(cursor) == [(1,), (2,)]
 
 
 def test_a_row_that_fails_midway_is_the_drivers_error(mysql: Server) -> None:

@@ -169,6 +169,14 @@ def test_a_wrong_event_sends_nothing(planner: Planner, event: dict[str, Any], sa
     assert planner.sent() == {}
 
 
+def test_a_planner_without_a_queue_says_so(planner: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is to be swept has nowhere to go: the error names the variable."""
+    instance("shop")
+    monkeypatch.delenv(fleet.QUEUE_URL)
+    with pytest.raises(ConfigurationError, match=f"{fleet.QUEUE_URL} is not set"):
+        planner.plan()
+
+
 def test_who_asks_for_few_gets_few(planner: Planner) -> None:
     """An event by hand and an alarm mean what they mean to the reaper itself; an alarm that is over means nothing."""
     for name in ("orders", "shop"):

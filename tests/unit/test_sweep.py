@@ -43,6 +43,18 @@ def test_all_victims_are_struck_and_verified() -> None:
     assert database.closed == 1
 
 
+def test_a_target_whose_turn_comes_too_late() -> None:
+    """Nobody logs in where no time is left, and the report says why."""
+    database = FakeDatabase()
+    clients = database.sleeping(3)
+    report = sweep(database, seconds=0).run()
+    assert report.error is not None
+    assert report.error.kind is ErrorKind.DEADLINE
+    assert "no time was left" in report.error.message
+    assert all(client.alive() for client in clients)
+    assert report.snapshot is None
+
+
 def test_chunks_grow_while_the_window_is_short() -> None:
     """The first chunk is small; the next are as large as the window bears by what the one before took."""
     database = FakeDatabase(seconds_a_kill=0.0002)

@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,9 +123,10 @@ def looks(server: Server, size: int, effort: Effort) -> dict[str, list[float]]:
     """Seconds for the bare list, a look with all that belongs to it, its meaning, and the judgement."""
     engine = engine_for(EngineName(server.engine))
     with (
-        closing(Census(server)) as census,
         closing(seat(server)) as connection,
         closing(server.connect("reaper", server.home)) as driver,
+        closing(Census(server)) as census,
+        ending_with(census),
         Crowd(server, size) as crowd,
     ):
         census.wait(lambda count: count >= size)
@@ -143,10 +144,14 @@ def looks(server: Server, size: int, effort: Effort) -> dict[str, list[float]]:
             name: partial(seconds, do, time.process_time if name in PURE else time.perf_counter)
             for name, do in measures.items()
         }
-        taken = interleaved(timed, effort.rounds(ROUNDS))
-    with closing(Census(server)) as after:
-        after.wait(lambda count: count <= 2)
-    return taken
+        return interleaved(timed, effort.rounds(ROUNDS))
+
+
+@contextmanager
+def ending_with(census: Census) -> Iterator[None]:
+    """Wait at the end until all have gone who came since: a server that buries thousands lets nobody in."""
+    yield
+    census.wait_until_gone()
 
 
 def seat(server: Server) -> Any:

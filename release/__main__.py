@@ -30,7 +30,8 @@ def main() -> None:
             DIST.mkdir(exist_ok=True)
             (DIST / "reaper.cdx.json").write_text(bill.bill(shipped()), encoding="utf-8")
         case "compiled":
-            print("\n".join(compiled.add(given.build)))
+            for line in compiled.add(given.build):
+                print(line)
         case _:
             print("\n".join(map(str, archives.publish(given.build, DIST, given.architecture))))
 

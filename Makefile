@@ -23,7 +23,7 @@ test: check mariadb $(VENV)/sam/ready
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 	$(BIN)/python -m pytest tests/hardening
 
-# What `make test` does for twenty seconds on each engine, for ten minutes; REAPER_TEST_LEDGER_SEED repeats a run.
+# What `make test` does for two minutes on three engines, for ten minutes on each; REAPER_TEST_LEDGER_SEED repeats a run.
 ledger: $(VENV)/ready mariadb
 	REAPER_TEST_LEDGER_SECONDS=600 $(BIN)/python -m pytest tests/hardening/test_ledger.py
 

@@ -44,17 +44,15 @@ def main(arguments: Sequence[str]) -> None:
         print("\n\n".join(section["markdown"] for section in part["sections"]), flush=True)
         if effort.is_full:
             known = json.loads(RAW.read_text()) if RAW.exists() else {}
-            known[name] = _over(known.get(name, {}), part) if effort.only else part
+            known[name] = _over(known[name], part) if effort.only and name in known else part
             RAW.write_text(json.dumps(known, indent=1, default=str) + "\n")
             REPORT.write_text(report({name: known[name] for name in NAMES if name in known}))
 
 
 def _over(known: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
     """The part, with those sections of the known one that were not measured again."""
-    fresh = {section["title"]: section for section in part["sections"]}
-    titles = [section["title"] for section in known.get("sections", ())] or list(fresh)
-    kept = {section["title"]: section for section in known.get("sections", ())}
-    return {**part, "sections": [fresh.get(title, kept.get(title)) for title in titles]}
+    sections = {section["title"]: section for section in (*known["sections"], *part["sections"])}
+    return {**part, "sections": list(sections.values())}
 
 
 def measured(name: str, effort: Effort) -> dict[str, Any]:

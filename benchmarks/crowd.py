@@ -34,7 +34,7 @@ class Crowd:
 
     def doze(self) -> None:
         """Let it sleep until a sweep may take it: for a fifth of a second MySQL's innodb_trx may be late."""
-        time.sleep(_DOZE)
+        time.sleep(_DOZE)  # until then a session may be in a transaction that does not show yet, and is spared
 
     def __enter__(self) -> Crowd:
         return self
@@ -120,7 +120,7 @@ class Census:
         """The count once it stands still: who has just hung up is counted for a moment yet."""
         last, same = self(), 0
         while same < _STILL:
-            time.sleep(0.01)
+            time.sleep(0.01)  # for whoever has just hung up to be gone; the server is asked no more often
             count = self()
             last, same = count, same + 1 if count == last else 0
         return last

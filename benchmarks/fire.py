@@ -135,7 +135,7 @@ def k10(scene: Scene) -> str:
     most = len(scene.server.states()) + 1
     if scene.server.engine == "mysql":
         scene.server.query(f"SET GLOBAL max_connections = {max(most, 10)}")
-    time.sleep(SIBLINGS_SLEEP)
+    time.sleep(SIBLINGS_SLEEP)  # until the rival takes them for zombies, which is what is measured
     told = scene.worker.ask(do="run", sql="SELECT 1")
     time.sleep(0.2)  # a sibling that was ended has heard of it
     broken = sum(not sibling.alive() for sibling in siblings)

@@ -51,8 +51,13 @@ def digest(path: Path) -> str:
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
-        if path.is_file() and name.parts[:2] != CERTIFICATES:
+        if path.is_file() and name.parts[:2] != CERTIFICATES and not _is_stray(name):
             yield name.as_posix(), path
+
+
+def _is_stray(name: Path) -> bool:
+    """A compiled module that is not where Python looks for it."""
+    return name.suffix == ".pyc" and name.parent.name != "__pycache__"
 
 
 def _mode(path: Path) -> int:

@@ -123,7 +123,7 @@ def for_real(stage: Stage, cast: Cast, dry: Invocation, tell: Narrator) -> Invoc
     until(lambda: stage.slots().taken == len(cast.busy), timeout=5)
     after = stage.slots()
     check(after.taken == len(cast.busy), f"the slots did not come back: {after}")
-    tell.say(f"{len(live.victims)} sessions terminated, those of the dry run and in the same order.")
+    tell.say(f"{len(live.victims)} sessions terminated: exactly those that the dry run named.")
     tell.say(f"Connections before: {before}. After: {after}.", "bold")
     stage.watch(0.5)
     return live

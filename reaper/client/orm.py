@@ -199,7 +199,7 @@ class _MySQL(MySQLDialect_pymysql):
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         _begin_if_wanted(cursor.connection)
-        super().do_execute(cursor, statement, parameters, context)  # type: ignore[no-untyped-call]
+        super().do_execute(cursor, statement, parameters, context)  # type: ignore[no-untyped-call]  # untyped in the stubs
 
     def do_executemany(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         _begin_if_wanted(cursor.connection)
@@ -207,15 +207,15 @@ class _MySQL(MySQLDialect_pymysql):
 
     def do_execute_no_params(self, cursor: Any, statement: str, context: Any = None) -> None:
         _begin_if_wanted(cursor.connection)
-        super().do_execute_no_params(cursor, statement, context)  # type: ignore[no-untyped-call]
+        super().do_execute_no_params(cursor, statement, context)  # type: ignore[no-untyped-call]  # untyped in the stubs
 
     def do_commit(self, dbapi_connection: Any) -> None:
         if _ends(dbapi_connection.driver_connection):
-            super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]
+            super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]  # untyped in the stubs
 
     def do_rollback(self, dbapi_connection: Any) -> None:
         if _ends(dbapi_connection.driver_connection):
-            super().do_rollback(dbapi_connection)  # type: ignore[no-untyped-call]
+            super().do_rollback(dbapi_connection)  # type: ignore[no-untyped-call]  # untyped in the stubs
 
     # Of SQLAlchemy's isolation levels none becomes the session's: Database's own verbs would inherit it.
 

@@ -292,7 +292,7 @@ class MySQLServer:
         try:
             for attempt in range(_TRX_TRIES):
                 if attempt:
-                    time.sleep(_TRX_PAUSE)
+                    time.sleep(_TRX_PAUSE)  # to read it sooner would keep InnoDB from renewing it
                 rows = self._read_transactions()
                 if rows is None:
                     return None, _TRX_LAG

@@ -124,7 +124,7 @@ def test_the_bill_of_materials(artifact: Build) -> None:
 
 def test_the_same_tree_makes_the_same_bytes(artifact: Build, tmp_path: Path) -> None:
     """Built again, in another folder, at another time, by somebody with another umask: what is published is the same,
-    and it holds what is built, readable to Lambda, without certificates."""
+    and it holds what is built, readable to Lambda, without stray caches or certificates."""
     mask = os.umask(0o077)
     try:
         again = build(AT_HAND, HOST)
@@ -132,6 +132,7 @@ def test_the_same_tree_makes_the_same_bytes(artifact: Build, tmp_path: Path) -> 
         os.umask(mask)
     (again.function.path / "reaper" / "certs").mkdir()
     (again.function.path / "reaper" / "certs" / "global-bundle.pem").write_text("as it was that day")
+    (again.function.path / "reaper" / "late.pyc").touch()
     first, second = (archives.publish(made.folder, tmp_path / str(n), HOST) for n, made in enumerate((artifact, again)))
     assert [path.name for path in first] == [path.name for path in second]
     assert [archives.digest(path) for path in first] == [archives.digest(path) for path in second]

@@ -44,21 +44,22 @@ def test_the_examples_in_samconfig_are_parameters() -> None:
 @pytest.mark.parametrize(
     ("goal", "runs"),
     [
-        ("build", "sam build --config-env prod"),
-        ("deploy", "sam deploy --config-env prod"),
-        ("invoke-dry-run", f"{INVOKE} --event-file events/manual-dry-run.json"),
-        ("invoke-kill", f"{INVOKE} --event-file events/manual-kill.json"),
-        ("invoke-advise", f"{INVOKE} --event-file events/advise.json"),
-        ("package", "python -m release archives build/sam"),
-        ("ca-bundle", "--output reaper/certs/global-bundle.pem https://truststore.pki.rds.amazonaws.com/"),
+        ("build", ["sam build --config-env prod", "-m release compiled .aws-sam/build"]),
+        ("deploy", ["sam deploy --config-env prod"]),
+        ("invoke-dry-run", [f"{INVOKE} --event-file events/manual-dry-run.json"]),
+        ("invoke-kill", [f"{INVOKE} --event-file events/manual-kill.json"]),
+        ("invoke-advise", [f"{INVOKE} --event-file events/advise.json"]),
+        ("package", ["-m release compiled build/sam", "python -m release archives build/sam"]),
+        ("ca-bundle", ["--output reaper/certs/global-bundle.pem https://truststore.pki.rds.amazonaws.com/"]),
     ],
 )
-def test_make_says_what_a_person_would_type(goal: str, runs: str) -> None:
-    """Each goal runs its command, for the stage that was asked for, with files that exist."""
+def test_make_says_what_a_person_would_type(goal: str, runs: list[str]) -> None:
+    """Each goal ends in its commands, for the stage that was asked for, with files that exist."""
     make = ["make", "--no-print-directory", "--dry-run", "--always-make", goal, "STAGE=prod"]
     without = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # under `make test`
     done = subprocess.run(make, cwd=ROOT, env=without, capture_output=True, text=True, check=True)
-    assert any(runs in line for line in done.stdout.splitlines()[-2:])  # a build is compiled afterwards
+    last = done.stdout.splitlines()[-len(runs) :]
+    assert all(part in line for part, line in zip(runs, last, strict=True))
     assert all((ROOT / name).is_file() for name in re.findall(r"--event-file (\S+)", done.stdout))
     defaults = source()["Parameters"]["CaBundle"]["Default"]
     assert defaults == "/var/task/reaper/certs/global-bundle.pem"

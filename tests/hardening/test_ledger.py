@@ -30,7 +30,7 @@ from tests.servers import Proxy, Server, processes, start, until
 
 TELLERS = 40
 SLOTS = 48  # enough for all and the reaper, not for sessions that were left behind as well
-SECONDS = float(os.environ.get("REAPER_TEST_LEDGER_SECONDS") or 20)
+SECONDS = float(os.environ.get("REAPER_TEST_LEDGER_SECONDS") or 40)
 SEED = os.environ.get("REAPER_TEST_LEDGER_SEED") or str(secrets.randbelow(10**6))
 
 # While the server is away, full or cut off; anything else would be the sweep's own fault.

@@ -80,7 +80,7 @@ class _Connection(Guarded, PyMySQLConnection):
     def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
         packet = self._arrived()
         if packet is None:
-            return super()._read_packet(packet_type)  # type: ignore[no-untyped-call]
+            return super()._read_packet(packet_type)  # type: ignore[no-untyped-call]  # untyped in the stubs
         if packet_type is FieldDescriptorPacket:
             return self._column(packet)
         return packet_type(packet, self.encoding)
@@ -89,7 +89,7 @@ class _Connection(Guarded, PyMySQLConnection):
         """The next packet's bytes; raises what an error packet says."""
         packet = self._arrived()
         if packet is None:
-            packet = super()._read_packet().get_all_data()  # type: ignore[no-untyped-call]
+            packet = super()._read_packet().get_all_data()  # type: ignore[no-untyped-call]  # untyped in the stubs
         return packet
 
     def _arrived(self) -> bytes | None:
@@ -227,7 +227,7 @@ class _MySQL:
         except RuntimeError as missing:  # PyMySQL: sha2 over plain text needs a package of its own
             raise ConfigurationError(f"target {target.name!r}: {missing}; TLS would do without") from None
         keep_alive(connection._sock)  # type: ignore[attr-defined]  # not in the stubs
-        connection.hinted = proxy and "MariaDB" not in connection.get_server_info()  # type: ignore[no-untyped-call]
+        connection.hinted = proxy and "MariaDB" not in connection.get_server_info()  # type: ignore[no-untyped-call]  # untyped in the stubs
         return connection
 
     def run(self, connection: Connection, sql: str, params: Any = None) -> Result:

@@ -11,22 +11,42 @@ def kill(ids: Sequence[int], until: float) -> str:
     It answers with the code of each kill's error, 0 where there was none; those it had no time for have no code. A
     compound statement outside of a procedure (MariaDB 10.1.1 and later; MySQL has none).
     """
-    packed = "".join(f"{id_:0{_DIGITS}d}" for id_ in ids)
-    return _KILL.format(count=len(ids), ids=packed, digits=_DIGITS, until=f"{until:.6f}")
+    return _KILL.format(count=len(ids), until=f"{until:.6f}", kill_one=_kill_one(ids))
+
+
+def kill_unless_begun(ids: Sequence[int], last_statements: Sequence[int], seconds: float) -> str:
+    """The same for sessions of which each is looked up by its QUERY_ID right before its kill, for so many seconds.
+
+    Every command takes another QUERY_ID, a ping and a reset as well [MariaDB, dispatch_command]: who answers to the one
+    that was seen in his sleep still sleeps. KILL QUERY does nothing to a sleeper. No two sessions may have the same: a
+    ping takes the one that the next statement anywhere will have, too, and that statement would be ended.
+    """
+    kill_one = f"KILL QUERY ID {_number_from(last_statements)}; IF code = 0 THEN {_kill_one(ids)}; END IF"
+    return _KILL.format(count=len(ids), until=f"UNIX_TIMESTAMP(SYSDATE(6)) + {seconds:.6f}", kill_one=kill_one)
+
+
+def _kill_one(ids: Sequence[int]) -> str:
+    return f"KILL CONNECTION {_number_from(ids)}"
+
+
+def _number_from(numbers: Sequence[int]) -> str:
+    """The number at `place`, from one literal of digits: arguments, as of ELT, would be resolved anew for each kill."""
+    packed = "".join(f"{number:0{_DIGITS}d}" for number in numbers)
+    return f"CAST(SUBSTR(_latin1'{packed}', (place - 1) * {_DIGITS} + 1, {_DIGITS}) AS UNSIGNED)"
 
 
 _DIGITS = 20  # of the largest id
 
 
-# One literal of digits: a list of as many arguments, as of ELT, would be resolved anew for each kill.
 _KILL = """
 BEGIN NOT ATOMIC
   DECLARE place, code INT DEFAULT 0;
   DECLARE told TEXT DEFAULT '';
+  DECLARE until DOUBLE DEFAULT {until};
   DECLARE CONTINUE HANDLER FOR SQLEXCEPTION GET DIAGNOSTICS CONDITION 1 code = MYSQL_ERRNO;
-  WHILE place < {count} AND UNIX_TIMESTAMP(SYSDATE(6)) < {until} DO
+  WHILE place < {count} AND UNIX_TIMESTAMP(SYSDATE(6)) < until DO
     SET place = place + 1, code = 0;
-    KILL CONNECTION CAST(SUBSTR(_latin1'{ids}', (place - 1) * {digits} + 1, {digits}) AS UNSIGNED);
+    {kill_one};
     SET told = CONCAT(told, ' ', code);
   END WHILE;
   SELECT told;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,14 +26,16 @@ KILL, RDS_KILL, KILL_IF_IDLE = "kill", "rds_kill", "kill_if_idle"
 
 _NO_SUCH_THREAD = 1094
 _CANNOT_CONVERT = 3854
+_NO_SUCH_QUERY = 1957
 _REFUSED = frozenset({
     1095,  # ER_KILL_DENIED_ERROR
+    1979,  # ER_KILL_QUERY_DENIED_ERROR
     1142,  # ER_TABLEACCESS_DENIED_ERROR, inside a procedure
     1227,  # ER_SPECIFIC_ACCESS_DENIED_ERROR
     1305,  # ER_SP_DOES_NOT_EXIST
     1370,  # ER_PROCACCESS_DENIED_ERROR; also said of a procedure that does not exist
 })
-_MEANT = {_NO_SUCH_THREAD: Outcome.GONE} | dict.fromkeys(_REFUSED, Outcome.REFUSED)
+_MEANT = {_NO_SUCH_THREAD: Outcome.GONE, _NO_SUCH_QUERY: Outcome.CHANGED} | dict.fromkeys(_REFUSED, Outcome.REFUSED)
 _RDS_REFUSES = 1054  # rds_kill refuses by selecting a column named "ERROR (RDS): CANNOT KILL …"
 _DENIED = frozenset({1044, 1142, 1143, 1227, 1146, 1109})  # no right to read, or no such table in this version
 
@@ -45,6 +48,7 @@ _TRX_UNKNOWN = 1e9  # nobody has slept so long: all are spared
 _TRIES_WITHIN_A_SECOND = 3
 _PACKET = 8  # kills in one packet: once sent they cannot be called back, so the clock is asked before each few
 _FIRST_GUESS = 0.001  # seconds one kill takes, before one was measured
+_BURST = 0.5  # seconds for one statement of kills, each looked up first: the sweep's deadline waits for it
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,13 @@ class MySQLServer:
         self._kill_seconds = _FIRST_GUESS
         self._in_transaction: set[int] = set()  # whom innodb_trx listed when it was last read
         self._trx_read_at = -math.inf
+        self._owners: Mapping[int, int] = {}  # by QUERY_ID the one session that had it at the last look
 
     def look(self) -> Look:
         counters = self._counters()
         rows = self._list()
+        if self._facts.flavour == "mariadb" and self.method == KILL:
+            self._owners = _sole_owners(rows)
         ends: dict[int, Mapping[str, Any]] = {}
         if self._facts.sees_statements:
             ends = {row["id"]: row for row in self._query(_GET_STATEMENT_ENDS)}
@@ -112,8 +119,12 @@ class MySQLServer:
         began = self._clock()
         if self.method == KILL_IF_IDLE:
             return Struck(self._kill_if_idle(victims), self._clock() - began)
+        if told_apart := [victim for victim in victims if self._owners.get(_last_statement(victim)) == victim.id]:
+            # The others' turn comes when these are done.
+            outcomes = self._kill_unless_begun(told_apart)
+            return Struck(outcomes, (self._clock() - began) / len(told_apart))
         found, read_at = self._marks([victim.id for victim in victims])
-        outcomes: dict[int, Outcome] = {}
+        outcomes = {}
         unchanged: list[int] = []
         for victim in victims:
             mark = found.get(victim.id)
@@ -240,7 +251,7 @@ class MySQLServer:
             return None
         key = (row["USER"], row["HOST"], ends[row["ID"]]["event"] if row["ID"] in ends else row.get("token"))
         if row.get("exact_s") is not None:
-            # A ping leaves MariaDB's QUERY_ID as it is, so the sleep's beginning is compared as well.
+            # Pings with no statement between them leave MariaDB's QUERY_ID as it is: the sleep's beginning is compared.
             return Mark(key, float(row["began_s"]) - float(row["exact_s"]), slack=0.5)
         if key[2] is not None:
             return Mark(key)
@@ -354,11 +365,21 @@ class MySQLServer:
             settings["sees_transactions_unseen"] = self._query_if_allowed(_GET_BEGUN) is not None
         return settings
 
+    def _kill_unless_begun(self, victims: Sequence[Session]) -> dict[int, Outcome]:
+        """MariaDB looks up what each victim did last right before its kill, so none is re-read here."""
+        ids = [victim.id for victim in victims]
+        outcomes = self._told_by(burst.kill_unless_begun(ids, [_last_statement(one) for one in victims], _BURST), ids)
+        if changed := [id_ for id_, outcome in outcomes.items() if outcome is Outcome.CHANGED]:
+            listed = {row["ID"] for row in self._read(changed)}
+            outcomes |= {id_: Outcome.GONE for id_ in changed if id_ not in listed}
+        return outcomes
+
     def _kill_until(self, ids: Sequence[int], until: float) -> dict[int, Outcome]:
         """One statement for all; those it had no time for have no outcome."""
-        if not ids:
-            return {}
-        ((codes,),) = (row.values() for row in self._query(burst.kill(ids, until)))
+        return self._told_by(burst.kill(ids, until), ids) if ids else {}
+
+    def _told_by(self, kills: str, ids: Sequence[int]) -> dict[int, Outcome]:
+        ((codes,),) = (row.values() for row in self._query(kills))
         meant = {"0": Outcome.SIGNALLED} | {str(code): outcome for code, outcome in _MEANT.items()}
         return dict(zip(ids, (meant.get(code, Outcome.FAILED) for code in codes.split()), strict=False))
 
@@ -469,6 +490,18 @@ def classify(error: pymysql.Error) -> Outcome:
     if isinstance(error, pymysql.InterfaceError) or (code is not None and 2000 <= code < 3000):
         raise error
     return Outcome.FAILED
+
+
+def _sole_owners(rows: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+    """By QUERY_ID the session that has it, where no other has the same."""
+    counted = Counter(row["token"] for row in rows)
+    return {row["token"]: row["ID"] for row in rows if row["token"] and counted[row["token"]] == 1}
+
+
+def _last_statement(victim: Session) -> int:
+    """MariaDB's QUERY_ID of what a session did last; 0, which no client has, where the server did not tell."""
+    token = victim.mark.key[-1] if victim.mark else None
+    return token if isinstance(token, int) else 0
 
 
 def _asleep(row: Mapping[str, Any]) -> float | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
 from reaper.client.deadline import Deadline
+from reaper.engines import burst
 from reaper.engines import mysql as mysql_engine
 from reaper.engines.base import WINDOW, Server, Struck
 from reaper.model import Outcome, Session
@@ -15,8 +17,9 @@ from reaper.report import ErrorKind
 from tests.conftest import Servers
 from tests.harness import settle, sweep
 from tests.live.stage import engine_server, seen, strike
+from tests.servers import Client, Sessions, until
 from tests.servers import Server as Database
-from tests.servers import Sessions
+from tests.servers.mysql import MySQLClient
 
 LONG = Deadline.after(3600)
 
@@ -35,17 +38,67 @@ def test_1094_ends_its_packet_only(mysql: Database, sessions: Sessions) -> None:
 
 def test_mariadb_itself_keeps_to_the_window(servers: Servers) -> None:
     """Many kills in one statement: MariaDB ends it with the window, and one who has gone spares no other."""
-    with Sessions(servers["mariadb"]) as sessions, engine_server(servers["mariadb"]) as striking:
-        assert isinstance(striking, mysql_engine.MySQLServer)
+    with mariadb(servers) as (sessions, striking):
         first, second, spared = sessions.sleeping(3)
         (row,) = striking._query("SELECT UNIX_TIMESTAMP(SYSDATE(6)) + 0e0 AS now")
         assert striking._kill_until([spared.id], row["now"]) == {}
+        assert striking._told_by(burst.kill_unless_begun([spared.id], [2**40], seconds=0), [spared.id]) == {}
         assert striking._kill_until([first.id, 2**31, second.id], row["now"] + 3600) == {
             first.id: Outcome.SIGNALLED,
             2**31: Outcome.GONE,
             second.id: Outcome.SIGNALLED,
         }
         assert [client.alive() for client in (first, second, spared)] == [False, False, True]
+
+
+def test_mariadb_looks_each_victim_up_right_before_its_kill(servers: Servers) -> None:
+    """However long after the look: who ran anything, or pinged, since then is spared, and goes on undisturbed."""
+    with mariadb(servers) as (sessions, striking):
+        asleep, ran, runs, pinged, went = clients = sessions.sleeping(5)
+        victims = seen(striking, "mysql", clients)
+        ran.run("DO 0")
+        runs.start("SELECT SLEEP(0.2)")
+        ping(pinged)
+        went.close()
+        until(lambda: went.id not in servers["mariadb"].states(), timeout=30)
+        assert striking.strike(victims).outcomes == {
+            asleep.id: Outcome.SIGNALLED,
+            ran.id: Outcome.CHANGED,
+            runs.id: Outcome.CHANGED,
+            pinged.id: Outcome.CHANGED,
+            went.id: Outcome.GONE,
+        }
+        runs.finish()
+        assert [client.alive() for client in (asleep, ran, runs, pinged)] == [False, True, True, True]
+
+
+def test_nobody_is_mistaken_for_who_has_the_same_statement_id(servers: Servers) -> None:
+    """A ping takes the QUERY_ID that somebody's next statement has, too: that statement goes on, whoever is struck."""
+    with mariadb(servers) as (sessions, striking):
+        sleeper, wakes, *others = sessions.sleeping(4)
+        for client, other in zip((sleeper, wakes), others, strict=True):
+            ping(client)
+            other.start("SELECT SLEEP(0.5)")
+        victims = seen(striking, "mysql", [sleeper, wakes])
+        wakes.run("DO 0")
+        striking.look()  # now the other has that QUERY_ID for itself
+        assert striking._owners[mysql_engine._last_statement(victims[1])] == others[1].id
+        assert strike(striking, victims) == {victims[0]: Outcome.SIGNALLED, victims[1]: Outcome.CHANGED}
+        for other in others:
+            other.finish()
+        assert [client.alive() for client in (sleeper, wakes, *others)] == [False, True, True, True]
+
+
+def ping(client: Client) -> None:
+    assert isinstance(client, MySQLClient)
+    client.connection.ping(reconnect=False)
+
+
+@contextmanager
+def mariadb(servers: Servers) -> Iterator[tuple[Sessions, mysql_engine.MySQLServer]]:
+    with Sessions(servers["mariadb"]) as sessions, engine_server(servers["mariadb"]) as striking:
+        assert isinstance(striking, mysql_engine.MySQLServer)
+        yield sessions, striking
 
 
 def test_one_stall_is_not_for_ever(mysql: Database, sessions: Sessions) -> None:

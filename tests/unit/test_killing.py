@@ -13,7 +13,9 @@ from reaper.model import Outcome
     ("code", "message", "outcome"),
     [
         (1094, "Unknown thread id: 7", Outcome.GONE),
+        (1957, "Unknown query id: 7", Outcome.CHANGED),
         (1095, "You are not owner of thread 7", Outcome.REFUSED),
+        (1979, "You are not owner of query 7", Outcome.REFUSED),
         (1227, "Access denied; you need (at least one of) the CONNECTION_ADMIN privilege(s)", Outcome.REFUSED),
         (1142, "SELECT command denied", Outcome.REFUSED),
         (1370, "execute command denied to user for routine 'mysql.rds_kill'", Outcome.REFUSED),
@@ -26,7 +28,7 @@ from reaper.model import Outcome
     ],
 )
 def test_classify(code: int, message: str, outcome: Outcome) -> None:
-    """1094 is already gone, a missing right is refused, what no table knows has failed."""
+    """1094 is already gone, 1957 has done something since, a missing right is refused, the unknown has failed."""
     assert classify(pymysql.err.OperationalError(code, message)) is outcome
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from functools import cached_property
 from ipaddress import ip_network
 from typing import Any, NamedTuple, Self
 
@@ -292,11 +291,6 @@ class Rules:
     in_transaction: InTransaction = _rule(InTransaction.SPARE, _in_transaction)
     in_transaction_seconds: float = _rule(3600.0, _seconds)
     max_rollback_rows: int = _rule(100_000, _count)
-
-    @cached_property
-    def names_somebody(self) -> bool:
-        """Whether it matters who a session is."""
-        return any(getattr(self, rule.name) for rule in fields(self) if rule.name.startswith(("allow_", "protect_")))
 
     def override(self, given: Mapping[str, Any], where: str = "rules") -> Self:
         """These rules with the given ones put over them; raise ConfigurationError for a bad key or value."""

@@ -88,11 +88,12 @@ def judge(snapshot: Snapshot, rules: Rules, pressed: Collection[Scope] = ()) -> 
     excess = find_pressure(snapshot, rules, pressed)
     repeated = {id_ for id_, count in Counter(session.id for session in snapshot.sessions).items() if count > 1}
     youngest = _youngest(snapshot.sessions, rules.min_idle_per_user)
+    exclusions = _Exclusions(rules)
     routine: list[_Ruling] = []
     wanted: list[_Ruling] = []
     spared: list[_Ruling] = []
     for session in sorted(snapshot.sessions, key=_longest_idle_first):
-        reason = _reason(session, snapshot, rules, excess, repeated)
+        reason = _reason(session, snapshot, rules, excess, repeated, exclusions)
         if reason in _CONDEMNED and session.id in youngest:
             reason = Reason.MIN_IDLE_PER_USER
         verdicts = wanted if reason is Reason.PRESSURE else routine if reason in _CONDEMNED else spared
@@ -145,14 +146,19 @@ def pressure_remains(snapshot: Snapshot, rules: Rules, freed: Collection[int]) -
 
 
 def _reason(
-    session: Session, snapshot: Snapshot, rules: Rules, excess: Mapping[Scope, float], repeated: set[int]
+    session: Session,
+    snapshot: Snapshot,
+    rules: Rules,
+    excess: Mapping[Scope, float],
+    repeated: set[int],
+    exclusions: _Exclusions,
 ) -> Reason:
     if session.id in repeated:
         return Reason.UNKNOWN
     under_pressure = bool(excess) and any(scope in excess for scope in _scopes(session))
     return (
         _protection(session, snapshot)
-        or _exclusion(session, rules)
+        or exclusions[session.user, session.database, session.application, session.host]
         or (_in_transaction if session.state is State.IDLE_IN_TRANSACTION else _idle)(session, rules, under_pressure)
     )
 
@@ -183,24 +189,39 @@ def _in_doubt(session: Session, snapshot: Snapshot) -> Reason | None:
     return Reason.LISTENING if Holding.LISTEN in session.holds else None
 
 
-def _exclusion(session: Session, rules: Rules) -> Reason | None:
-    """What protect_* and allow_* say; protection wins, and what cannot be told is spared."""
-    if not rules.names_somebody:
+_Names = tuple[str | None, str | None, str | None, str | None]
+
+
+class _Exclusions(dict[_Names, Reason | None]):
+    """What protect_* and allow_* say of a user, database, application and host; each four are compared once.
+
+    Protection wins, and what cannot be told is spared.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    def __missing__(self, names: _Names) -> Reason | None:
+        self[names] = found = self._found(names)
+        return found
+
+    def _found(self, names: _Names) -> Reason | None:
+        rules = self._rules
+        user, database, application, host = names
+        checks = (
+            (user, rules.protect_users, rules.allow_users, matches_name),
+            (database or "", rules.protect_databases, rules.allow_databases, matches_name),
+            (application, rules.protect_applications, rules.allow_applications, matches_name),
+            (host, rules.protect_hosts, rules.allow_hosts, matches_host),
+        )
+        protected = [matches(value, protect) for value, protect, _, matches in checks if protect]
+        if True in protected:
+            return Reason.PROTECTED
+        if None in protected:
+            return Reason.UNKNOWN
+        if not all(matches(value, allow) for value, _, allow, matches in checks if allow):
+            return Reason.NOT_ALLOWED
         return None
-    checks = (
-        (session.user, rules.protect_users, rules.allow_users, matches_name),
-        (session.database or "", rules.protect_databases, rules.allow_databases, matches_name),
-        (session.application, rules.protect_applications, rules.allow_applications, matches_name),
-        (session.host, rules.protect_hosts, rules.allow_hosts, matches_host),
-    )
-    protected = [matches(value, protect) for value, protect, _, matches in checks if protect]
-    if True in protected:
-        return Reason.PROTECTED
-    if None in protected:
-        return Reason.UNKNOWN
-    if not all(matches(value, allow) for value, _, allow, matches in checks if allow):
-        return Reason.NOT_ALLOWED
-    return None
 
 
 def _in_transaction(session: Session, rules: Rules, under_pressure: bool) -> Reason:

@@ -17,6 +17,7 @@ LAST_CALL = 0.8 * WINDOW  # seconds into the window; what is sent later may take
 _FIRST_CHUNK = 8
 _LARGEST_CHUNK = 1024
 _SHORTEST = 1e-4  # seconds; no strike is shorter
+_LARGEST = 2**64  # no server counts further
 _PATIENCE = 20  # single victims in a row that could not even be re-read within the window
 
 
@@ -161,7 +162,7 @@ def _next_size(size: int, struck: Struck) -> int:
 
 def number(value: object) -> float | None:
     """A number the server or a saved file gave, None for anything else; NaN is no number here."""
-    if isinstance(value, bool) or value is None:
+    if value is None or isinstance(value, bool):
         return None
     try:
         found = float(value)  # type: ignore[arg-type]  # Decimal and text as well as int and float
@@ -237,5 +238,7 @@ def limits(given: Mapping[str, Any], key: str) -> dict[str, int]:
 
 
 def whole(value: object) -> int | None:
+    if type(value) is int and abs(value) < _LARGEST:
+        return value
     found = number(value)
     return None if found is None else int(found)

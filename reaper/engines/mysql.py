@@ -108,7 +108,10 @@ class MySQLServer:
             context["transactions_unseen"] = True
         if locks is not None:
             context["user_level_locks"] = locks
-        return Look(EngineName.MYSQL, [self._row(row, ends) for row in rows], context | self._idle_facts(rows, ends))
+        context |= self._idle_facts(rows, ends)
+        for row in rows:
+            self._mark_row(row, ends)
+        return Look(EngineName.MYSQL, rows, context)
 
     def in_order(self, victims: Sequence[Session]) -> Sequence[Session]:
         # To KILL, MariaDB walks its list of threads from the newest on: so found at once, or behind thousands.
@@ -146,7 +149,7 @@ class MySQLServer:
         # The row of a killed session vanishes at once; the slot only when its transaction is rolled back.
         if self._clock() - self._trx_read_at > _TRX_PAUSE:
             self._read_transactions()
-        return {row["ID"] for row in listed} | self._in_transaction & set(ids)
+        return {row["Id"] for row in listed} | self._in_transaction & set(ids)
 
     def lock(self) -> bool:
         (row,) = self._query(f"SELECT GET_LOCK('{_LOCK}', 0) AS taken")
@@ -159,7 +162,7 @@ class MySQLServer:
         (held,) = self._query(f"SELECT IS_USED_LOCK('{_LOCK}') AS id")
         rows = self._read([held["id"]]) if held["id"] is not None else []
         own_user = self._facts.current_user.rpartition("@")[0]
-        return next((Holder(row["ID"], row["USER"] == own_user, _asleep(row)) for row in rows), None)
+        return next((Holder(row["Id"], row["User"] == own_user, _asleep(row)) for row in rows), None)
 
     def end(self, holder: Holder) -> None:
         try:
@@ -217,13 +220,13 @@ class MySQLServer:
     def _read(self, ids: Sequence[int] = ()) -> list[dict[str, Any]]:
         """The process list, or these sessions of it."""
         table, clocks = self._source
-        sql = _GET_SESSIONS.format(table=table, also=clocks if ids else clocks + _TOLD_ONCE)
+        sql = _GET_SESSIONS.format(table=table, also=(_TOLD_AGAIN if ids else _TOLD_ONCE) + clocks)
         try:
             return self._query(sql + (f"WHERE ID IN ({_listed(ids)})" if ids else ""))
         except pymysql.Error as error:
             if _code(error) != _CANNOT_CONVERT:
                 raise
-        return [row for row in self._shown() if not ids or row["ID"] in ids]
+        return [row for row in self._shown() if not ids or row["Id"] in ids]
 
     def _shown(self) -> list[dict[str, Any]]:
         """The same by SHOW, as bytes: it goes on where somebody's statement is no utf8mb3, an emoji for example.
@@ -235,7 +238,7 @@ class MySQLServer:
         rows = self._query("SHOW PROCESSLIST")
         self._query("SET character_set_results = utf8mb4")
         (now,) = self._query("SELECT UNIX_TIMESTAMP(SYSDATE(6)) AS now_s")
-        return [{key.upper(): _text(value) for key, value in row.items()} | began | now for row in rows]
+        return [{key: _text(value) for key, value in row.items()} | began | now for row in rows]
 
     def _marks(self, ids: Sequence[int]) -> tuple[dict[int, Mark | None], float]:
         """The marks of those that are still listed, None for one that is awake; and when, by the server's clock."""
@@ -244,34 +247,27 @@ class MySQLServer:
         if self._facts.sees_statements:
             ends = {row["id"]: row for row in self._query(_GET_LAST_EVENTS.format(ids=_listed(ids)))}
         began = min((float(row["began_s"]) for row in rows), default=0.0)
-        return {row["ID"]: self._mark(row, ends) for row in rows}, began
+        return {row["Id"]: self._mark(row, ends) for row in rows}, began
 
     def _mark(self, row: Mapping[str, Any], ends: Mapping[int, Mapping[str, Any]]) -> Mark | None:
-        if row["COMMAND"] != "Sleep" or row["TIME"] is None:
+        if row["Command"] != "Sleep" or row["Time"] is None:
             return None
-        key = (row["USER"], row["HOST"], ends[row["ID"]]["event"] if row["ID"] in ends else row.get("token"))
+        key = (row["User"], row["Host"], ends[row["Id"]]["event"] if row["Id"] in ends else row.get("token"))
         if row.get("exact_s") is not None:
             # Pings with no statement between them leave MariaDB's QUERY_ID as it is: the sleep's beginning is compared.
             return Mark(key, float(row["began_s"]) - float(row["exact_s"]), slack=0.5)
         if key[2] is not None:
             return Mark(key)
         # Whole seconds: forgiving one would take a sleep that began almost two seconds later for the same.
-        return None if _ticked(row) else Mark(key, int(row["now_s"]) - int(row["TIME"]))
+        return None if _ticked(row) else Mark(key, int(row["now_s"]) - int(row["Time"]))
 
-    def _row(self, row: Mapping[str, Any], ends: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-        """A row with the columns of SHOW FULL PROCESSLIST, and its mark."""
-        exact = number(row.get("exact_s")) if row["COMMAND"] == "Sleep" else None
-        return {
-            "Id": row["ID"],
-            "User": row["USER"],
-            "Host": row["HOST"],
-            "db": row["DB"],
-            "Command": row["COMMAND"],
-            "Time": row["TIME"] if exact is None else exact,
-            "State": row["STATE"],
-            "Info": row["INFO"],
-            "_mark": self._mark(row, ends),
-        }
+    def _mark_row(self, row: dict[str, Any], ends: Mapping[int, Mapping[str, Any]]) -> None:
+        """Leave the columns of SHOW FULL PROCESSLIST and the row's mark."""
+        row["_mark"] = self._mark(row, ends)
+        if row["Command"] == "Sleep" and row.get("exact_s") is not None:
+            row["Time"] = row["exact_s"]
+        for column in _OUR_OWN & row.keys():
+            del row[column]
 
     def _idle_facts(self, rows: Iterable[Mapping[str, Any]], ends: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         """How Time is to be corrected, and whose Time is only an upper bound of the idle time.
@@ -281,7 +277,7 @@ class MySQLServer:
         """
         if self._facts.flavour == "mariadb":
             return {}
-        asleep = {row["ID"]: row["TIME"] for row in rows if row["COMMAND"] == "Sleep" and row["TIME"] is not None}
+        asleep = {row["Id"]: row["Time"] for row in rows if row["Command"] == "Sleep" and row["Time"] is not None}
         return {
             "last_statement_s": {
                 str(id_): time - float(ends[id_]["idle_s"]) for id_, time in asleep.items() if id_ in ends
@@ -370,7 +366,7 @@ class MySQLServer:
         ids = [victim.id for victim in victims]
         outcomes = self._told_by(burst.kill_unless_begun(ids, [_last_statement(one) for one in victims], _BURST), ids)
         if changed := [id_ for id_, outcome in outcomes.items() if outcome is Outcome.CHANGED]:
-            listed = {row["ID"] for row in self._read(changed)}
+            listed = {row["Id"] for row in self._read(changed)}
             outcomes |= {id_: Outcome.GONE for id_ in changed if id_ not in listed}
         return outcomes
 
@@ -495,7 +491,7 @@ def classify(error: pymysql.Error) -> Outcome:
 def _sole_owners(rows: Sequence[Mapping[str, Any]]) -> dict[int, int]:
     """By QUERY_ID the session that has it, where no other has the same."""
     counted = Counter(row["token"] for row in rows)
-    return {row["token"]: row["ID"] for row in rows if row["token"] and counted[row["token"]] == 1}
+    return {row["token"]: row["Id"] for row in rows if row["token"] and counted[row["token"]] == 1}
 
 
 def _last_statement(victim: Session) -> int:
@@ -505,7 +501,7 @@ def _last_statement(victim: Session) -> int:
 
 
 def _asleep(row: Mapping[str, Any]) -> float | None:
-    return number(row["TIME"]) if row["COMMAND"] == "Sleep" else None
+    return number(row["Time"]) if row["Command"] == "Sleep" else None
 
 
 def _text(value: Any) -> Any:
@@ -534,16 +530,15 @@ SELECT VERSION() AS version, CONNECTION_ID() AS connection_id, CURRENT_USER() AS
        CONCAT_WS(':', @@hostname, @@port, @@server_id) AS server
 """
 
-_GET_SESSIONS = """
-SELECT ID, USER, HOST, COMMAND, TIME, {also}
-FROM {table}
-"""
+_GET_SESSIONS = "SELECT ID AS Id, USER AS User, HOST AS Host, {also} FROM {table} "
+# What no re-read needs, and what makes MariaDB keep its list in a file. The statements of others can be megabytes.
+_TOLD_ONCE = "DB AS db, COMMAND AS Command, TIME AS Time, STATE AS State, LEFT(INFO, 1024) AS Info, "
+_TOLD_AGAIN = "COMMAND AS Command, TIME AS Time, "
 # NOW is when the statement began, SYSDATE the clock itself.
 _CLOCKS = "UNIX_TIMESTAMP(NOW()) AS began_s, UNIX_TIMESTAMP(SYSDATE()) AS now_s"
-# As doubles, for PyMySQL is slow to read decimals. A token changes with every statement that a session runs.
+# As doubles, for PyMySQL is slow to read decimals. A token changes with every command that a session runs.
 _EXACT_CLOCK = "UNIX_TIMESTAMP(NOW(6)) + 0e0 AS began_s, TIME_MS / 1e3 AS exact_s, QUERY_ID AS token"
-# What no re-read needs, and what makes MariaDB keep its list in a file. The statements of others can be megabytes.
-_TOLD_ONCE = ", DB, STATE, LEFT(INFO, 1024) AS INFO"
+_OUR_OWN = frozenset({"began_s", "now_s", "exact_s", "token"})
 
 _GET_TRANSACTIONS = """
 SELECT trx_mysql_thread_id, TIMESTAMPDIFF(SECOND, trx_started, NOW()) AS age_s,

@@ -9,6 +9,9 @@ from reaper.client.target import ConfigurationError, EngineName, shown
 from reaper.engines.base import Look, limits, mapping, name, number, objects, values, whole
 from reaper.model import Holding, Session, Snapshot, State
 
+# As SHOW PROCESSLIST writes them; information_schema and whoever keeps files write them otherwise.
+_COLUMNS = frozenset({"Id", "User", "Host", "db", "Command", "Time", "Info"})
+_AS_SHOWN = {column.lower(): column for column in _COLUMNS}
 _HANDSHAKE_USER = "unauthenticated user"
 _REPLICATION = ("Binlog Dump", "Slave", "Replica", "Register Slave", "Register Replica", "Table Dump")
 _SERVERS_OWN = ("system user", "event_scheduler")
@@ -58,10 +61,11 @@ class _Reader:
         self._lockers = {whole(lock.get("processlist_id")) for lock in objects(context, "user_level_locks")}
 
     def session(self, row: Mapping[str, Any]) -> Session:
-        row = {key if key == "_mark" else key.lower(): value for key, value in row.items()}
-        id_ = whole(row.get("id"))
+        if not row.keys() >= _COLUMNS:
+            row = {_AS_SHOWN.get(key.lower(), key): value for key, value in row.items()}
+        id_ = whole(row.get("Id"))
         if id_ is None:
-            raise ConfigurationError(f"snapshot: a row's Id is {shown('Id', row.get('id'))}; it must be a number")
+            raise ConfigurationError(f"snapshot: a row's Id is {shown('Id', row.get('Id'))}; it must be a number")
         state, idle, at_most = self._state(row), None, None
         if state is State.IDLE:
             at_most = self._asleep(row)
@@ -71,8 +75,8 @@ class _Reader:
         transaction = self._transactions.get(id_, {})
         return Session(
             id=id_,
-            user=name(row.get("user")),
-            host=strip_port(row.get("host")),
+            user=name(row.get("User")),
+            host=strip_port(row.get("Host")),
             database=name(row.get("db")),
             state=state,
             idle_seconds=idle,
@@ -84,22 +88,20 @@ class _Reader:
         )
 
     def _state(self, row: Mapping[str, Any]) -> State:
-        user, command = row.get("user"), row.get("command")
+        user, command = row.get("User"), row.get("Command")
         if not isinstance(command, str) or not isinstance(user, str):
             return State.UNKNOWN
         if user in _SERVERS_OWN or command == "Daemon":
             return State.BACKGROUND
         if user == _HANDSHAKE_USER or command == "Connect":
             return State.HANDSHAKE
-        if command.startswith(_REPLICATION):
-            return State.REPLICATION
-        if command != "Sleep":
-            return State.ACTIVE
-        return State.UNKNOWN if row.get("info") else State.IDLE
+        if command == "Sleep":
+            return State.UNKNOWN if row.get("Info") else State.IDLE
+        return State.REPLICATION if command.startswith(_REPLICATION) else State.ACTIVE
 
     def _asleep(self, row: Mapping[str, Any]) -> float | None:
         """The row's Time; None where SET timestamp has falsified it or a handshake has none."""
-        time = number(row.get("time"))
+        time = number(row.get("Time"))
         if time is None or time < 0 or (self._uptime is not None and time > self._uptime + 1):
             return None
         return time

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+KILL, RDS_KILL = "KILL CONNECTION {}", "CALL mysql.rds_kill({})"
 
-def kill(ids: Sequence[int], until: float) -> str:
+
+def kill(ids: Sequence[int], until: float, how: str = KILL) -> str:
     """The statement that kills these in their order, each only before `until` by the server's clock.
 
-    It answers with the code of each kill's error, 0 where there was none; those it had no time for have no code. A
-    compound statement outside of a procedure (MariaDB 10.1.1 and later; MySQL has none).
+    It answers with a line for each: the code of the kill's error and its message, 0 where there was none. Those it had
+    no time for have no line. A compound statement outside of a procedure (MariaDB 10.1.1 and later; MySQL has none).
     """
-    return _KILL.format(count=len(ids), until=f"{until:.6f}", kill_one=_kill_one(ids))
+    return _KILL.format(count=len(ids), until=f"{until:.6f}", kill_one=how.format(_number_from(ids)))
 
 
 def kill_unless_begun(ids: Sequence[int], last_statements: Sequence[int], seconds: float) -> str:
@@ -21,12 +23,15 @@ def kill_unless_begun(ids: Sequence[int], last_statements: Sequence[int], second
     that was seen in his sleep still sleeps. KILL QUERY does nothing to a sleeper. No two sessions may have the same: a
     ping takes the one that the next statement anywhere will have, too, and that statement would be ended.
     """
-    kill_one = f"KILL QUERY ID {_number_from(last_statements)}; IF code = 0 THEN {_kill_one(ids)}; END IF"
+    kill_known = KILL.format(_number_from(ids))
+    kill_one = f"KILL QUERY ID {_number_from(last_statements)}; IF code = 0 THEN {kill_known}; END IF"
     return _KILL.format(count=len(ids), until=f"UNIX_TIMESTAMP(SYSDATE(6)) + {seconds:.6f}", kill_one=kill_one)
 
 
-def _kill_one(ids: Sequence[int]) -> str:
-    return f"KILL CONNECTION {_number_from(ids)}"
+def told(answer: str) -> list[tuple[int, str]]:
+    """The codes and messages that such a statement answered with."""
+    lines = (line.partition(" ") for line in answer.splitlines())
+    return [(int(code), message) for code, _, message in lines]
 
 
 def _number_from(numbers: Sequence[int]) -> str:
@@ -41,13 +46,13 @@ _DIGITS = 20  # of the largest id
 _KILL = """
 BEGIN NOT ATOMIC
   DECLARE place, code INT DEFAULT 0;
-  DECLARE told TEXT DEFAULT '';
+  DECLARE why, told LONGTEXT DEFAULT '';
   DECLARE until DOUBLE DEFAULT {until};
-  DECLARE CONTINUE HANDLER FOR SQLEXCEPTION GET DIAGNOSTICS CONDITION 1 code = MYSQL_ERRNO;
+  DECLARE CONTINUE HANDLER FOR SQLEXCEPTION GET DIAGNOSTICS CONDITION 1 code = MYSQL_ERRNO, why = MESSAGE_TEXT;
   WHILE place < {count} AND UNIX_TIMESTAMP(SYSDATE(6)) < until DO
-    SET place = place + 1, code = 0;
+    SET place = place + 1, code = 0, why = '';
     {kill_one};
-    SET told = CONCAT(told, ' ', code);
+    SET told = CONCAT(told, code, ' ', REPLACE(why, CHAR(10), ' '), CHAR(10));
   END WHILE;
   SELECT told;
 END

@@ -19,10 +19,12 @@ from reaper.client.deadline import Clock
 from reaper.client.drivers.base import Connection
 from reaper.client.target import EngineName
 from reaper.engines import burst, procedure, processlist
-from reaper.engines.base import LAST_CALL, Holder, Look, Struck, number
+from reaper.engines.base import LAST_CALL, WINDOW, Holder, Look, Struck, number
 from reaper.model import Mark, Outcome, Session, Snapshot
 
 KILL, RDS_KILL, KILL_IF_IDLE = "kill", "rds_kill", "kill_if_idle"
+_IN_ONE_STATEMENT = {KILL: burst.KILL, RDS_KILL: burst.RDS_KILL}  # on MariaDB
+_MARGIN = 1.2  # times as long as of late is what a kill may take
 
 _NO_SUCH_THREAD = 1094
 _CANNOT_CONVERT = 3854
@@ -137,8 +139,8 @@ class MySQLServer:
                 unchanged.append(victim.id)
             else:
                 outcomes[victim.id] = Outcome.CHANGED
-        if self._facts.flavour == "mariadb" and self.method == KILL:
-            killed = self._kill_until(unchanged, read_at + LAST_CALL)
+        if self._facts.flavour == "mariadb" and self.method in _IN_ONE_STATEMENT:
+            killed = self._kill_within_window(unchanged, read_at)
         else:
             killed = self._kill_by_packets(unchanged, began)
         return Struck(outcomes | killed, self._clock() - began)
@@ -370,14 +372,21 @@ class MySQLServer:
             outcomes |= {id_: Outcome.GONE for id_ in changed if id_ not in listed}
         return outcomes
 
-    def _kill_until(self, ids: Sequence[int], until: float) -> dict[int, Outcome]:
-        """One statement for all; those it had no time for have no outcome."""
-        return self._told_by(burst.kill(ids, until), ids) if ids else {}
+    def _kill_within_window(self, ids: Sequence[int], read_at: float) -> dict[int, Outcome]:
+        """One statement for all, none begun so late that it would not be done within the window."""
+        if not ids:
+            return {}
+        began = self._clock()
+        until = read_at + min(LAST_CALL, WINDOW - _MARGIN * self._kill_seconds)
+        outcomes = self._told_by(burst.kill(ids, until, _IN_ONE_STATEMENT[self.method or KILL]), ids)
+        self._learn(began, len(outcomes))
+        return outcomes
 
     def _told_by(self, kills: str, ids: Sequence[int]) -> dict[int, Outcome]:
-        ((codes,),) = (row.values() for row in self._query(kills))
-        meant = {"0": Outcome.SIGNALLED} | {str(code): outcome for code, outcome in _MEANT.items()}
-        return dict(zip(ids, (meant.get(code, Outcome.FAILED) for code in codes.split()), strict=False))
+        """What became of each; those the statement had no time for have no outcome."""
+        ((answer,),) = (row.values() for row in self._query(kills))
+        errors = (pymysql.OperationalError(code, message) if code else None for code, message in burst.told(answer))
+        return {id_: classify(error) if error else Outcome.SIGNALLED for id_, error in zip(ids, errors, strict=False)}
 
     def _kill_by_packets(self, ids: Sequence[int], began: float) -> dict[int, Outcome]:
         """A few at a time, for as long as there is time for a few more; the rest has no outcome."""
@@ -385,7 +394,7 @@ class MySQLServer:
         while (left := ids[len(outcomes) :]) and (most := min(_PACKET, self._affordable(began))):
             outcomes.update(self._kill(left[:most]))
         if left and not outcomes:
-            self._kill_seconds /= 2  # one stall is not for ever, and only another kill can tell
+            self._learn(began, 0)
         return outcomes
 
     def _affordable(self, began: float) -> int:
@@ -401,8 +410,13 @@ class MySQLServer:
             return dict.fromkeys(ids, Outcome.REFUSED)
         began = self._clock()
         outcomes = self._kill_packet(ids)
-        self._kill_seconds = (self._kill_seconds + (self._clock() - began) / len(outcomes)) / 2
+        self._learn(began, len(outcomes))
         return outcomes
+
+    def _learn(self, began: float, kills: int) -> None:
+        """Remember how long one kill takes here. One stall is not for ever, and only another kill can tell."""
+        latest = (self._clock() - began) / kills if kills else 0.0
+        self._kill_seconds = (self._kill_seconds + latest) / 2
 
     def _kill_packet(self, ids: Sequence[int]) -> dict[int, Outcome]:
         """One packet for all; an error ends the packet, so those after it have no outcome yet."""

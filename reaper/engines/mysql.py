@@ -199,30 +199,28 @@ class MySQLServer:
             sees_statements=readable and self._query_if_allowed(_GET_STATEMENT_ENDS) is not None,
         )
 
-    @property
-    def _source(self) -> tuple[str, str]:
-        """The process list to read, and the clocks to read with it.
-
-        MySQL's performance_schema.processlist takes no global mutex and is indexed by Id, but is empty where
-        performance_schema is off.
-        """
-        if self._facts.flavour == "mariadb":
-            return "information_schema.processlist", _EXACT_CLOCK
-        table = "performance_schema.processlist" if self._facts.sees_statements else "information_schema.processlist"
-        return table, _CLOCKS
-
     def _list(self, ids: Sequence[int] = ()) -> list[dict[str, Any]]:
         """The process list, read within one second of the server's clock where that counts in whole seconds."""
         for _ in range(_TRIES_WITHIN_A_SECOND):
-            rows = self._read(ids)
+            rows = self._read(ids, is_marked=True)
             if not any(map(_ticked, rows)):
                 break
         return rows
 
-    def _read(self, ids: Sequence[int] = ()) -> list[dict[str, Any]]:
-        """The process list, or these sessions of it."""
-        table, clocks = self._source
-        sql = _GET_SESSIONS.format(table=table, also=(_TOLD_AGAIN if ids else _TOLD_ONCE) + clocks)
+    def _read(self, ids: Sequence[int] = (), is_marked: bool = False) -> list[dict[str, Any]]:
+        """The process list, or these sessions of it, marked or not with each one's last statement.
+
+        MySQL's performance_schema.processlist takes no global mutex and is indexed by Id, but is empty where
+        performance_schema is off.
+        """
+        table, clocks = "information_schema.processlist", _CLOCKS
+        if self._facts.flavour == "mariadb":
+            clocks = _EXACT_CLOCK
+        elif self._facts.sees_statements:
+            table = "performance_schema.processlist"
+        sql = _GET_SESSIONS.format(table=table, also=_TOLD_AGAIN if ids else _TOLD_ONCE, clocks=clocks)
+        if ids and is_marked and self._facts.sees_statements:
+            sql = _GET_MARKED
         try:
             return self._query(sql + (f"WHERE ID IN ({_listed(ids)})" if ids else ""))
         except pymysql.Error as error:
@@ -245,16 +243,13 @@ class MySQLServer:
     def _marks(self, ids: Sequence[int]) -> tuple[dict[int, Mark | None], float]:
         """The marks of those that are still listed, None for one that is awake; and when, by the server's clock."""
         rows = self._list(ids)
-        ends: dict[int, Mapping[str, Any]] = {}
-        if self._facts.sees_statements:
-            ends = {row["id"]: row for row in self._query(_GET_LAST_EVENTS.format(ids=_listed(ids)))}
         began = min((float(row["began_s"]) for row in rows), default=0.0)
-        return {row["Id"]: self._mark(row, ends) for row in rows}, began
+        return {row["Id"]: self._mark(row) for row in rows}, began
 
-    def _mark(self, row: Mapping[str, Any], ends: Mapping[int, Mapping[str, Any]]) -> Mark | None:
+    def _mark(self, row: Mapping[str, Any], last_statement: object = None) -> Mark | None:
         if row["Command"] != "Sleep" or row["Time"] is None:
             return None
-        key = (row["User"], row["Host"], ends[row["Id"]]["event"] if row["Id"] in ends else row.get("token"))
+        key = (row["User"], row["Host"], row.get("token", last_statement))
         if row.get("exact_s") is not None:
             # Pings with no statement between them leave MariaDB's QUERY_ID as it is: the sleep's beginning is compared.
             return Mark(key, float(row["began_s"]) - float(row["exact_s"]), slack=0.5)
@@ -265,7 +260,7 @@ class MySQLServer:
 
     def _mark_row(self, row: dict[str, Any], ends: Mapping[int, Mapping[str, Any]]) -> None:
         """Leave the columns of SHOW FULL PROCESSLIST and the row's mark."""
-        row["_mark"] = self._mark(row, ends)
+        row["_mark"] = self._mark(row, ends[row["Id"]]["event"] if row["Id"] in ends else None)
         if row["Command"] == "Sleep" and row.get("exact_s") is not None:
             row["Time"] = row["exact_s"]
         for column in _OUR_OWN & row.keys():
@@ -544,14 +539,24 @@ SELECT VERSION() AS version, CONNECTION_ID() AS connection_id, CURRENT_USER() AS
        CONCAT_WS(':', @@hostname, @@port, @@server_id) AS server
 """
 
-_GET_SESSIONS = "SELECT ID AS Id, USER AS User, HOST AS Host, {also} FROM {table} "
+_GET_SESSIONS = "SELECT ID AS Id, USER AS User, HOST AS Host, {also}, {clocks} FROM {table} "
 # What no re-read needs, and what makes MariaDB keep its list in a file. The statements of others can be megabytes.
-_TOLD_ONCE = "DB AS db, COMMAND AS Command, TIME AS Time, STATE AS State, LEFT(INFO, 1024) AS Info, "
-_TOLD_AGAIN = "COMMAND AS Command, TIME AS Time, "
+_TOLD_ONCE = "DB AS db, COMMAND AS Command, TIME AS Time, STATE AS State, LEFT(INFO, 1024) AS Info"
+_TOLD_AGAIN = "COMMAND AS Command, TIME AS Time"
 # NOW is when the statement began, SYSDATE the clock itself.
 _CLOCKS = "UNIX_TIMESTAMP(NOW()) AS began_s, UNIX_TIMESTAMP(SYSDATE()) AS now_s"
 # As doubles, for PyMySQL is slow to read decimals. A token changes with every command that a session runs.
 _EXACT_CLOCK = "UNIX_TIMESTAMP(NOW(6)) + 0e0 AS began_s, TIME_MS / 1e3 AS exact_s, QUERY_ID AS token"
+
+# From each session to its last event by index, and in this order: who woke in between has begun another. A hash join
+# (which NO_BNL forbids) would read all events first.
+_GET_MARKED = f"""
+SELECT /*+ NO_BNL(t, e) */ ID AS Id, USER AS User, HOST AS Host, {_TOLD_AGAIN}, {_CLOCKS}, e.EVENT_ID AS token
+FROM performance_schema.processlist AS p
+LEFT JOIN performance_schema.threads AS t ON t.PROCESSLIST_ID = p.ID
+LEFT JOIN performance_schema.events_statements_current AS e
+  ON e.THREAD_ID = t.THREAD_ID AND e.NESTING_EVENT_LEVEL = 0 AND e.END_EVENT_ID IS NOT NULL
+"""
 _OUR_OWN = frozenset({"began_s", "now_s", "exact_s", "token"})
 
 _GET_TRANSACTIONS = """
@@ -588,14 +593,6 @@ JOIN (SELECT c.TIMER_START FROM performance_schema.threads AS me
       STRAIGHT_JOIN performance_schema.events_statements_current AS c ON c.THREAD_ID = me.THREAD_ID
       WHERE me.PROCESSLIST_ID = CONNECTION_ID() AND c.NESTING_EVENT_LEVEL = 0) AS own
 WHERE e.NESTING_EVENT_LEVEL = 0 AND e.END_EVENT_ID IS NOT NULL AND t.PROCESSLIST_ID IS NOT NULL
-"""
-
-# From the few ids to their events; left alone, the optimizer reads all events and then asks whose they are.
-_GET_LAST_EVENTS = """
-SELECT t.PROCESSLIST_ID AS id, e.EVENT_ID AS event
-FROM performance_schema.threads AS t
-STRAIGHT_JOIN performance_schema.events_statements_current AS e ON e.THREAD_ID = t.THREAD_ID
-WHERE t.PROCESSLIST_ID IN ({ids}) AND e.NESTING_EVENT_LEVEL = 0 AND e.END_EVENT_ID IS NOT NULL
 """
 
 # Of all sessions: the reaper has set limits of its own for itself.

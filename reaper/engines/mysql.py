@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import starmap
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import pymysql
 
@@ -49,6 +49,7 @@ _TRX_TRIES = 4
 _TRX_UNKNOWN = 1e9  # nobody has slept so long: all are spared
 _TRIES_WITHIN_A_SECOND = 3
 _PACKET = 8  # kills in one packet: once sent they cannot be called back, so the clock is asked before each few
+_PICOSECOND = 1e-12
 _FIRST_GUESS = 0.001  # seconds one kill takes, before one was measured
 _BURST = 0.5  # seconds for one statement of kills, each looked up first: the sweep's deadline waits for it
 
@@ -65,6 +66,13 @@ class _Facts:
     sees_statements: bool  # performance_schema is on and may be read: true idle times
 
 
+class _End(NamedTuple):
+    """A session's last statement, and how many seconds ago it ended."""
+
+    event: int
+    seconds_ago: float
+
+
 class MySQLServer:
     def __init__(self, connection: Connection, clock: Clock) -> None:
         self._connection = connection
@@ -79,9 +87,7 @@ class MySQLServer:
         rows = self._list()
         if self._facts.flavour == "mariadb" and self.method == KILL:
             self._owners = _sole_owners(rows)
-        ends: dict[int, Mapping[str, Any]] = {}
-        if self._facts.sees_statements:
-            ends = {row["id"]: row for row in self._query(_GET_STATEMENT_ENDS)}
+        ends = self._statement_ends() if self._facts.sees_statements else {}
         transactions, lag = self._transactions()
         begun = self._begun({t["trx_mysql_thread_id"] for t in transactions or ()})
         in_transaction = [*(transactions or ()), *(begun or ())]
@@ -258,15 +264,26 @@ class MySQLServer:
         # Whole seconds: forgiving one would take a sleep that began almost two seconds later for the same.
         return None if _ticked(row) else Mark(key, int(row["now_s"]) - int(row["Time"]))
 
-    def _mark_row(self, row: dict[str, Any], ends: Mapping[int, Mapping[str, Any]]) -> None:
+    def _statement_ends(self) -> dict[int, _End]:
+        """By session the statement that it ran last, where that has ended.
+
+        The statement that asks is itself running: its start is the present by the clock of the others' ends.
+        """
+        rows = self._query(_GET_STATEMENT_ENDS)
+        now = next((row["at"] for row in rows if row["id"] == self._facts.connection_id), None)
+        if now is None:
+            return {}
+        return {row["id"]: _End(row["event"], (now - row["at"]) * _PICOSECOND) for row in rows if row["at"] is not None}
+
+    def _mark_row(self, row: dict[str, Any], ends: Mapping[int, _End]) -> None:
         """Leave the columns of SHOW FULL PROCESSLIST and the row's mark."""
-        row["_mark"] = self._mark(row, ends[row["Id"]]["event"] if row["Id"] in ends else None)
+        row["_mark"] = self._mark(row, ends[row["Id"]].event if row["Id"] in ends else None)
         if row["Command"] == "Sleep" and row.get("exact_s") is not None:
             row["Time"] = row["exact_s"]
         for column in _OUR_OWN & row.keys():
             del row[column]
 
-    def _idle_facts(self, rows: Iterable[Mapping[str, Any]], ends: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    def _idle_facts(self, rows: Iterable[Mapping[str, Any]], ends: Mapping[int, _End]) -> dict[str, Any]:
         """How Time is to be corrected, and whose Time is only an upper bound of the idle time.
 
         MySQL counts Time from the start of the last command. The end of that command, by performance_schema's
@@ -276,9 +293,7 @@ class MySQLServer:
             return {}
         asleep = {row["Id"]: row["Time"] for row in rows if row["Command"] == "Sleep" and row["Time"] is not None}
         return {
-            "last_statement_s": {
-                str(id_): time - float(ends[id_]["idle_s"]) for id_, time in asleep.items() if id_ in ends
-            },
+            "last_statement_s": {id_: time - ends[id_].seconds_ago for id_, time in asleep.items() if id_ in ends},
             "unconfirmed": [id_ for id_ in asleep if id_ not in ends],
         }
 
@@ -581,18 +596,16 @@ JOIN performance_schema.threads AS t ON t.THREAD_ID = l.OWNER_THREAD_ID
 WHERE l.LOCK_STATUS = 'GRANTED' AND t.PROCESSLIST_COMMAND = 'Sleep'
 """
 
-# The statement that asks is itself running: its start is the present by the clock of the others' ends. Signed,
-# because another may end after ours began (1690 otherwise). These indexes are not what they seem: a row is found by
-# reading all threads, so with them the join takes seconds at thousands of sessions; without, it is a hash join.
+# One's own is running, and tells when it began. These indexes are not what they seem: a row is found by reading all
+# threads, so with them the join takes seconds at thousands of sessions; without, it is a hash join, of the narrow table
+# and not of the wide one, in memory.
 _GET_STATEMENT_ENDS = """
-SELECT /*+ NO_INDEX(e) NO_INDEX(t) */ t.PROCESSLIST_ID AS id, e.EVENT_ID AS event,
-       (CAST(own.TIMER_START AS SIGNED) - CAST(e.TIMER_END AS SIGNED)) / 1e12 AS idle_s
-FROM performance_schema.events_statements_current AS e
-JOIN performance_schema.threads AS t ON t.THREAD_ID = e.THREAD_ID
-JOIN (SELECT c.TIMER_START FROM performance_schema.threads AS me
-      STRAIGHT_JOIN performance_schema.events_statements_current AS c ON c.THREAD_ID = me.THREAD_ID
-      WHERE me.PROCESSLIST_ID = CONNECTION_ID() AND c.NESTING_EVENT_LEVEL = 0) AS own
-WHERE e.NESTING_EVENT_LEVEL = 0 AND e.END_EVENT_ID IS NOT NULL AND t.PROCESSLIST_ID IS NOT NULL
+SELECT /*+ NO_INDEX(e) NO_INDEX(t) SET_VAR(join_buffer_size = 4194304) */ t.PROCESSLIST_ID AS id, e.EVENT_ID AS event,
+       IF(e.END_EVENT_ID IS NULL, e.TIMER_START, e.TIMER_END) AS at
+FROM performance_schema.threads AS t
+STRAIGHT_JOIN performance_schema.events_statements_current AS e ON e.THREAD_ID = t.THREAD_ID
+WHERE t.PROCESSLIST_ID IS NOT NULL AND e.NESTING_EVENT_LEVEL = 0
+  AND (e.END_EVENT_ID IS NOT NULL OR t.PROCESSLIST_ID = CONNECTION_ID())
 """
 
 # Of all sessions: the reaper has set limits of its own for itself.

@@ -47,7 +47,7 @@ class Holding(Word):
     LISTEN = "listen"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Mark:
     """What must be found again before a strike, or the session has woken or is another one.
 
@@ -62,7 +62,7 @@ class Mark:
         return self.key == other.key and abs(self.since - other.since) <= self.slack
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Session:
     """One server-side connection. Seconds by the server's clock; None where the server did not say.
 

@@ -92,12 +92,14 @@ def judge(snapshot: Snapshot, rules: Rules, pressed: Collection[Scope] = ()) -> 
     routine: list[_Ruling] = []
     wanted: list[_Ruling] = []
     spared: list[_Ruling] = []
-    for session in sorted(snapshot.sessions, key=_longest_idle_first):
+    for session in snapshot.sessions:
         reason = _reason(session, snapshot, rules, excess, repeated, exclusions)
         if reason in _CONDEMNED and session.id in youngest:
             reason = Reason.MIN_IDLE_PER_USER
         verdicts = wanted if reason is Reason.PRESSURE else routine if reason in _CONDEMNED else spared
         verdicts.append((session, reason))
+    for condemned in (routine, wanted):
+        condemned.sort(key=lambda ruling: _longest_idle_first(ruling[0]))
     chosen, left_over = _until_relieved(routine, wanted, excess)
     victims, over_the_cap = chosen[: rules.max_kills], chosen[rules.max_kills :]
     spared += left_over + [(session, Reason.MAX_KILLS) for session, _ in over_the_cap]

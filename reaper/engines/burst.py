@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 KILL, RDS_KILL = "KILL CONNECTION {}", "CALL mysql.rds_kill({})"
+NOT_OWNER = 1979  # ER_KILL_QUERY_DENIED_ERROR
 
 
 def kill(ids: Sequence[int], until: float, how: str = KILL) -> str:
@@ -16,15 +17,19 @@ def kill(ids: Sequence[int], until: float, how: str = KILL) -> str:
     return _KILL.format(count=len(ids), until=f"{until:.6f}", kill_one=how.format(_number_from(ids)))
 
 
-def kill_unless_begun(ids: Sequence[int], last_statements: Sequence[int], seconds: float) -> str:
+def kill_unless_begun(ids: Sequence[int], last_statements: Sequence[int], seconds: float, how: str = KILL) -> str:
     """The same for sessions of which each is looked up by its QUERY_ID right before its kill, for so many seconds.
 
     Every command takes another QUERY_ID, a ping and a reset as well [MariaDB, dispatch_command]: who answers to the one
-    that was seen in his sleep still sleeps. KILL QUERY does nothing to a sleeper. No two sessions may have the same: a
-    ping takes the one that the next statement anywhere will have, too, and that statement would be ended.
+    that was seen in his sleep still sleeps. KILL QUERY does nothing to a sleeper, and who may not KILL is told that it
+    is not his, so that there is one. No two sessions may have the same: a ping takes the one that the next statement
+    anywhere will have, too, and that statement would be ended.
     """
-    kill_known = KILL.format(_number_from(ids))
-    kill_one = f"KILL QUERY ID {_number_from(last_statements)}; IF code = 0 THEN {kill_known}; END IF"
+    kill_one = f"""KILL QUERY ID {_number_from(last_statements)};
+    IF code IN (0, {NOT_OWNER}) THEN
+      SET code = 0, why = '';
+      {how.format(_number_from(ids))};
+    END IF"""
     return _KILL.format(count=len(ids), until=f"UNIX_TIMESTAMP(SYSDATE(6)) + {seconds:.6f}", kill_one=kill_one)
 
 

@@ -31,7 +31,6 @@ _CANNOT_CONVERT = 3854
 _NO_SUCH_QUERY = 1957
 _REFUSED = frozenset({
     1095,  # ER_KILL_DENIED_ERROR
-    1979,  # ER_KILL_QUERY_DENIED_ERROR
     1142,  # ER_TABLEACCESS_DENIED_ERROR, inside a procedure
     1227,  # ER_SPECIFIC_ACCESS_DENIED_ERROR
     1305,  # ER_SP_DOES_NOT_EXIST
@@ -85,7 +84,7 @@ class MySQLServer:
     def look(self) -> Look:
         counters = self._counters()
         rows = self._list()
-        if self._facts.flavour == "mariadb" and self.method == KILL:
+        if self._facts.flavour == "mariadb" and self.method in _IN_ONE_STATEMENT:
             self._owners = _sole_owners(rows)
         ends = self._statement_ends() if self._facts.sees_statements else {}
         transactions, lag = self._transactions()
@@ -130,10 +129,10 @@ class MySQLServer:
         began = self._clock()
         if self.method == KILL_IF_IDLE:
             return Struck(self._kill_if_idle(victims), self._clock() - began)
-        if told_apart := [victim for victim in victims if self._owners.get(_last_statement(victim)) == victim.id]:
+        if told_apart := self._told_apart(victims):
             # The others' turn comes when these are done.
             outcomes = self._kill_unless_begun(told_apart)
-            return Struck(outcomes, (self._clock() - began) / len(told_apart))
+            return Struck(outcomes, (self._clock() - began) / max(1, len(outcomes)))
         found, read_at = self._marks([victim.id for victim in victims])
         outcomes = {}
         unchanged: list[int] = []
@@ -373,10 +372,21 @@ class MySQLServer:
             settings["sees_transactions_unseen"] = self._query_if_allowed(_GET_BEGUN) is not None
         return settings
 
+    def _told_apart(self, victims: Sequence[Session]) -> list[Session]:
+        """On MariaDB those whom it knows by what they did last, if it can kill one of them within the window."""
+        if _MARGIN * self._kill_seconds > WINDOW:
+            return []
+        return [victim for victim in victims if self._owners.get(_last_statement(victim)) == victim.id]
+
     def _kill_unless_begun(self, victims: Sequence[Session]) -> dict[int, Outcome]:
         """MariaDB looks up what each victim did last right before its kill, so none is re-read here."""
         ids = [victim.id for victim in victims]
-        outcomes = self._told_by(burst.kill_unless_begun(ids, [_last_statement(one) for one in victims], _BURST), ids)
+        began = self._clock()
+        how = _IN_ONE_STATEMENT[self.method or KILL]
+        outcomes = self._told_by(
+            burst.kill_unless_begun(ids, [_last_statement(one) for one in victims], _BURST, how), ids
+        )
+        self._learn(began, len(outcomes))
         if changed := [id_ for id_, outcome in outcomes.items() if outcome is Outcome.CHANGED]:
             listed = {row["Id"] for row in self._read(changed)}
             outcomes |= {id_: Outcome.GONE for id_ in changed if id_ not in listed}

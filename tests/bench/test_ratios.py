@@ -15,9 +15,11 @@ from reaper.client import Database
 from reaper.client.target import EngineName
 from reaper.engines import engine_for
 from reaper.engines.base import Look
-from reaper.model import Rules
+from reaper.model import Outcome, Rules
 from reaper.policy import judge
+from tests.conftest import Servers
 from tests.harness import settle, sweep
+from tests.live.stage import engine_server, seen, strike
 from tests.servers import Proxy, Server, Sessions
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +86,16 @@ def test_kills_go_in_chunks(server: Server, sessions: Sessions) -> None:
 
     few, many = asked(10), asked(40)
     assert many <= 2 * few
+
+
+def test_a_chunk_on_mariadb_is_one_statement(servers: Servers) -> None:
+    """Nothing is read again between look and strike: the first chunk is of eight, the second of all the others."""
+    server = servers["mariadb"]
+    with Sessions(server) as sessions, through(server) as (near, trips), engine_server(near) as striking:
+        victims = seen(striking, server.engine, sessions.sleeping(40))
+        before = trips()
+        assert set(strike(striking, victims).values()) == {Outcome.SIGNALLED}
+        assert trips() - before == 2
 
 
 @pytest.mark.parametrize("work", ["read", "judge"])

@@ -15,7 +15,6 @@ from reaper.model import Outcome
         (1094, "Unknown thread id: 7", Outcome.GONE),
         (1957, "Unknown query id: 7", Outcome.CHANGED),
         (1095, "You are not owner of thread 7", Outcome.REFUSED),
-        (1979, "You are not owner of query 7", Outcome.REFUSED),
         (1227, "Access denied; you need (at least one of) the CONNECTION_ADMIN privilege(s)", Outcome.REFUSED),
         (1142, "SELECT command denied", Outcome.REFUSED),
         (1370, "execute command denied to user for routine 'mysql.rds_kill'", Outcome.REFUSED),

@@ -355,7 +355,7 @@ _LIMIT = {
         "by its QUERY_ID right before its kill, in the same statement; to find somebody MariaDB walks through its "
         "threads, the n² in the fit, of which a raw batch pays half. So the newest go first, where the walk begins. "
         "What a raw batch has not at all is the judgement: rows, sessions and verdicts, some 20 to 40 µs of Python's "
-        "for each session, where a kill takes the server 80 to 130. rds_kill scans the list for each kill, which is its "
+        "for each session, where a kill takes the server 80 to 130. rds_kill scans the list for each kill, hence its "
         "n²; there, too, nothing is read again, for who may not KILL is still told whether a QUERY_ID is somebody's."
     ),
     "mysql": (

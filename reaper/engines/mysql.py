@@ -79,13 +79,13 @@ class MySQLServer:
         self._kill_seconds = _FIRST_GUESS
         self._in_transaction: set[int] = set()  # whom innodb_trx listed when it was last read
         self._trx_read_at = -math.inf
-        self._owners: Mapping[int, int] = {}  # by QUERY_ID the one session that had it at the last look
+        self._known: Mapping[int, Mark | None] = {}  # at the last look, where MariaDB tells each by its QUERY_ID
 
     def look(self) -> Look:
         counters = self._counters()
         rows = self._list()
-        if self._facts.flavour == "mariadb" and self.method in _IN_ONE_STATEMENT:
-            self._owners = _sole_owners(rows)
+        is_by_query_id = self._facts.flavour == "mariadb" and self.method in _IN_ONE_STATEMENT
+        unshared = _with_a_query_id_of_their_own(rows) if is_by_query_id else set()
         ends = self._statement_ends() if self._facts.sees_statements else {}
         transactions, lag = self._transactions()
         begun = self._begun({t["trx_mysql_thread_id"] for t in transactions or ()})
@@ -118,6 +118,7 @@ class MySQLServer:
         context |= self._idle_facts(rows, ends)
         for row in rows:
             self._mark_row(row, ends)
+        self._known = {row["Id"]: row["_mark"] for row in rows if row["Id"] in unshared}
         return Look(EngineName.MYSQL, rows, context)
 
     def in_order(self, victims: Sequence[Session]) -> Sequence[Session]:
@@ -140,7 +141,7 @@ class MySQLServer:
             mark = found.get(victim.id)
             if mark is None:
                 outcomes[victim.id] = Outcome.GONE if victim.id not in found else Outcome.CHANGED
-            elif victim.mark is not None and mark.matches(victim.mark):
+            elif _matches(mark, victim.mark):
                 unchanged.append(victim.id)
             else:
                 outcomes[victim.id] = Outcome.CHANGED
@@ -376,7 +377,7 @@ class MySQLServer:
         """On MariaDB those whom it knows by what they did last, if it can kill one of them within the window."""
         if _MARGIN * self._kill_seconds > WINDOW:
             return []
-        return [victim for victim in victims if self._owners.get(_last_statement(victim)) == victim.id]
+        return [victim for victim in victims if _matches(self._known.get(victim.id), victim.mark)]
 
     def _kill_unless_begun(self, victims: Sequence[Session]) -> dict[int, Outcome]:
         """MariaDB looks up what each victim did last right before its kill, so none is re-read here."""
@@ -522,10 +523,14 @@ def classify(error: pymysql.Error) -> Outcome:
     return Outcome.FAILED
 
 
-def _sole_owners(rows: Sequence[Mapping[str, Any]]) -> dict[int, int]:
-    """By QUERY_ID the session that has it, where no other has the same."""
+def _with_a_query_id_of_their_own(rows: Sequence[Mapping[str, Any]]) -> set[int]:
+    """The ids of sessions with a QUERY_ID that no other has."""
     counted = Counter(row["token"] for row in rows)
-    return {row["token"]: row["Id"] for row in rows if row["token"] and counted[row["token"]] == 1}
+    return {row["Id"] for row in rows if row["token"] and counted[row["token"]] == 1}
+
+
+def _matches(found: Mark | None, expected: Mark | None) -> bool:
+    return found is not None and expected is not None and found.matches(expected)
 
 
 def _last_statement(victim: Session) -> int:

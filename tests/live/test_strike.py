@@ -79,16 +79,28 @@ def test_nobody_is_mistaken_for_who_has_the_same_statement_id(servers: Servers, 
     with mariadb(servers, user) as (sessions, striking):
         sleeper, wakes, *others = sessions.sleeping(4)
         for client, other in zip((sleeper, wakes), others, strict=True):
-            ping(client)
-            other.start("SELECT SLEEP(0.5)")
+            share_a_query_id(striking, client, other)
         victims = seen(striking, "mysql", [sleeper, wakes])
         wakes.run("DO 0")
         striking.look()  # now the other has that QUERY_ID for itself
-        assert striking._owners[mysql_engine._last_statement(victims[1])] == others[1].id
+        token = mysql_engine._last_statement(victims[1])
+        assert [row["Id"] for row in striking._list() if row["token"] == token] == [others[1].id]
         assert strike(striking, victims) == {victims[0]: Outcome.SIGNALLED, victims[1]: Outcome.CHANGED}
         for other in others:
             other.finish()
         assert [client.alive() for client in (sleeper, wakes, *others)] == [False, True, True, True]
+
+
+def share_a_query_id(striking: mysql_engine.MySQLServer, sleeper: Client, other: Client) -> None:
+    """The other runs a statement under the QUERY_ID that a ping has left the sleeper, if it comes next."""
+    for _ in range(20):
+        ping(sleeper)
+        other.start("SELECT SLEEP(1)")
+        of = {row["Id"]: row["token"] for row in striking._list()}
+        if of[sleeper.id] == of[other.id]:
+            return
+        other.finish()  # the list was read before it began
+    raise AssertionError("no statement came right after its ping")
 
 
 def ping(client: Client) -> None:

@@ -162,7 +162,7 @@ def _next_size(size: int, struck: Struck) -> int:
 
 def number(value: object) -> float | None:
     """A number the server or a saved file gave, None for anything else; NaN is no number here."""
-    if value is None or isinstance(value, bool):
+    if isinstance(value, bool) or value is None:
         return None
     try:
         found = float(value)  # type: ignore[arg-type]  # Decimal and text as well as int and float

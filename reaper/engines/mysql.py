@@ -23,7 +23,7 @@ from reaper.engines.base import LAST_CALL, WINDOW, Holder, Look, Struck, number
 from reaper.model import Mark, Outcome, Session, Snapshot
 
 KILL, RDS_KILL, KILL_IF_IDLE = "kill", "rds_kill", "kill_if_idle"
-_IN_ONE_STATEMENT = {KILL: burst.KILL, RDS_KILL: burst.RDS_KILL}  # on MariaDB
+_COMMANDS = {KILL: burst.KILL, RDS_KILL: burst.RDS_KILL}
 _MARGIN = 1.2  # times as long as of late is what a kill may take
 
 _NO_SUCH_THREAD = 1094
@@ -84,7 +84,7 @@ class MySQLServer:
     def look(self) -> Look:
         counters = self._counters()
         rows = self._list()
-        is_by_query_id = self._facts.flavour == "mariadb" and self.method in _IN_ONE_STATEMENT
+        is_by_query_id = self._facts.flavour == "mariadb" and self.method in _COMMANDS
         unshared = _with_a_query_id_of_their_own(rows) if is_by_query_id else set()
         ends = self._statement_ends() if self._facts.sees_statements else {}
         transactions, lag = self._transactions()
@@ -145,7 +145,7 @@ class MySQLServer:
                 unchanged.append(victim.id)
             else:
                 outcomes[victim.id] = Outcome.CHANGED
-        if self._facts.flavour == "mariadb" and self.method in _IN_ONE_STATEMENT:
+        if self._facts.flavour == "mariadb" and self.method in _COMMANDS:
             killed = self._kill_within_window(unchanged, read_at)
         else:
             killed = self._kill_by_packets(unchanged, began)
@@ -383,7 +383,7 @@ class MySQLServer:
         """MariaDB looks up what each victim did last right before its kill, so none is re-read here."""
         ids = [victim.id for victim in victims]
         began = self._clock()
-        how = _IN_ONE_STATEMENT[self.method or KILL]
+        how = _COMMANDS[self.method or KILL]
         outcomes = self._told_by(
             burst.kill_unless_begun(ids, [_last_statement(one) for one in victims], _BURST, how), ids
         )
@@ -399,7 +399,7 @@ class MySQLServer:
             return {}
         began = self._clock()
         until = read_at + min(LAST_CALL, WINDOW - _MARGIN * self._kill_seconds)
-        outcomes = self._told_by(burst.kill(ids, until, _IN_ONE_STATEMENT[self.method or KILL]), ids)
+        outcomes = self._told_by(burst.kill(ids, until, _COMMANDS[self.method or KILL]), ids)
         self._learn(began, len(outcomes))
         return outcomes
 
@@ -441,11 +441,11 @@ class MySQLServer:
 
     def _kill_packet(self, ids: Sequence[int]) -> dict[int, Outcome]:
         """One packet for all; an error ends the packet, so those after it have no outcome yet."""
-        pattern = "KILL {:d}" if self.method == KILL else "CALL mysql.rds_kill({:d})"
+        command = _COMMANDS[self.method or KILL]
         done = 0
         try:
             with self._connection.cursor() as cursor:
-                cursor.execute("; ".join(pattern.format(id_) for id_ in ids))
+                cursor.execute("; ".join(command.format(f"{id_:d}") for id_ in ids))
                 done += cursor.description is None
                 while cursor.nextset():
                     # Only the end of a statement has no columns: a procedure may send rows before it.

@@ -21,6 +21,24 @@ def gone(server: Server, *ids: int) -> bool:
     return until(lambda: not {*ids} & server.states().keys(), timeout=20)
 
 
+def sessions_of(server: Server, user: str) -> int:
+    where = {"postgres": "pg_stat_activity WHERE usename", "mysql": "information_schema.processlist WHERE user"}
+    return int(server.query(f"SELECT COUNT(*) FROM {where[server.engine]} = '{user}'")[0][0])
+
+
+def end_sessions(server: Server, user: str) -> None:
+    """What the server's idle timeout, a restart or a failover does to what an environment has kept open.
+
+    All are gone before anybody is thawed: who is ended in the middle of a sweep has a sweep that failed.
+    """
+    if server.engine == "postgres":
+        server.query(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{user}'")
+    else:
+        for (id_,) in server.query(f"SELECT id FROM information_schema.processlist WHERE user = '{user}'"):
+            server.query(f"KILL {id_}")
+    assert until(lambda: sessions_of(server, user) == 0)
+
+
 def session(server: Server) -> str:
     """The statement that tells the session's id, as `id`."""
     return "SELECT pg_backend_pid() AS id" if server.engine == "postgres" else "SELECT CONNECTION_ID() AS id"

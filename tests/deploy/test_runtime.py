@@ -18,6 +18,7 @@ import pytest
 from moto import mock_aws
 
 from tests.conftest import Servers, names
+from tests.goodbyes import end_sessions
 from tests.harness import settle, target
 from tests.servers import Frozen, Proxy, Server, Sessions, free_port, processes
 from tests.unit.build import ROOT
@@ -209,15 +210,6 @@ def test_a_thawed_environment_sweeps_on(database: Server, deploy: Deploy) -> Non
         done = function.invoke(event("schedule-input.json"))
     assert (done.cold, function.runtime.pid) == (False, pid)
     assert done.answer["targets"][0]["outcomes"] == {"terminated": 3}
-
-
-def end_sessions(server: Server, user: str) -> None:
-    """What the server's idle timeout, a restart or a failover does to what an environment has kept open."""
-    if server.engine == "postgres":
-        server.query(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{user}'")
-    else:
-        for (session,) in server.query(f"SELECT id FROM information_schema.processlist WHERE user = '{user}'"):
-            server.query(f"KILL {session}")
 
 
 def test_the_answer_comes_before_the_timeout(deploy: Deploy, silent_port: int) -> None:

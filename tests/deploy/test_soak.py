@@ -12,12 +12,13 @@ import psutil
 import pytest
 
 from tests.conftest import Servers, names
+from tests.goodbyes import end_sessions, sessions_of
 from tests.harness import target
-from tests.servers import Server, Sessions, until
+from tests.servers import Server, Sessions
 
 from .artifact import Build
 from .lambdas import Code, Function, Invocation
-from .test_runtime import code, end_sessions
+from .test_runtime import code
 
 TURNS = int(os.environ.get("REAPER_TEST_SOAK", "200"))
 SAMPLES = 40
@@ -61,7 +62,7 @@ def test_the_reaper_does_not_grow(database: Server, artifact: Build, capsys: pyt
             if number % 10 == 3:
                 victims.sleeping(2)
             if number % 40 == 11:
-                lose_sessions(database, "reaper")
+                end_sessions(database, "reaper")
             if number % 25 == 7:
                 return function.invoke({"no such key": number})
             done = function.invoke({"trigger": "schedule"})
@@ -97,7 +98,7 @@ def test_a_function_with_the_layer_does_not_grow(
 
         def turn(number: int) -> Invocation:
             if number % 40 == 11:
-                lose_sessions(database, "app")
+                end_sessions(database, "app")
             if number % 25 == 7:
                 return function.invoke("SELECT no such thing")
             done = function.invoke("SELECT 1 AS one")
@@ -122,21 +123,10 @@ def soaked(function: Function, turn: Turn, server: Server, user: str) -> list[Sa
     return found
 
 
-def lose_sessions(server: Server, user: str) -> None:
-    """All are gone before anybody is thawed: who is ended in the middle of a sweep has a sweep that failed."""
-    end_sessions(server, user)
-    assert until(lambda: sessions_of(server, user) == 0)
-
-
 def sample(function: Function, number: int, server: Server, user: str) -> Sample:
     process = psutil.Process(function.runtime.pid)
     memory = process.memory_full_info().uss  # its own: pages of shared libraries come and go
     return Sample(number, memory, process.num_fds(), process.num_threads(), sessions_of(server, user))
-
-
-def sessions_of(server: Server, user: str) -> int:
-    where = {"postgres": "pg_stat_activity WHERE usename", "mysql": "information_schema.processlist WHERE user"}
-    return int(server.query(f"SELECT COUNT(*) FROM {where[server.engine]} = '{user}'")[0][0])
 
 
 def growth(samples: Sequence[Sample]) -> float:

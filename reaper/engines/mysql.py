@@ -45,6 +45,7 @@ _DENIED = frozenset({1044, 1142, 1143, 1227, 1146, 1109})  # no right to read, o
 _TRX_LAG = 0.2
 _TRX_PAUSE = 0.12  # unread for so long it is renewed
 _TRX_TRIES = 4
+_TRX_OLD = 10.0  # seconds; kill_if_idle spares whoever has slept for less long than the list is old
 _TRX_UNKNOWN = 1e9  # nobody has slept so long: all are spared
 _TRIES_WITHIN_A_SECOND = 3
 _PACKET = 8  # kills in one packet: once sent they cannot be called back, so the clock is asked before each few
@@ -79,6 +80,7 @@ class MySQLServer:
         self._kill_seconds = _FIRST_GUESS
         self._in_transaction: set[int] = set()  # whom innodb_trx listed when it was last read
         self._trx_read_at = -math.inf
+        self._witnessed_at = -math.inf  # when the list was made that has a transaction of this session
         self._known: Mapping[int, Mark | None] = {}  # at the last look, where MariaDB tells each by its QUERY_ID
 
     def look(self) -> Look:
@@ -127,9 +129,11 @@ class MySQLServer:
         return sorted(victims, key=attrgetter("id"), reverse=True) if is_mariadb else victims
 
     def strike(self, victims: Sequence[Session]) -> Struck:
-        began = self._clock()
         if self.method == KILL_IF_IDLE:
+            self._await_renewal()
+            began = self._clock()
             return Struck(self._kill_if_idle(victims), self._clock() - began)
+        began = self._clock()
         if told_apart := self._told_apart(victims):
             # The others' turn comes when these are done.
             outcomes = self._kill_unless_begun(told_apart)
@@ -316,6 +320,7 @@ class MySQLServer:
                 if rows is None:
                     return None, _TRX_LAG
                 if self._facts.connection_id in self._in_transaction:
+                    self._witnessed_at = began
                     return rows, max(_TRX_LAG, self._clock() - began)
         finally:
             self._query("COMMIT")
@@ -326,6 +331,8 @@ class MySQLServer:
         rows = self._query_if_allowed(_GET_TRANSACTIONS)
         self._in_transaction = {row["trx_mysql_thread_id"] for row in rows or ()}
         self._trx_read_at = self._clock()
+        if self._facts.connection_id not in self._in_transaction:
+            self._witnessed_at = -math.inf
         return rows
 
     def _begun(self, known: set[int]) -> list[dict[str, Any]] | None:
@@ -453,6 +460,16 @@ class MySQLServer:
         except pymysql.Error as error:
             return dict.fromkeys(ids[:done], Outcome.SIGNALLED) | {ids[done]: classify(error)}
         return dict.fromkeys(ids, Outcome.SIGNALLED)
+
+    def _await_renewal(self) -> None:
+        """Leave innodb_trx unread for so long that kill_if_idle finds a list with the transaction that it begins.
+
+        It refuses everybody while it finds one without, such as the one by which the last victims were seen to be gone.
+        """
+        if self._facts.sees_statements or self._clock() - self._witnessed_at < _TRX_OLD:
+            return
+        time.sleep(_TRX_PAUSE)
+        self._witnessed_at = self._clock()
 
     def _kill_if_idle(self, victims: Sequence[Session]) -> dict[int, Outcome]:
         """One packet for all: the server itself looks at each right before its kill, so none is re-read here."""

@@ -50,9 +50,6 @@ class Victim:
     def session(self) -> Session:
         return self.verdict.session
 
-    def with_outcome(self, outcome: Outcome) -> Victim:
-        return Victim(self.verdict, outcome)
-
     def to_json(self) -> dict[str, Any]:
         session = self.session
         return {

@@ -92,10 +92,19 @@ class _Course:
     """What a sweep has found and done so far."""
 
     report: Report
-    victims: list[Victim] = field(default_factory=list)
-    freed: list[float] = field(default_factory=list)  # when a slot was seen to be free
+    chosen: list[Verdict] = field(default_factory=list)
+    outcomes: dict[int, Outcome] = field(default_factory=dict)  # of the chosen, by session
+    first_freed: float | None = None  # when a slot was first seen to be free
     latest: Snapshot | None = None
     usable: bool = True  # the connection, for another sweep
+
+    @property
+    def victims(self) -> tuple[Victim, ...]:
+        return tuple(Victim(verdict, self.outcomes.get(verdict.session.id)) for verdict in self.chosen)
+
+    def whose(self, outcome: Outcome | None) -> list[Session]:
+        """The chosen with this outcome; None for those that were not reached yet."""
+        return [verdict.session for verdict in self.chosen if self.outcomes.get(verdict.session.id) is outcome]
 
 
 @dataclass(frozen=True)
@@ -151,14 +160,14 @@ class Sweep:
         return self._finished(course, began)
 
     def _finished(self, course: _Course, began: float) -> Report:
-        gone = {victim.session.id for victim in course.victims if victim.outcome is Outcome.TERMINATED}
+        gone = {id_ for id_, outcome in course.outcomes.items() if outcome is Outcome.TERMINATED}
         saw = course.report.saw and course.latest
-        first = course.freed[0] - (began if self.invoked is None else self.invoked) if course.freed else None
+        since = began if self.invoked is None else self.invoked
         return replace(
             course.report,
-            victims=tuple(course.victims),
+            victims=course.victims,
             pressure_remains=pressure_remains(saw, self.rules, gone) if saw else None,
-            first_freed_seconds=first,
+            first_freed_seconds=None if course.first_freed is None else course.first_freed - since,
             duration_seconds=self.clock() - began,
         )
 
@@ -201,8 +210,8 @@ class Sweep:
             self.observers.met(server)
             judgement = self._first_look(engine, server, course)
             if self.rules.dry_run:
-                course.victims = [victim.with_outcome(Outcome.WOULD_TERMINATE) for victim in course.victims]
-            elif course.victims and self.observers.approve(judgement.victims):
+                course.outcomes = {verdict.session.id: Outcome.WOULD_TERMINATE for verdict in course.chosen}
+            elif course.chosen and self.observers.approve(judgement.victims):
                 if not driver.is_alive(connection):
                     raise SweepFailed(SweepError(ErrorKind.SERVER, "the connection ended after the look"))
                 has_lock = has_lock or self._lock(server)
@@ -225,7 +234,7 @@ class Sweep:
         if report.entry is Entry.LOGIN and snapshot.is_full:
             report = replace(report, entry=Entry.RESERVED)
         course.report = replace(report, mode=judgement.mode, verdicts=judgement.verdicts)
-        course.victims = [Victim(verdict) for verdict in judgement.victims]
+        course.chosen = list(judgement.victims)
         return judgement
 
     def _lock(self, server: Server) -> bool:
@@ -268,9 +277,9 @@ class Sweep:
         pressed = find_pressure(course.latest, self.rules) if course.latest else ()
         self._strike_and_verify(server, course, engine.right_to_kill)
         while pressed and self.deadline.affords(VERIFY):
-            rules = replace(self.rules, max_kills=self.rules.max_kills - len(course.victims))
+            rules = replace(self.rules, max_kills=self.rules.max_kills - len(course.chosen))
             course.latest, judgement = self._look(engine, server, rules, pressed)
-            known = {victim.session.id for victim in course.victims}
+            known = {verdict.session.id for verdict in course.chosen}
             fresh = [verdict for verdict in judgement.victims if verdict.session.id not in known]
             verdicts = {verdict.session.id: verdict for verdict in (*course.report.verdicts, *fresh)}
             course.report = replace(
@@ -278,7 +287,7 @@ class Sweep:
             )
             if not fresh:
                 return
-            course.victims += [Victim(verdict) for verdict in fresh]
+            course.chosen += fresh
             self._strike_and_verify(server, course, engine.right_to_kill)
 
     def _look(
@@ -309,13 +318,13 @@ class Sweep:
     def _strike_and_verify(self, server: Server, course: _Course, right: str) -> None:
         """Deal with all that have no outcome yet; what was struck is verified, whatever ends the striking."""
         try:
-            for wave in self._waves([victim.session for victim in course.victims if victim.outcome is None]):
+            for wave in self._waves(course.whose(None)):
                 self._strike(server, course, wave, right)
                 self._verify(server, course)
         except (SweepFailed, TooSlowToStrikeError):
             self._verify(server, course)
             raise
-        if any(victim.outcome is None for victim in course.victims):
+        if course.whose(None):
             raise SweepFailed(SweepError(ErrorKind.DEADLINE, "the time ran out before all victims were struck"))
 
     def _waves(self, victims: Sequence[Session]) -> Iterator[list[Session]]:
@@ -328,16 +337,13 @@ class Sweep:
 
     def _strike(self, server: Server, course: _Course, victims: Sequence[Session], right: str) -> None:
         """Give each victim its outcome, in order; stop where going on is pointless."""
-        places = {victim.session.id: place for place, victim in enumerate(course.victims)}
         refused = most_refused = 0
         for chunk in strike_all(server, victims, self.deadline.less(VERIFY)):
             for session, outcome in chunk:
-                place = places[session.id]
-                course.victims[place] = course.victims[place].with_outcome(outcome)
+                course.outcomes[session.id] = outcome
                 refused = refused + 1 if outcome is Outcome.REFUSED else 0
                 most_refused = max(most_refused, refused)
-            done = sum(victim.outcome is not None for victim in course.victims)
-            self.observers.struck(done, len(course.victims))
+            self.observers.struck(len(course.outcomes), len(course.chosen))
             # Only now: whatever else the chunk did must be told as well.
             if most_refused >= _REFUSALS_IN_A_ROW:
                 raise SweepFailed(self._rights_error(right))
@@ -353,12 +359,12 @@ class Sweep:
         """Look again until the signalled are gone, for a second at most: only then are they terminated."""
         until, step = self.deadline.sooner(VERIFY), _SHORTEST_STEP
         while True:
-            waiting = [v.session for v in course.victims if v.outcome is Outcome.SIGNALLED]
+            waiting = course.whose(Outcome.SIGNALLED)
             still = server.lingering(waiting) if waiting else set()
-            for place, victim in enumerate(course.victims):
-                if victim.outcome is Outcome.SIGNALLED and victim.session.id not in still:
-                    course.victims[place] = victim.with_outcome(Outcome.TERMINATED)
-                    course.freed.append(self.clock())
+            gone = [session.id for session in waiting if session.id not in still]
+            course.outcomes |= dict.fromkeys(gone, Outcome.TERMINATED)
+            if gone and course.first_freed is None:
+                course.first_freed = self.clock()
             if not still or not until.affords(step):
                 return
             self.sleep(step)

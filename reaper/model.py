@@ -47,8 +47,8 @@ class Holding(Word):
     LISTEN = "listen"
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+# One or more for each of thousands of sessions in a sweep, and a frozen dataclass takes three times as long to make.
+class Mark(NamedTuple):
     """What must be found again before a strike, or the session has woken or is another one.
 
     `since` is when its present sleep began, by the server's clock; `slack` what that clock's rounding forgives.
@@ -62,8 +62,7 @@ class Mark:
         return self.key == other.key and abs(self.since - other.since) <= self.slack
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """One server-side connection. Seconds by the server's clock; None where the server did not say.
 
     `idle_seconds` is time since the last statement ended. Where only an upper bound is known it stands in
@@ -82,7 +81,7 @@ class Session:
     transaction_seconds: float | None = None
     rollback_rows: int = 0
     holds: frozenset[Holding] = frozenset()
-    mark: Mark | None = field(default=None, compare=False, repr=False)
+    mark: Mark | None = None
 
     @property
     def is_client(self) -> bool:
@@ -172,7 +171,7 @@ class Action(Word):
     SPARE = "spare"
 
 
-class Verdict(NamedTuple):  # one for each session, and a dataclass takes five times as long to make
+class Verdict(NamedTuple):
     session: Session
     action: Action
     reason: Reason

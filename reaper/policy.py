@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -94,10 +94,12 @@ def judge(snapshot: Snapshot, rules: Rules, pressed: Collection[Scope] = ()) -> 
     spared: list[_Ruling] = []
     for session in snapshot.sessions:
         reason = _reason(session, snapshot, rules, excess, repeated, exclusions)
-        if reason in _CONDEMNED and session.id in youngest:
-            reason = Reason.MIN_IDLE_PER_USER
-        verdicts = wanted if reason is Reason.PRESSURE else routine if reason in _CONDEMNED else spared
-        verdicts.append((session, reason))
+        if reason not in _CONDEMNED:
+            spared.append((session, reason))
+        elif session.id in youngest:
+            spared.append((session, Reason.MIN_IDLE_PER_USER))
+        else:
+            (wanted if reason is Reason.PRESSURE else routine).append((session, reason))
     for condemned in (routine, wanted):
         condemned.sort(key=lambda ruling: _longest_idle_first(ruling[0]))
     chosen, left_over = _until_relieved(routine, wanted, excess)
@@ -106,11 +108,12 @@ def judge(snapshot: Snapshot, rules: Rules, pressed: Collection[Scope] = ()) -> 
     spared.sort(key=lambda ruling: ruling[0].id)
     return Judgement(
         mode=Mode.PRESSURE if excess else Mode.ROUTINE,
-        verdicts=(
-            *(Verdict(session, Action.TERMINATE, reason) for session, reason in victims),
-            *(Verdict(session, Action.SPARE, reason) for session, reason in spared),
-        ),
+        verdicts=(*_verdicts(Action.TERMINATE, victims), *_verdicts(Action.SPARE, spared)),
     )
+
+
+def _verdicts(action: Action, rulings: Iterable[_Ruling]) -> Iterator[Verdict]:
+    return (Verdict(session, action, reason) for session, reason in rulings)
 
 
 def find_pressure(snapshot: Snapshot, rules: Rules, pressed: Collection[Scope] = ()) -> dict[Scope, float]:
@@ -186,9 +189,9 @@ def _in_doubt(session: Session, snapshot: Snapshot) -> Reason | None:
         return Reason.UNKNOWN
     if _at_most(session) < snapshot.lag_seconds:
         return Reason.NOT_IDLE_LONG_ENOUGH
-    if Holding.LOCK in session.holds:
-        return Reason.HOLDS_LOCK
-    return Reason.LISTENING if Holding.LISTEN in session.holds else None
+    if not session.holds:
+        return None
+    return Reason.HOLDS_LOCK if Holding.LOCK in session.holds else Reason.LISTENING
 
 
 _Names = tuple[str | None, str | None, str | None, str | None]

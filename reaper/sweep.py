@@ -410,7 +410,7 @@ def _confirm(session: Session, before: Session | None) -> Session:
     # Between two looks in quick succession a statement that ended before the first would pass for a sleep.
     if not _is_same_sleep(session, before) or at_most - _time(before) < SECOND_LOOK:
         return session
-    return replace(session, idle_seconds=at_most, idle_at_most=None)
+    return session._replace(idle_seconds=at_most, idle_at_most=None)
 
 
 def _is_same_sleep(session: Session, before: Session) -> bool:

@@ -118,8 +118,7 @@ class MySQLServer:
         if locks is not None:
             context["user_level_locks"] = locks
         context |= self._idle_facts(rows, ends)
-        for row in rows:
-            self._mark_row(row, ends)
+        self._mark_rows(rows, ends)
         self._known = {row["Id"]: row["_mark"] for row in rows if row["Id"] in unshared}
         return Look(EngineName.MYSQL, rows, context)
 
@@ -279,13 +278,15 @@ class MySQLServer:
             return {}
         return {row["id"]: _End(row["event"], (now - row["at"]) * _PICOSECOND) for row in rows if row["at"] is not None}
 
-    def _mark_row(self, row: dict[str, Any], ends: Mapping[int, _End]) -> None:
-        """Leave the columns of SHOW FULL PROCESSLIST and the row's mark."""
-        row["_mark"] = self._mark(row, ends[row["Id"]].event if row["Id"] in ends else None)
-        if row["Command"] == "Sleep" and row.get("exact_s") is not None:
-            row["Time"] = row["exact_s"]
-        for column in _OUR_OWN & row.keys():
-            del row[column]
+    def _mark_rows(self, rows: Sequence[dict[str, Any]], ends: Mapping[int, _End]) -> None:
+        """Leave the columns of SHOW FULL PROCESSLIST and each row's mark."""
+        ours = _OUR_OWN & rows[0].keys() if rows else ()
+        for row in rows:
+            row["_mark"] = self._mark(row, ends[row["Id"]].event if row["Id"] in ends else None)
+            if row["Command"] == "Sleep" and row.get("exact_s") is not None:
+                row["Time"] = row["exact_s"]
+            for column in ours:
+                del row[column]
 
     def _idle_facts(self, rows: Iterable[Mapping[str, Any]], ends: Mapping[int, _End]) -> dict[str, Any]:
         """How Time is to be corrected, and whose Time is only an upper bound of the idle time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -84,10 +84,10 @@ def test_another_session_under_the_same_id_is_spared(stage: Stage) -> None:
     assert session.mark is not None
     former = [_with_other(session.mark, place) for place in range(len(session.mark.key))]
     if session.mark.since:
-        former.append(replace(session.mark, since=session.mark.since - 3600))
+        former.append(session.mark._replace(since=session.mark.since - 3600))
     for mark in former:
         if mark != session.mark:
-            victim = replace(session, mark=mark)
+            victim = session._replace(mark=mark)
             assert strike(stage.server, [victim]) == {victim: Outcome.CHANGED}
     assert client.alive()
 
@@ -95,7 +95,7 @@ def test_another_session_under_the_same_id_is_spared(stage: Stage) -> None:
 def _with_other(mark: Mark, place: int) -> Mark:
     key = list(mark.key)
     key[place] = None
-    return replace(mark, key=tuple(key))
+    return mark._replace(key=tuple(key))
 
 
 def test_who_went_does_not_save_those_after(stage: Stage) -> None:

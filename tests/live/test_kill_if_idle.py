@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -159,7 +158,7 @@ def test_a_strike_tells_what_became_of_each(mysql: Server, sessions: Sessions) -
         settle(mysql)
         settle(mysql)  # whole seconds on some: a new sleep must differ from the old one by more than one
         victims = seen(striking, "mysql", [*went, *asleep, *woken])
-        others = [replace(victims[1], mark=mark) for mark in not_quite(victims[1])]
+        others = [victims[1]._replace(mark=mark) for mark in not_quite(victims[1])]
         for client in woken:
             client.run("SELECT 1")
         went[0].close()
@@ -190,11 +189,11 @@ def not_quite(session: Session) -> list[Mark]:
     """Marks of sessions that share this one's id."""
     assert session.mark is not None
     user, host, statement = session.mark.key
-    found = [replace(session.mark, key=key) for key in ((f"{user}x", host, statement), (user, f"1{host}", statement))]
+    found = [session.mark._replace(key=key) for key in ((f"{user}x", host, statement), (user, f"1{host}", statement))]
     if statement is not None:
-        found.append(replace(session.mark, key=(user, host, int(str(statement)) + 1)))
+        found.append(session.mark._replace(key=(user, host, int(str(statement)) + 1)))
     if session.mark.since:
-        found.append(replace(session.mark, since=session.mark.since - 3600))
+        found.append(session.mark._replace(since=session.mark.since - 3600))
     return found
 
 

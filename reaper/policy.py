@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from operator import attrgetter
 from typing import NamedTuple
 
 from reaper.model import (
@@ -55,8 +56,6 @@ _NO_CLIENTS = (State.REPLICATION, State.BACKGROUND, State.HANDSHAKE)
 _CONDEMNED = (Reason.IDLE, Reason.IDLE_IN_TRANSACTION, Reason.PRESSURE)
 _ROUNDING = 1e-9  # 0.6 * 95 is not quite 57 in binary
 
-_Ruling = tuple[Session, Reason]
-
 
 @dataclass(frozen=True)
 class Judgement:
@@ -89,31 +88,28 @@ def judge(snapshot: Snapshot, rules: Rules, pressed: Collection[Scope] = ()) -> 
     repeated = {id_ for id_, count in Counter(session.id for session in snapshot.sessions).items() if count > 1}
     youngest = _youngest(snapshot.sessions, rules.min_idle_per_user)
     exclusions = _Exclusions(rules)
-    routine: list[_Ruling] = []
-    wanted: list[_Ruling] = []
-    spared: list[_Ruling] = []
+    routine: list[Verdict] = []
+    wanted: list[Verdict] = []
+    spared: list[Verdict] = []
     for session in snapshot.sessions:
         reason = _reason(session, snapshot, rules, excess, repeated, exclusions)
         if reason not in _CONDEMNED:
-            spared.append((session, reason))
+            spared.append(Verdict(session, Action.SPARE, reason))
         elif session.id in youngest:
-            spared.append((session, Reason.MIN_IDLE_PER_USER))
+            spared.append(Verdict(session, Action.SPARE, Reason.MIN_IDLE_PER_USER))
         else:
-            (wanted if reason is Reason.PRESSURE else routine).append((session, reason))
+            (wanted if reason is Reason.PRESSURE else routine).append(Verdict(session, Action.TERMINATE, reason))
     for condemned in (routine, wanted):
-        condemned.sort(key=lambda ruling: _longest_idle_first(ruling[0]))
+        condemned.sort(key=lambda verdict: _longest_idle_first(verdict.session))
     chosen, left_over = _until_relieved(routine, wanted, excess)
     victims, over_the_cap = chosen[: rules.max_kills], chosen[rules.max_kills :]
-    spared += left_over + [(session, Reason.MAX_KILLS) for session, _ in over_the_cap]
-    spared.sort(key=lambda ruling: ruling[0].id)
-    return Judgement(
-        mode=Mode.PRESSURE if excess else Mode.ROUTINE,
-        verdicts=(*_verdicts(Action.TERMINATE, victims), *_verdicts(Action.SPARE, spared)),
-    )
+    spared += _spare(left_over, Reason.TARGET_REACHED) + _spare(over_the_cap, Reason.MAX_KILLS)
+    spared.sort(key=attrgetter("session.id"))
+    return Judgement(mode=Mode.PRESSURE if excess else Mode.ROUTINE, verdicts=(*victims, *spared))
 
 
-def _verdicts(action: Action, rulings: Iterable[_Ruling]) -> Iterator[Verdict]:
-    return (Verdict(session, action, reason) for session, reason in rulings)
+def _spare(condemned: Iterable[Verdict], reason: Reason) -> list[Verdict]:
+    return [Verdict(verdict.session, Action.SPARE, reason) for verdict in condemned]
 
 
 def find_pressure(snapshot: Snapshot, rules: Rules, pressed: Collection[Scope] = ()) -> dict[Scope, float]:
@@ -260,19 +256,19 @@ def _idle(session: Session, rules: Rules, under_pressure: bool) -> Reason:
 
 
 def _until_relieved(
-    routine: list[_Ruling], pressed: list[_Ruling], excess: Mapping[Scope, float]
-) -> tuple[list[_Ruling], list[_Ruling]]:
-    """All routine victims, then of those that only pressure condemns as many as the target takes."""
+    routine: list[Verdict], pressed: list[Verdict], excess: Mapping[Scope, float]
+) -> tuple[list[Verdict], list[Verdict]]:
+    """All routine victims, then of those that only pressure condemns as many as the target takes; and the others."""
     if not excess:
         return routine, []
     needed = dict(excess)
     chosen, left_over = [], []
-    for session, reason in [*routine, *pressed]:
-        scopes = [scope for scope in _scopes(session) if scope in needed]
-        if reason is Reason.PRESSURE and all(needed[scope] <= _ROUNDING for scope in scopes):
-            left_over.append((session, Reason.TARGET_REACHED))
+    for verdict in [*routine, *pressed]:
+        scopes = [scope for scope in _scopes(verdict.session) if scope in needed]
+        if verdict.reason is Reason.PRESSURE and all(needed[scope] <= _ROUNDING for scope in scopes):
+            left_over.append(verdict)
             continue
-        chosen.append((session, reason))
+        chosen.append(verdict)
         for scope in scopes:
             needed[scope] -= 1
     return chosen, left_over

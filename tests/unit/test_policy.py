@@ -85,7 +85,7 @@ def test_provider_accounts_are_exact_names(name: str) -> None:
 
 def test_an_id_that_appears_twice_is_spared() -> None:
     """Two rows of one id contradict each other, so neither is believed."""
-    snapshot = server(sleeper(1), sleeper(1, 5000.0), sleeper(2))
+    snapshot = server(sleeper(1), sleeper(1, 5000.0, user=None), sleeper(2))
     assert [(v.session.id, v.reason) for v in judged(snapshot, **RECKLESS).verdicts] == [
         (2, Reason.IDLE),
         (1, Reason.UNKNOWN),

@@ -367,9 +367,10 @@ WHERE split_part(entry, '=', 1)
       IN ('idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')
 """
 
-# The inner query reads pg_stat_activity once, at the start; the CASE keeps the kill from whoever changed since
-# the snapshot, and from everybody once the window has passed. Columns are computed in their order: turn_s is when the
-# kill was ordered. The answer may come much later, for sessions that end take the processors from who ends them.
+# The inner query reads the victims' activity at the start, all of it at one moment, by the function behind
+# pg_stat_activity: the view would make rows of everybody's. The CASE keeps the kill from whoever changed since the
+# snapshot, and from everybody once the window has passed. Columns are computed in their order: turn_s is when the kill
+# was ordered. The answer may come much later, for sessions that end take the processors from who ends them.
 _DO_TERMINATE = """
 SELECT pid, present, unchanged,
        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS turn_s,
@@ -379,7 +380,7 @@ FROM (SELECT v.pid, a.pid IS NOT NULL AS present,
              coalesce((a.backend_start, a.state, a.state_change) = (v.born, v.state, v.since), false) AS unchanged
       FROM unnest(%(pids)s::int[], %(born)s::timestamptz[], %(states)s::text[], %(since)s::timestamptz[])
              WITH ORDINALITY AS v(pid, born, state, since, place)
-      LEFT JOIN pg_stat_activity AS a ON a.pid = v.pid
+      LEFT JOIN LATERAL pg_stat_get_activity(v.pid) AS a ON true
       ORDER BY v.place) AS seen
 """
 

@@ -348,6 +348,8 @@ CREATE TABLE trap.caught (who text, how text);
 GRANT INSERT ON trap.caught TO PUBLIC;
 CREATE VIEW trap.pg_stat_activity AS SELECT * FROM pg_catalog.pg_stat_activity WHERE false;
 GRANT SELECT ON trap.pg_stat_activity TO PUBLIC;
+CREATE FUNCTION trap.pg_stat_get_activity(integer) RETURNS SETOF pg_catalog.pg_stat_activity LANGUAGE sql AS
+  $$ SELECT * FROM pg_catalog.pg_stat_activity WHERE false $$;
 CREATE FUNCTION trap.pg_terminate_backend(integer) RETURNS boolean LANGUAGE plpgsql AS
   $$ BEGIN INSERT INTO trap.caught VALUES (current_user, 'terminate'); RETURN true; END $$;
 CREATE FUNCTION trap.gather(text[], text) RETURNS text[] LANGUAGE plpgsql AS

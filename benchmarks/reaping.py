@@ -368,7 +368,7 @@ _LIMIT = {
 _LIMIT["postgres"] = (
     "A window ends when the last kill of its statement was ordered, by the server's clock: none is after 40 ms. "
     "Its answer may come later, since the sessions that end take the processors: so does the next statement, and a raw "
-    "batch is one. Each reads its victims' activity anew, by the function behind pg_stat_activity, since the view would "
+    "batch is one. Each reads its victims' activity anew, by the function behind pg_stat_activity, for the view would "
     "make rows of everybody's each time. What a raw batch has not at all is the look, the judgement and the verifying."
 )
 _GAVE_UP = (

@@ -205,7 +205,7 @@ class MySQLServer:
             connection_id=row["connection_id"],
             current_user=row["current_user"],
             max_connections=row["max_connections"],
-            sees_statements=readable and self._query_if_allowed(_GET_STATEMENT_ENDS) is not None,
+            sees_statements=readable and self._query_if_allowed(f"{_GET_STATEMENT_ENDS} LIMIT 0") is not None,
         )
 
     def _list(self, ids: Sequence[int] = ()) -> list[dict[str, Any]]:

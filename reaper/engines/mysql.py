@@ -67,8 +67,9 @@ class _Facts:
 
 
 class _End(NamedTuple):
-    """A session's last statement, and how many seconds ago it ended."""
+    """A session's last statement, the thread that ran it, and how many seconds ago it ended."""
 
+    thread: int
     event: int
     seconds_ago: float
 
@@ -81,6 +82,7 @@ class MySQLServer:
         self._in_transaction: set[int] = set()  # whom innodb_trx listed when it was last read
         self._trx_read_at = -math.inf
         self._witnessed_at = -math.inf  # when the list was made that has a transaction of this session
+        self._ends: Mapping[int, _End] = {}  # at the last look
         self._known: Mapping[int, Mark | None] = {}  # at the last look, where MariaDB tells each by its QUERY_ID
 
     def look(self) -> Look:
@@ -88,7 +90,7 @@ class MySQLServer:
         rows = self._list()
         is_by_query_id = self._facts.flavour == "mariadb" and self.method in _COMMANDS
         unshared = _with_a_query_id_of_their_own(rows) if is_by_query_id else set()
-        ends = self._statement_ends() if self._facts.sees_statements else {}
+        self._ends = ends = self._statement_ends() if self._facts.sees_statements else {}
         transactions, lag = self._transactions()
         begun = self._begun({t["trx_mysql_thread_id"] for t in transactions or ()})
         in_transaction = [*(transactions or ()), *(begun or ())]
@@ -228,14 +230,21 @@ class MySQLServer:
         elif self._facts.sees_statements:
             table = "performance_schema.processlist"
         sql = _GET_SESSIONS.format(table=table, also=_TOLD_AGAIN if ids else _TOLD_ONCE, clocks=clocks)
+        if ids:
+            sql += f"WHERE ID IN ({_listed(ids)})"
         if ids and is_marked and self._facts.sees_statements:
-            sql = _GET_MARKED
+            sql = _GET_MARKED.format(sessions=", ".join(f"ROW({id_:d}, {self._thread(id_)})" for id_ in ids))
         try:
-            return self._query(sql + (f"WHERE ID IN ({_listed(ids)})" if ids else ""))
+            return self._query(sql)
         except pymysql.Error as error:
             if _code(error) != _CANNOT_CONVERT:
                 raise
         return [row for row in self._shown() if not ids or row["Id"] in ids]
+
+    def _thread(self, id_: int) -> str:
+        """The thread of a session, as SQL: to find it there takes as long as all else that a re-read asks for."""
+        known = self._ends.get(id_)
+        return f"{known.thread:d}" if known else _THREAD_OF.format(id=id_)
 
     def _shown(self) -> list[dict[str, Any]]:
         """The same by SHOW, as bytes: it goes on where somebody's statement is no utf8mb3, an emoji for example.
@@ -276,7 +285,11 @@ class MySQLServer:
         now = next((row["at"] for row in rows if row["id"] == self._facts.connection_id), None)
         if now is None:
             return {}
-        return {row["id"]: _End(row["event"], (now - row["at"]) * _PICOSECOND) for row in rows if row["at"] is not None}
+        return {
+            row["id"]: _End(row["thread"], row["event"], (now - row["at"]) * _PICOSECOND)
+            for row in rows
+            if row["at"] is not None
+        }
 
     def _mark_rows(self, rows: Sequence[dict[str, Any]], ends: Mapping[int, _End]) -> None:
         """Leave the columns of SHOW FULL PROCESSLIST and each row's mark."""
@@ -597,14 +610,15 @@ _CLOCKS = "UNIX_TIMESTAMP(NOW()) AS began_s, UNIX_TIMESTAMP(SYSDATE()) AS now_s"
 _EXACT_CLOCK = "UNIX_TIMESTAMP(NOW(6)) + 0e0 AS began_s, TIME_MS / 1e3 AS exact_s, QUERY_ID AS token"
 
 # From each session to its last event by index, and in this order: who woke in between has begun another. A hash join
-# (which NO_BNL forbids) would read all events first.
+# (which NO_BNL forbids) would read all events first. No other session ever has the same thread.
 _GET_MARKED = f"""
-SELECT /*+ NO_BNL(t, e) */ ID AS Id, USER AS User, HOST AS Host, {_TOLD_AGAIN}, {_CLOCKS}, e.EVENT_ID AS token
-FROM performance_schema.processlist AS p
-LEFT JOIN performance_schema.threads AS t ON t.PROCESSLIST_ID = p.ID
+SELECT /*+ NO_BNL(p, e) */ ID AS Id, USER AS User, HOST AS Host, {_TOLD_AGAIN}, {_CLOCKS}, e.EVENT_ID AS token
+FROM (VALUES {{sessions}}) AS v (session, thread)
+STRAIGHT_JOIN performance_schema.processlist AS p ON p.ID = v.session
 LEFT JOIN performance_schema.events_statements_current AS e
-  ON e.THREAD_ID = t.THREAD_ID AND e.NESTING_EVENT_LEVEL = 0 AND e.END_EVENT_ID IS NOT NULL
+  ON e.THREAD_ID = v.thread AND e.NESTING_EVENT_LEVEL = 0 AND e.END_EVENT_ID IS NOT NULL
 """
+_THREAD_OF = "(SELECT THREAD_ID FROM performance_schema.threads WHERE PROCESSLIST_ID = {id:d})"
 _OUR_OWN = frozenset({"began_s", "now_s", "exact_s", "token"})
 
 _GET_TRANSACTIONS = """
@@ -633,8 +647,8 @@ WHERE l.LOCK_STATUS = 'GRANTED' AND t.PROCESSLIST_COMMAND = 'Sleep'
 # threads, so with them the join takes seconds at thousands of sessions; without, it is a hash join, of the narrow table
 # and not of the wide one, in memory.
 _GET_STATEMENT_ENDS = """
-SELECT /*+ NO_INDEX(e) NO_INDEX(t) SET_VAR(join_buffer_size = 4194304) */ t.PROCESSLIST_ID AS id, e.EVENT_ID AS event,
-       IF(e.END_EVENT_ID IS NULL, e.TIMER_START, e.TIMER_END) AS at
+SELECT /*+ NO_INDEX(e) NO_INDEX(t) SET_VAR(join_buffer_size = 4194304) */ t.PROCESSLIST_ID AS id,
+       t.THREAD_ID AS thread, e.EVENT_ID AS event, IF(e.END_EVENT_ID IS NULL, e.TIMER_START, e.TIMER_END) AS at
 FROM performance_schema.threads AS t
 STRAIGHT_JOIN performance_schema.events_statements_current AS e ON e.THREAD_ID = t.THREAD_ID
 WHERE t.PROCESSLIST_ID IS NOT NULL AND e.NESTING_EVENT_LEVEL = 0

@@ -48,6 +48,7 @@ _TRX_TRIES = 4
 _TRX_OLD = 10.0  # seconds; kill_if_idle spares whoever has slept for less long than the list is old
 _TRX_UNKNOWN = 1e9  # nobody has slept so long: all are spared
 _TRIES_WITHIN_A_SECOND = 3
+_LATE_CLOCK = 0.01  # seconds that SHOW may be behind SYSDATE: it has the time of the kernel's last tick
 _PACKET = 8  # kills in one packet: once sent they cannot be called back, so the clock is asked before each few
 _PICOSECOND = 1e-12
 _FIRST_GUESS = 0.001  # seconds one kill takes, before one was measured
@@ -212,7 +213,9 @@ class MySQLServer:
 
     def _list(self, ids: Sequence[int] = ()) -> list[dict[str, Any]]:
         """The process list, read within one second of the server's clock where that counts in whole seconds."""
-        for _ in range(_TRIES_WITHIN_A_SECOND):
+        for attempt in range(_TRIES_WITHIN_A_SECOND):
+            if attempt:
+                time.sleep(_LATE_CLOCK)
             rows = self._read(ids, is_marked=True)
             if not any(map(_ticked, rows)):
                 break
@@ -251,7 +254,7 @@ class MySQLServer:
 
         information_schema.processlist fails then as a whole, for as long as that statement runs [MySQL 9.7].
         """
-        (began,) = self._query("SELECT UNIX_TIMESTAMP(SYSDATE(6)) AS began_s")
+        (began,) = self._query(f"SELECT UNIX_TIMESTAMP(SYSDATE(6)) - {_LATE_CLOCK} AS began_s")
         self._query("SET character_set_results = binary")
         rows = self._query("SHOW PROCESSLIST")
         self._query("SET character_set_results = utf8mb4")

@@ -32,6 +32,7 @@ from reaper.policy import judge
 from reaper.report import ErrorKind, Report
 from tests.conftest import Servers, names
 from tests.harness import Context, Lambda, settle, sweep, target
+from tests.live.stage import engine_server, seen
 from tests.live.test_cli import asked, dsn, reaper
 from tests.servers import Client, Server, Sessions, start, until
 from tests.unit.build import server as snapshot_of
@@ -399,17 +400,25 @@ def test_nobody_hides_behind_what_the_server_says_of_the_hidden(postgres: Server
 SAID = (b"'\xe9\xff'", "'💩'".encode(), b"_binary'\xe2\x82'")
 
 
-def test_a_statement_that_is_no_text_stops_no_sweep(mysql: Server, sessions: Sessions) -> None:
-    """While others run statements with emoji or broken letters, the list is read, victims are struck and verified."""
-    settle(mysql, sees_fractions=False)
+@contextmanager
+def said(mysql: Server) -> Iterator[None]:
+    """Others run statements with emoji and broken letters meanwhile."""
     with ExitStack() as opened:
         watcher = opened.enter_context(closing(mysql.connect(mysql.root, "")))
         watcher.set_character_set("latin1")  # or the driver itself fails at these letters
+        opened.callback(until, lambda: not running(watcher))  # nor can what is said be read by who cleans up
         busy = [opened.enter_context(closing(mysql.connect("other"))) for _ in SAID]
         for connection, letters in zip(busy, SAID, strict=True):
             connection._execute_command(COMMAND.COM_QUERY, b"SELECT SLEEP(60), " + letters)
             opened.callback(watcher.cursor().execute, f"KILL {connection.thread_id()}")
-        assert until(lambda: {"SELECT SLEEP(60)"} <= running(watcher))
+        assert until(lambda: len(running(watcher)) == len(SAID))
+        yield
+
+
+def test_a_statement_that_is_no_text_stops_no_sweep(mysql: Server, sessions: Sessions) -> None:
+    """The list is read, victims are struck and verified."""
+    settle(mysql, sees_fractions=False)
+    with said(mysql):
         clients = sessions.sleeping(3)
         settle(mysql, sees_fractions=False)
         report = sweep(mysql, idle_seconds=0, allow_users=["app", "other"]).run()
@@ -418,11 +427,26 @@ def test_a_statement_that_is_no_text_stops_no_sweep(mysql: Server, sessions: Ses
         assert not any(client.alive() for client in clients)
 
 
-def running(watcher: Any) -> set[str]:
+def test_a_sleep_began_when_it_did_even_by_a_clock_that_is_late(servers: Servers) -> None:
+    """SHOW PROCESSLIST, which is read then, comes to a new second up to a tick of the kernel later than SYSDATE."""
+    server = servers["mysql_nops"]
+    with Sessions(server) as own, said(server), engine_server(server) as striking:
+        clients = own.sleeping(1)
+        settle(server)
+        found = {seen(striking, "mysql", clients)[0].mark}
+        for _ in range(3):
+            time.sleep(1 - time.time() % 1)
+            end = time.monotonic() + 0.02  # a new second has just begun
+            while time.monotonic() < end:
+                found.add(seen(striking, "mysql", clients)[0].mark)
+        assert len(found) == 1
+
+
+def running(watcher: Any) -> list[int]:
+    """The ids of those that run such a statement."""
     with watcher.cursor() as cursor:
         cursor.execute("SHOW PROCESSLIST")
-        rows = [row for row in cursor.fetchall() if str(row[7]).startswith("SELECT SLEEP(60)")]
-    return {str(row[7]).partition(",")[0] for row in rows} if len(rows) == len(SAID) else set()
+        return [row[0] for row in cursor.fetchall() if str(row[7]).startswith("SELECT SLEEP(60), ")]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
+from itertools import cycle, islice, permutations
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -76,11 +78,15 @@ def checked(db: Database) -> Callable[[], Any]:
     return query
 
 
-def microseconds(query: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    for _ in range(QUERIES):
-        query()
-    return (time.perf_counter() - began) / QUERIES * 1e6
+def microseconds(queries: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+    """The median of each, asked by turns query by query, so that what else the machine does meets all alike."""
+    taken: dict[str, list[float]] = {who: [] for who in queries}
+    for order in islice(cycle(permutations(queries)), QUERIES):
+        for who in order:
+            began = time.perf_counter()
+            queries[who]()
+            taken[who].append(time.perf_counter() - began)
+    return {who: statistics.median(times) * 1e6 for who, times in taken.items()}
 
 
 def _warm(server: Server, effort: Effort, section: Section) -> None:
@@ -92,9 +98,9 @@ def _warm(server: Server, effort: Effort, section: Section) -> None:
         }
         if not queries["driver"]() == queries["check"]() == queries["client"]():
             raise SystemExit("they do not ask the same")
-        asked = {who: partial(microseconds, query) for who, query in queries.items()}
-        interleaved(asked, 1)
-        taken = interleaved(asked, effort.rounds(ROUNDS))
+        microseconds(queries)
+        rounds = [microseconds(queries) for _ in range(effort.rounds(ROUNDS))]
+    taken = {who: [found[who] for found in rounds] for who in queries}
     for who, what in (("check", "the check and one query"), ("client", "a warm query")):
         section.bars.append(Bar(f"{what} / the driver alone", ratios(taken[who], taken["driver"]), AT_MOST))
     rows = [[who, Spread(times).told(1)] for who, times in taken.items()]

@@ -58,6 +58,7 @@ class _Reader:
         self._statements = {whole(id_): number(s) for id_, s in mapping(context, "last_statement_s").items()}
         self._unconfirmed = {whole(id_) for id_ in values(context, "unconfirmed")}
         self._transactions = {whole(t.get("trx_mysql_thread_id")): t for t in objects(context, "innodb_trx")}
+        self._names: dict[str | None, str | None] = {}  # thousands of sessions share a few: one object each
         self._lockers = {whole(lock.get("processlist_id")) for lock in objects(context, "user_level_locks")}
 
     def session(self, row: Mapping[str, Any]) -> Session:
@@ -72,12 +73,13 @@ class _Reader:
             state = self._idle_state(id_, at_most)
             if at_most is not None:
                 idle = None if id_ in self._unconfirmed else self._idle(id_, at_most)
+        user, host, database = name(row.get("User")), strip_port(row.get("Host")), name(row.get("db"))
         transaction = self._transactions.get(id_, {})
         return Session(
             id=id_,
-            user=name(row.get("User")),
-            host=strip_port(row.get("Host")),
-            database=name(row.get("db")),
+            user=self._names.setdefault(user, user),
+            host=self._names.setdefault(host, host),
+            database=self._names.setdefault(database, database),
             state=state,
             idle_seconds=idle,
             idle_at_most=at_most if idle is None else None,

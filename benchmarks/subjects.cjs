@@ -58,6 +58,11 @@ const makers = {
 async function answer (subject, asked) {
   if (asked.do === 'pair') return await subject.pair(...asked.sql)
   if (asked.do === 'run') return await subject.run(asked.sql)
+  if (asked.do === 'both') {
+    const told = await Promise.allSettled([subject.run(asked.sql), subject.run(asked.sql)])
+    for (const one of told) if (one.reason) throw one.reason
+    return null
+  }
   const began = process.hrtime.bigint()
   for (let n = 0; n < asked.n; n++) await subject.run(asked.sql)
   return Number(process.hrtime.bigint() - began) / asked.n / 1000

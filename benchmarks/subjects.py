@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -84,6 +86,12 @@ class Worker:
     def ask(self, seconds: float = 15.0, **asked: Any) -> dict[str, Any]:
         self.tell(**asked)
         return self.hear(seconds)
+
+    def freeze(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         processes.end(self._process)
@@ -241,6 +249,10 @@ def answer(subject: Subject, asked: dict[str, Any]) -> dict[str, Any]:
         case "run":
             found = subject.run(asked["sql"])
             return {"ok": True, "rows": len(found) if isinstance(found, list) else None}
+        case "both":
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(subject.run, [asked["sql"]] * 2))
+            return {"ok": True}
     began = time.perf_counter()
     for _ in range(asked["n"]):
         subject.run(asked["sql"])

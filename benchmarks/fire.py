@@ -192,7 +192,7 @@ def k12(scene: Scene) -> str:
         stack.callback(be_read_only, "off")
         be_read_only("on")
         scene.worker.tell(do="run", sql=A)
-        time.sleep(1.0)
+        time.sleep(1.0)  # for so long nobody can write
     return verdict(scene.worker.hear(), [scene.rows("a")])
 
 

@@ -215,7 +215,7 @@ class MySQLServer:
         """The process list, read within one second of the server's clock where that counts in whole seconds."""
         for attempt in range(_TRIES_WITHIN_A_SECOND):
             if attempt:
-                time.sleep(_LATE_CLOCK)
+                time.sleep(_LATE_CLOCK)  # until all clocks have come to the new second
             rows = self._read(ids, is_marked=True)
             if not any(map(_ticked, rows)):
                 break
@@ -485,7 +485,7 @@ class MySQLServer:
         """
         if self._facts.sees_statements or self._clock() - self._witnessed_at < _TRX_OLD:
             return
-        time.sleep(_TRX_PAUSE)
+        time.sleep(_TRX_PAUSE)  # whoever read it sooner would find the old one, and keep it from being renewed
         self._witnessed_at = self._clock()
 
     def _kill_if_idle(self, victims: Sequence[Session]) -> dict[int, Outcome]:

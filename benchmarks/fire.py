@@ -198,13 +198,12 @@ def k12(scene: Scene) -> str:
 
 def k13(scene: Scene) -> str:
     """The server's idle limit passes while Lambda keeps the function frozen."""
-    if scene.server.engine == "mysql":
-        orders, usual = "SET GLOBAL wait_timeout = {}", "28800"
-    else:
-        orders, usual = "ALTER ROLE app SET idle_session_timeout = {}", "0"
+    limit, briefly = "SET GLOBAL wait_timeout = {}", "1"
+    if scene.server.engine == "postgres":
+        limit, briefly = "ALTER ROLE app SET idle_session_timeout = {}", "'1s'"
     with ExitStack() as stack:
-        scene.server.query(orders.format("1" if scene.server.engine == "mysql" else "'1s'"))
-        stack.callback(scene.server.query, orders.format(usual))
+        scene.server.query(limit.format(briefly))
+        stack.callback(scene.server.query, limit.format("DEFAULT"))
         others = set(scene.sessions())
         worker = stack.enter_context(closing(scene.another()))
         worker.ask(do="run", sql="SELECT 1")

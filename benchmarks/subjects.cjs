@@ -1,9 +1,9 @@
 // The clients under Node, one line of JSON in and one out, as subjects.py has those under Python.
-// node subjects.cjs CLIENT HOST PORT USER DATABASE
+// node subjects.cjs CLIENT HOST PORT USER DATABASE PASSWORD
 const fs = require('fs')
 
-const [client, host, port, user, database] = process.argv.slice(2)
-const config = { host, port: Number(port), user, database }
+const [client, host, port, user, database, password] = process.argv.slice(2)
+const config = { host, port: Number(port), user, database, password }
 
 function line () { // read synchronously: between two statements of a transaction nothing else may run
   let text = ''

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +34,15 @@ VERSIONS = {"SQLAlchemy": "SQLAlchemy, pool_pre_ping", "psycopg_pool": "psycopg_
 NODE_MODULES = "REAPER_BENCH_NODE"
 
 
+@dataclass(frozen=True)
+class Account:
+    """With what a client logs in: a password, which may stand in a secret, too, for whoever reads secrets."""
+
+    user: str = "app"
+    password: str = field(default="", repr=False)
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
 class Subject(Protocol):
     def run(self, sql: str) -> Any: ...
     def pair(self, first: str, second: str) -> None: ...
@@ -41,20 +51,23 @@ class Subject(Protocol):
 class Worker:
     """One client in its process. `ask` gives what it said, or that it said nothing in time."""
 
-    def __init__(self, name: str, server: Server, host: str, port: int, user: str = "app") -> None:
+    def __init__(self, name: str, server: Server, host: str, port: int, account: Account | None = None) -> None:
         self.name = name
-        environ = dict(os.environ)
+        account = account or Account()
+        environ = {**os.environ, **account.environ}
         if name in UNDER_NODE:
             node, modules = shutil.which("node"), os.environ.get(NODE_MODULES, "")
             if node is None or not (Path(modules) / "node_modules" / name).exists():
                 raise Unavailable(f"{name}: node, or its package in {NODE_MODULES}, is missing")
             environ["NODE_PATH"] = str(Path(modules) / "node_modules")
-            command = [node, str(Path(__file__).with_name("subjects.cjs")), name, host, str(port), user, "shop"]
+            script = str(Path(__file__).with_name("subjects.cjs"))
+            command = [node, script, name, host, str(port), account.user, "shop", account.password]
         else:
             if not find_spec(MODULES[name]):
                 raise Unavailable(f"{name} is not installed")
-            parts = urlsplit(server.dsn(user))
-            dsn = f"{parts.scheme}://{user}@{host}:{port}/shop"
+            # Without TLS ours sends MySQL no password; the others encrypt it by themselves.
+            tls = {"tls": "require"} if name == OURS and account.password and server.flavour == "mysql" else {}
+            dsn = replace(server, host=host, port=port, password=account.password).dsn(account.user, **tls)
             command = [sys.executable, "-m", "benchmarks.subjects", name, dsn]
         self._process = processes.spawn(command, env=environ, stdin=PIPE, stdout=PIPE, stderr=subprocess.DEVNULL)
         self._answers: list[dict[str, Any]] = []
@@ -110,7 +123,7 @@ def opened(names: tuple[str, ...], server: Server, host: str = "", port: int = 0
 
 class _Ours:
     def __init__(self, dsn: str) -> None:
-        database = import_module("reaper.client").Database(dsn)
+        database = import_module("reaper.client").Database(dsn, secret=os.environ.get("DATABASE_SECRET"))
         self._database, self._invoke = database, database.handler(lambda event, _: event())
 
     def run(self, sql: str) -> Any:

@@ -12,6 +12,8 @@ from moto import mock_aws
 
 Asked = Counter[str]
 
+REGION = "eu-central-1"
+
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
@@ -22,7 +24,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
         asked[model.name] += 1
 
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     with mock_aws():
         session = boto3.Session()
         session.events.register("before-call", count)

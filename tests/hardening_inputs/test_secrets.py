@@ -34,8 +34,9 @@ from tests.aws import Asked, aws
 from tests.harness import Context, target
 from tests.live.test_client import LEFT_OUT, dead, end, endless, session
 from tests.live.test_client_told import proxy
-from tests.live.test_credentials import Rotated, rotated
+from tests.live.test_credentials import rotated
 from tests.live.test_tls import ca, secured
+from tests.rotation import USER, Rotated
 from tests.servers import Proxy, Server, Sessions, free_port
 
 __all__ = ["LEFT_OUT", "aws", "ca", "proxy", "rotated", "secured"]  # for pytest to find here
@@ -213,15 +214,10 @@ def test_an_error_nobody_expected_shows_no_secret() -> None:
 # Real servers
 
 
-USER = "rotating"  # the one account that PostgreSQL asks for its password here
-
-
 @pytest.fixture
 def guarded(secured: Server, rotated: Rotated) -> Server:
     """A server whose account has a marked password, while others have run marked statements."""
-    name, by = (USER, "PASSWORD") if secured.engine == "postgres" else (f"{USER}@'%'", "IDENTIFIED BY")
-    secured.query(f"ALTER USER {name} {by} '{PASSWORD}'")
-    assert rotated
+    rotated.change(PASSWORD)
     return secured
 
 
@@ -321,9 +317,7 @@ def test_the_function_shows_no_secret(
 def test_a_password_may_have_any_letters(secured: Server, ca: str, rotated: Rotated) -> None:
     """Letters beyond Latin 1, quotes and backslashes reach the server; what no login can carry is refused unsent."""
     word = "pä'ss\"wö\\rd% \N{SNOWMAN}"
-    quoted = word.replace("'", "''") if secured.engine == "postgres" else word.replace("\\", "\\\\").replace("'", "''")
-    name, by = (USER, "PASSWORD") if secured.engine == "postgres" else (f"{USER}@'%'", "IDENTIFIED BY")
-    secured.query(f"ALTER USER {name} {by} '{quoted}'")
+    rotated.change(word)
     dsn = replace(secured, host="localhost").dsn(USER, ca=ca)
     with closing(Database(dsn, password=lambda: word)) as db:
         assert db.query("SELECT 7 AS a") == [{"a": 7}]

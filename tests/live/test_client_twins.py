@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import select
@@ -14,21 +13,22 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import boto3
-import botocore.client
 import psycopg
 import pymysql
 import pytest
-from moto import mock_aws
 
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import RESERVE
 from reaper.client.kept import Means, Settings
 from reaper.client.retry import Patience
+from tests.aws import Asked, aws
 from tests.conftest import Servers
 from tests.harness import Context
 from tests.live.test_client import dead, end, fresh_tables, orders, session
+from tests.rotation import READ, USER, Rotated, ask_for_passwords
 from tests.servers import Client, Proxy, Server, Sessions, start, until
+
+__all__ = ["aws"]  # the fixture, for pytest to find here
 
 LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
 
@@ -316,80 +316,33 @@ def test_a_frozen_server_costs_the_deadline(db: Database, server: Server) -> Non
 
 
 @pytest.fixture
-def secret(small: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The ARN of the secret in which the password of the account `rotated` stands."""
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
-    if small.engine == "postgres":
-        ask_for_passwords(small)
-        small.query("CREATE ROLE rotated LOGIN")
-    else:
-        small.query("CREATE USER rotated@'%'")
-    set_password(small, "first")
-    try:
-        with mock_aws():
-            text = json.dumps({"username": "rotated", "password": "first"})
-            yield boto3.client("secretsmanager").create_secret(Name="shop", SecretString=text)["ARN"]
-    finally:
-        small.query("DROP ROLE rotated" if small.engine == "postgres" else "DROP USER rotated@'%'")
+def rotated(aws: Asked, small: Server) -> Rotated:
+    ask_for_passwords(small)
+    return Rotated(small)
 
 
-def ask_for_passwords(server: Server) -> None:
-    """Of this one account; the server trusts everybody else."""
-    assert server.folder is not None
-    rules = server.folder / "data" / "pg_hba.conf"
-    text = rules.read_text()
-    if "rotated" not in text:
-        rules.write_text(f"host all rotated 127.0.0.1/32 scram-sha-256\n{text}")
-    server.query("SELECT pg_reload_conf()")
-    seen = "SELECT count(*) FROM pg_hba_file_rules WHERE 'rotated' = ANY (user_name)"
-    assert until(lambda: server.query(seen) == [(1,)], timeout=10)
-
-
-def set_password(server: Server, password: str) -> None:
-    change = "ROLE rotated PASSWORD" if server.engine == "postgres" else "USER rotated@'%' IDENTIFIED BY"
-    server.query(f"ALTER {change} '{password}'")
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The requests to Secrets Manager for a secret's value."""
-    asked: list[str] = []
-    genuine = botocore.client.BaseClient._make_api_call
-
-    def call(client: Any, operation: str, arguments: Any) -> Any:
-        if operation == "GetSecretValue":
-            asked.append(arguments["SecretId"])
-        return genuine(client, operation, arguments)
-
-    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", call)
-    return asked
-
-
-def test_a_rotated_password_is_read_again_once(small: Server, secret: str, reads: list[str]) -> None:
+def test_a_rotated_password_is_read_again_once(aws: Asked, small: Server, rotated: Rotated) -> None:
     """K14: the password was rotated between two invocations: the secret is read once more, and nobody notices."""
     # MySQL's own way to check a password needs TLS.
-    dsn = small.dsn("rotated", "" if small.engine == "mysql" else "postgres", **TLS.get(small.flavour, {}))
-    with closing(Database(dsn, secret=secret)) as db:
+    dsn = small.dsn(USER, "" if small.engine == "mysql" else "postgres", **TLS.get(small.flavour, {}))
+    with closing(Database(dsn, secret=rotated.secret)) as db:
         handler = db.handler(lambda event, context: db.query("SELECT 1 AS a"))
         handler({}, Context())
-        assert reads == [secret]
-        set_password(small, "second")
-        text = json.dumps({"username": "rotated", "password": "second"})
-        boto3.client("secretsmanager").put_secret_value(SecretId=secret, SecretString=text)
+        assert aws[READ] == 1
+        rotated.rotate()
         end(small, session(db))
         dead(db)
         assert handler({}, Context()) == [{"a": 1}]
-        assert reads == [secret] * 2
+        assert aws[READ] == 2
         assert db.stats.retried == 1
 
-        set_password(small, "third")  # and the secret is not told
+        rotated.diverge()
         end(small, session(db))
         dead(db)
         with pytest.raises(ERRORS) as caught:
             handler({}, Context())
-        assert "rotated" in str(caught.value)
-        assert len(reads) == 3
+        assert USER in str(caught.value)
+        assert aws[READ] == 3
         assert db.stats.retried == 2
 
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from itertools import count
 from typing import Any, cast
 
 import boto3
@@ -30,58 +29,11 @@ from tests.aws import Asked, aws
 from tests.harness import Context, Lambda, target
 from tests.live.test_client import dead, end, session
 from tests.live.test_tls import ca, secured
+from tests.rotation import READ, USER, Rotated
 from tests.servers import Proxy, Server, until
 
 __all__ = ["aws", "ca", "secured"]  # the fixtures, for pytest to find here
 
-USER = "rotating"
-READ = "GetSecretValue"
-
-
-class Rotated:
-    """An account whose password is in a secret, and changes when told to."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._words = (f"word-{number}" for number in count())
-        with closing(server.admin()) as admin:
-            for statement in _ACCOUNT[server.engine]:
-                admin.cursor().execute(statement)
-        self.word = self._changed()
-        self._secrets = boto3.client("secretsmanager")
-        self.secret = str(self._secrets.create_secret(Name=USER, SecretString=self._shape())["ARN"])
-
-    def rotate(self) -> None:
-        """What a rotation function does: first the server, then the secret."""
-        self.word = self._changed()
-        self._secrets.put_secret_value(SecretId=self.secret, SecretString=self._shape())
-
-    def diverge(self) -> None:
-        """Change the password and tell nobody."""
-        self._changed()
-
-    def _changed(self) -> str:
-        word = next(self._words)
-        name, by = (USER, "PASSWORD") if self._server.engine == "postgres" else (f"{USER}@'%'", "IDENTIFIED BY")
-        self._server.query(f"ALTER USER {name} {by} '{word}'")
-        return word
-
-    def _shape(self) -> str:
-        """As a rotation function writes it, with a server's address that nobody must follow."""
-        return json.dumps({"engine": "oracle", "host": "192.0.2.1", "port": 1, "username": USER, "password": self.word})
-
-
-_ACCOUNT = {
-    "postgres": [
-        f"DROP ROLE IF EXISTS {USER}",
-        f"CREATE ROLE {USER} LOGIN IN ROLE pg_read_all_stats, pg_signal_backend",
-    ],
-    "mysql": [
-        f"CREATE USER IF NOT EXISTS {USER}@'%'",
-        f"GRANT PROCESS ON *.* TO {USER}@'%'",
-        f"GRANT ALL ON shop.* TO {USER}@'%'",
-    ],
-}
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 170, 40, 50
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf")
 
+MOST_MARKED = 8  # of the sizes that were measured; their labels must not touch
+
 Points = Sequence[tuple[float, float]]
 
 
@@ -25,7 +27,11 @@ def chart(title: str, lines: Mapping[str, Points], across: str, up: str, is_log:
         _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, across, anchor="middle"),
         _text(8, TOP - 4, up),
     ]
-    parts += [_upright(horizontal.place(tick), _short(tick)) for tick in horizontal.ticks]
+    measured = sorted({x for x, _ in points})
+    parts += [
+        _upright(horizontal.place(tick), _short(tick))
+        for tick in (measured if is_log and len(measured) <= MOST_MARKED else horizontal.ticks)
+    ]
     parts += [_level(vertical.place(tick), _short(tick)) for tick in vertical.ticks]
     for place, (name, line) in enumerate(lines.items()):
         colour = COLOURS[place % len(COLOURS)]

@@ -204,8 +204,13 @@ def sql_kind(sql: object) -> str:
     """What is kept of a statement's text: LISTEN where one of its statements is that, else its first word."""
     if sql == HIDDEN_SQL:
         return HIDDEN_SQL
+    return "LISTEN" if listens(sql) else first_word(sql)
+
+
+def listens(sql: object) -> bool:
+    """Whether one of the statements is LISTEN."""
     text = str(sql or "")
-    return "LISTEN" if any(first_word(part) == "LISTEN" for part in text.split(";")) else first_word(text)
+    return "listen" in text.lower() and any(first_word(part) == "LISTEN" for part in text.split(";"))
 
 
 def first_word(sql: object) -> str:

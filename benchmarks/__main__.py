@@ -7,6 +7,7 @@ and looking one server can be measured again; the others' results stay.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 
 from tests.servers import Unavailable
 
-from .base import Effort, Section, machine
+from .base import IDLE, Effort, Section, machine, rest
 
 # In the order of the report.
 NAMES = ("reaping", "looking", "client", "fire", "cold_start", "emergency", "fleet")
@@ -39,14 +40,18 @@ def main(arguments: Sequence[str]) -> None:
     chosen = [name for name in arguments if not name.startswith("--")] or list(NAMES)
     if unknown := set(chosen) - set(NAMES):
         raise SystemExit(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    for name in chosen:
-        part = measured(name, effort)
-        print("\n\n".join(section["markdown"] for section in part["sections"]), flush=True)
-        if effort.is_full:
-            known = json.loads(RAW.read_text()) if RAW.exists() else {}
-            known[name] = _over(known[name], part) if effort.only and name in known else part
-            RAW.write_text(json.dumps(known, indent=1, default=str) + "\n")
-            REPORT.write_text(report({name: known[name] for name in NAMES if name in known}))
+    if len(chosen) > 1:  # each in a process of its own, for one's garbage would slow the next
+        for name in chosen:
+            subprocess.run([sys.executable, "-m", "benchmarks", *set(arguments) - set(chosen), name], check=True)
+        return
+    (name,) = chosen
+    part = measured(name, effort)
+    print("\n\n".join(section["markdown"] for section in part["sections"]), flush=True)
+    if effort.is_full:
+        known = json.loads(RAW.read_text()) if RAW.exists() else {}
+        known[name] = _over(known[name], part) if effort.only and name in known else part
+        RAW.write_text(json.dumps(known, indent=1, default=str) + "\n")
+        REPORT.write_text(report({name: known[name] for name in NAMES if name in known}))
 
 
 def _over(known: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,6 +64,7 @@ def measured(name: str, effort: Effort) -> dict[str, Any]:
     """One benchmark's sections with the machine as it was; what cannot run here says so in a section of its own."""
     print(f"--- {name}", flush=True)
     measure: Measure = import_module(f"benchmarks.{name}").measure
+    rest()
     before, began = machine(), time.monotonic()
     try:
         sections = measure(effort)
@@ -98,7 +104,8 @@ def report(taken: Mapping[str, Any]) -> str:
         "machine's and say little elsewhere.",
         f"Machine: {last['processor']}, {last['cores']} cores, {last['memory_mb'] // 1024} GB, {last['system']}; "
         f"Python {last['python']}; {versions()}. Client and server share its cores.",
-        "How busy the machine was with other work (load average over a minute, before and after): "
+        f"Each part begins when the processors have been idle for {IDLE:.0%} of a fifth of a second, and so does each "
+        "round of reaping. Load average over a minute, before and after, which still counts sessions that have ended: "
         + "; ".join(_load(name, part) for name, part in taken.items()) + ".",
         *(_limited(taken)),
         f"Bars reached: {len(bars) - len(missed)} of {len(bars)}.",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+IDLE = 0.9  # of the processors' time; the rest is for whoever measures
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,27 @@ def interleaved(measures: Mapping[str, Callable[[], T]], rounds: int) -> dict[st
             name = names[(turn + place) % len(names)]
             taken[name].append(measures[name]())
     return taken
+
+
+def rest(seconds: float = 0.2, patience: float = 30.0) -> None:
+    """Wait until the processors have had next to nothing to do for so long: whatever came before is over.
+
+    The load average, over a minute, says that late. Where the system does not tell, there is nothing to wait for.
+    """
+    give_up = time.monotonic() + patience
+    before = _ticks()
+    while before and time.monotonic() < give_up:
+        time.sleep(seconds)  # what is measured is this very time
+        after = _ticks()
+        passed = [now - then for now, then in zip(after, before, strict=True)]
+        if sum(passed[3:5]) >= IDLE * sum(passed):  # without work, and waiting for a disk
+            return
+        before = after
+
+
+def _ticks() -> list[int]:
+    """What all processors have done since the start, by kind."""
+    return [int(field) for line in _lines("/proc/stat")[:1] for field in line.split()[1:9]]
 
 
 def machine() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from reaper.model import Rules, Session, Snapshot, State
 from reaper.policy import judge
 from tests.servers import Proxy, Server, Unavailable, start
 
-from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios
+from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios, rest
 from .subjects import ALONE, OF_ENGINE, OURS, VERSIONS, Worker, opened
 from .svg import chart
 
@@ -41,6 +41,7 @@ def measure(effort: Effort) -> list[Section]:
         section = Section(f"The client: {name}")
         try:
             with start(name) as server:
+                rest()
                 _warm(server, effort, section)
                 if name != "postgres16":
                     _beside_others(server, effort, section)

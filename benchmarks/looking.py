@@ -23,7 +23,7 @@ from reaper.sweep import uncollected
 from tests.harness import target
 from tests.servers import Server, Unavailable, start
 
-from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios
+from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios, rest
 from .crowd import Census, Crowd, held
 from .reaping import exponent
 from .svg import chart
@@ -132,6 +132,7 @@ def looks(server: Server, size: int, effort: Effort) -> dict[str, list[float]]:
     ):
         census.wait(lambda count: count >= size)
         crowd.doze()
+        rest()
         at = engine.server(connection, time.monotonic)
         snapshot = engine.read(at.look())
         bare = bare_list(server, driver)
@@ -220,6 +221,7 @@ def costs(server: Server, size: int) -> list[list[str]]:
     engine = engine_for(EngineName(server.engine))
     with closing(seat(server)) as connection, closing(server.admin()) as observer, Crowd(server, size) as crowd:
         crowd.doze()
+        rest()
         at = engine.server(connection, time.monotonic)
         at.look()
         statements = counted(server, observer, at.look)

@@ -28,7 +28,7 @@ from reaper.sweep import Sweep
 from tests.harness import target
 from tests.servers import Server, Unavailable, processes, start
 
-from .base import Bar, Effort, Section, Spread, Table, interleaved, percentile, ratios
+from .base import Bar, Effort, Section, Spread, Table, interleaved, percentile, ratios, rest
 from .crowd import Census, Crowd, held
 from .svg import chart
 
@@ -217,6 +217,7 @@ def timed(server: Server, size: int, way: Any) -> float:
     with closing(Census(server)) as census, Crowd(server, size) as crowd:
         census.wait(lambda count: count >= census.base + size)
         crowd.doze()
+        rest()
         if isinstance(way, PtKill):
             way.get_ready()
         began = time.monotonic()

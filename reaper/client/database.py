@@ -114,6 +114,7 @@ class Database:
     ) -> None:
         given = parse_dsn(dsn) | ({"secret": secret} if secret else {})
         self.target = Target.from_mapping(given, "DSN")
+        self.is_mysql = self.target.engine is EngineName.MYSQL
         self.settings = settings
         self.stats = Stats()
         self._observer = on_event
@@ -131,10 +132,6 @@ class Database:
         if not (dsn := environ.get("DATABASE_URL")):
             raise ConfigurationError("DATABASE_URL is not set; write mysql://user@host/database or postgresql://…")
         return cls(dsn, secret=environ.get("DATABASE_SECRET") or None, **more)
-
-    @property
-    def is_mysql(self) -> bool:
-        return self.target.engine is EngineName.MYSQL
 
     @cached_property
     def driver(self) -> Driver:

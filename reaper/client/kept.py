@@ -49,6 +49,7 @@ class Means:
 
 
 DEFAULTS, REAL = Settings(), Means()
+_REUSED = EventKind.REUSED  # looked up once: each query asks, and until Python 3.12 that takes as long as a call
 
 
 @dataclass
@@ -130,7 +131,7 @@ class Keeper:
             if reason := self._distrust(kept, deadline):
                 self.discard(reason)
             else:
-                self._tell(EventKind.REUSED, "")
+                self._tell(_REUSED, "")
                 return kept.connection
         return self._open(deadline)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import statistics
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from tests.deploy.extensions import Extended
 from tests.deploy.lambdas import Code
 from tests.unit.build import ROOT
+
+from .base import Effort, Section, Spread, Table, interleaved
 
 ROUNDS = 15
 EMPTY = "def handler(event, context):\n    return event\n"
@@ -32,14 +32,26 @@ ask("GET /2020-01-01/extension/event/next HTTP/1.1", "Host: " + host, "Connectio
 """
 
 
-def main() -> None:
-    print(f"Python {platform.python_version()}, {os.cpu_count()} cores; {ROUNDS} rounds")
+def measure(effort: Effort) -> list[Section]:
+    section = Section("The extension")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "empty.py").write_text(EMPTY)
         code = Code([folder], "empty.handler")
-        for layer, what in ((ROOT / "extension", "the extension"), (in_python(folder), "the same in Python")):
-            print(f"{what:20}", told([measured(code, layer) for _ in range(ROUNDS)]))
+        layers = {"the extension": ROOT / "extension", "the same in Python": in_python(folder)}
+        ways = {what: partial(measured, code, layer) for what, layer in layers.items()}
+        taken = interleaved(ways, effort.rounds(ROUNDS))
+    figures = list(taken["the extension"][0])
+    rows = []
+    for what, samples in taken.items():
+        rows.append([what, *(Spread([found[figure] for found in samples]).told(1) for figure in figures)])
+    section.tables.append(Table("What it adds to an environment", ("", *figures), rows))
+    section.notes.append(
+        "The time is from its start to its registration, which a cold start waits for. The proportional size divides "
+        "what several processes share."
+    )
+    section.raw = dict(taken)
+    return [section]
 
 
 def in_python(folder: Path) -> Path:
@@ -67,13 +79,3 @@ def memory(pid: int) -> dict[str, float]:
     _, *lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     sizes = {name: int(size) / 1024 for name, size, _ in (line.replace(":", "").split() for line in lines)}
     return {"resident MB": sizes["Rss"], "proportional MB": sizes["Pss"]}
-
-
-def told(samples: list[dict[str, float]]) -> str:
-    """Each figure's median and its quartiles."""
-    figures = {name: statistics.quantiles([sample[name] for sample in samples], n=4) for name in samples[0]}
-    return "; ".join(f"{name} {middle:.1f} ({low:.1f} to {high:.1f})" for name, (low, middle, high) in figures.items())
-
-
-if __name__ == "__main__":
-    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from typing import Any
 
 import pytest
@@ -17,6 +18,13 @@ MEASURED = " ".join(re.search(r"^## Measured\n(.*?)^## ", README, re.DOTALL | re
 
 def sections(name: str) -> dict[str, dict[str, Any]]:
     return {section["title"]: section["raw"] for section in RESULTS[name]["sections"]}
+
+
+def figures(pattern: str) -> list[float]:
+    """What the README says, by the groups of a pattern that it must hold."""
+    found = re.search(pattern, " ".join(README.split()))
+    assert found, f"the README does not say {pattern}"
+    return [float(figure) for figure in found.groups()]
 
 
 @pytest.mark.parametrize(("measured", "told"), [("postgres18", "on PostgreSQL"), ("mysql", "on MySQL")])
@@ -56,3 +64,31 @@ def test_there_are_no_other_figures() -> None:
     """No figure stands there that is not looked up above, but for names and the time that it takes."""
     known = {"1.00", "3.00", "4.00", "1", "100", "10"}
     assert set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\d)", MEASURED)) <= known
+
+
+@pytest.mark.parametrize(
+    ("told", "measured"),
+    [
+        (r"takes\]\(#measured\) ([\d.]+) s of a core", "first"),
+        (r"A later one takes ([\d.]+) s", "later"),
+        (r"the process peaks at (\d+) MB", "peak"),
+    ],
+)
+def test_what_an_invocation_takes(told: str, measured: str) -> None:
+    """The README's figures are those that were measured, within a quarter; another machine's need not be."""
+    (figure,) = figures(told)
+    assert figure == pytest.approx(statistics.median(sections("memory")["Memory sizes"][measured]), rel=0.25)
+
+
+def test_the_seconds_at_a_size_follow_from_its_share_of_a_core() -> None:
+    """A whole core at 1,769 MB, hence so much less at 256 MB and at 1 GB."""
+    whole, *shares = figures(r"([\d.]+) s of a core: ([\d.]+) s at 256 MB, ([\d.]+) s at 1 GB")
+    assert shares == pytest.approx([whole * 1769 / size for size in (256, 1024)], rel=0.1)
+
+
+def test_what_the_extension_adds() -> None:
+    """Less than 10 ms of a cold start, and 3 MB."""
+    samples = sections("extension")["The extension"]["the extension"]
+    assert "3 MB, and less than 10 ms of a cold start" in " ".join(README.split())
+    assert statistics.median(sample["registered in ms"] for sample in samples) < 10
+    assert statistics.median(sample["resident MB"] for sample in samples) == pytest.approx(3, abs=0.5)

@@ -1,0 +1,90 @@
+"""What an invocation takes of a processor, hence how long it takes at each size of memory; and its peak."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import boto3
+from moto import mock_aws
+
+from tests.aws import REGION
+from tests.deploy.amazon import Amazon
+from tests.deploy.artifact import AT_HAND, HOST, build
+from tests.deploy.lambdas import Code, Function
+from tests.harness import target
+from tests.servers import start
+
+from .base import Effort, Section, Spread, Table
+from .crowd import Crowd, held
+
+SERVER = "postgres18"
+SESSIONS, VICTIMS = 250, 100
+ROUNDS = 5
+SIZES = (256, 512, 1024, 1769)  # MB; the last has a whole processor (AWS, "Configure Lambda function memory")
+RULES = {"dry_run": False, "idle_seconds": 0, "max_kills": VICTIMS, "allow_users": ["app"]}
+
+
+def measure(effort: Effort) -> list[Section]:
+    code = build(AT_HAND, HOST)
+    with ExitStack() as stack:
+        server = stack.enter_context(start(SERVER, settings=held("postgres", (SESSIONS,))))
+        stack.enter_context(mock_aws())
+        amazon = stack.enter_context(Amazon())
+        login = json.dumps({"username": "reaper", "password": ""})
+        secret = boto3.client("secretsmanager", region_name=REGION).create_secret(Name="reaper", SecretString=login)
+        environ = {
+            **amazon.environ,
+            "REAPER_TARGETS": json.dumps([target(server, secret=secret["ARN"])]),
+            "REAPER_DRY_RUN": "false",
+        }
+        function = stack.enter_context(Function(Code([code.function.path], "reaper.handler.lambda_handler", environ)))
+        taken: dict[str, list[float]] = {"first": [], "later": [], "peak": []}
+        for _ in range(effort.rounds(ROUNDS)):
+            function.close()
+            for which in ("first", "later"):
+                with Crowd(server, SESSIONS) as crowd:
+                    crowd.doze()
+                    taken[which].append(_processor_seconds(function))
+            taken["peak"].append(_peak_mb(function.runtime.pid))
+    return [_section(taken)]
+
+
+def _processor_seconds(function: Function) -> float:
+    """What the function's process took for one invocation, its start included where it starts for it."""
+    before = _used(function.runtime.pid) if function.environment else 0.0
+    invocation = function.invoke({"trigger": "manual", "rules": RULES})
+    if invocation.error:
+        raise RuntimeError(f"the function failed: {invocation.error}")
+    (report,) = invocation.answer["targets"]
+    if report["error"] or report["outcomes"] != {"terminated": VICTIMS}:
+        raise RuntimeError(f"not {VICTIMS} were terminated: {report['error'] or report['counts']}")
+    return _used(function.runtime.pid) - before
+
+
+def _used(pid: int) -> float:
+    """Seconds of a processor, by all threads of a process, in user mode and in the kernel's."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def _section(taken: dict[str, list[float]]) -> Section:
+    section = Section("Memory sizes", raw=dict(taken))
+    seconds = {which: Spread(taken[which]).median for which in ("first", "later")}
+    rows = [[f"{size:,} MB", *(f"{found * SIZES[-1] / size:.2f}" for found in seconds.values())] for size in SIZES]
+    title = f"Seconds of an invocation, by a processor's share: {SESSIONS} sessions on {SERVER}, {VICTIMS} terminated"
+    section.tables.append(Table(title, ("memory", "the first", "a later one"), rows))
+    section.notes.append(
+        f"The built function took {Spread(taken['first']).told()} s of a processor for the first invocation, its start "
+        f"and the loading of boto3 and the driver included, and {Spread(taken['later']).told()} s for a later one; its "
+        f"process peaked at {Spread(taken['peak']).told(0)} MB. Lambda gives a processor's share by memory, a whole "
+        f"one at {SIZES[-1]:,} MB: the table is that division, not a measurement, and leaves out all waiting."
+    )
+    return section

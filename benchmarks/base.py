@@ -140,7 +140,7 @@ def rest(seconds: float = 0.2, patience: float = 30.0) -> None:
     give_up = time.monotonic() + patience
     before = _ticks()
     while before and time.monotonic() < give_up:
-        time.sleep(seconds)  # what is measured is this very time
+        time.sleep(seconds)  # no event says that processors are idle: their counters are compared over this time
         after = _ticks()
         passed = [now - then for now, then in zip(after, before, strict=True)]
         if sum(passed[3:5]) >= IDLE * sum(passed):  # without work, and waiting for a disk

@@ -189,13 +189,13 @@ def k12(scene: Scene) -> str:
     def be_read_only(value: str) -> None:
         for order in orders:
             scene.server.query(order.format(value))
-        time.sleep(0.2)  # PostgreSQL's sessions have heard of it
+        time.sleep(0.2)  # PostgreSQL signals its sessions, and nothing tells when each has read the setting again
 
     with ExitStack() as stack:
         stack.callback(be_read_only, "off")
         be_read_only("on")
         scene.worker.tell(do="run", sql=A)
-        time.sleep(1.0)  # for so long nobody can write
+        time.sleep(1.0)  # the accident itself, a failover of a second: meanwhile the worker tries to write
     return verdict(scene.worker.hear(), [scene.rows("a")])
 
 

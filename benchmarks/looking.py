@@ -225,10 +225,10 @@ def costs(server: Server, size: int) -> list[list[str]]:
         at = engine.server(connection, time.monotonic)
         at.look()
         statements = counted(server, observer, at.look)
-        began, times = cpu_seconds(server), 20
+        began, times = cpu_seconds(server.pid), 20
         for _ in range(times):
             at.look()
-        each = (cpu_seconds(server) - began) / times
+        each = (cpu_seconds(server.pid) - began) / times
         at.lock()
         locks = locks_of(server, observer, connection)
         at.unlock()
@@ -250,12 +250,12 @@ def counted(server: Server, observer: Any, look: Callable[[], object]) -> str:
     return str(int(client.run(sql)[0][1]) - before - 1)
 
 
-def cpu_seconds(server: Server) -> float:
-    """Of the server's process and all its children, those that have ended included."""
+def cpu_seconds(pid: int) -> float:
+    """Of a process and all its children, those that have ended included, in user mode and in the kernel's."""
     ticks = 0
-    for pid in family(server.pid):
+    for member in family(pid):
         try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
         ticks += sum(map(int, fields[11:15]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tests.servers import start
 
 from .base import Effort, Section, Spread, Table
 from .crowd import Crowd, held
+from .looking import cpu_seconds
 
 SERVER = "postgres18"
 SESSIONS, VICTIMS = 250, 100
@@ -54,20 +54,14 @@ def measure(effort: Effort) -> list[Section]:
 
 def _processor_seconds(function: Function) -> float:
     """What the function's process took for one invocation, its start included where it starts for it."""
-    before = _used(function.runtime.pid) if function.environment else 0.0
+    before = cpu_seconds(function.runtime.pid) if function.environment else 0.0
     invocation = function.invoke({"trigger": "manual", "rules": RULES})
     if invocation.error:
         raise RuntimeError(f"the function failed: {invocation.error}")
     (report,) = invocation.answer["targets"]
     if report["error"] or report["outcomes"] != {"terminated": VICTIMS}:
         raise RuntimeError(f"not {VICTIMS} were terminated: {report['error'] or report['counts']}")
-    return _used(function.runtime.pid) - before
-
-
-def _used(pid: int) -> float:
-    """Seconds of a processor, by all threads of a process, in user mode and in the kernel's."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return cpu_seconds(function.runtime.pid) - before
 
 
 def _peak_mb(pid: int) -> float:

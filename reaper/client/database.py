@@ -114,7 +114,7 @@ class Database:
     ) -> None:
         given = parse_dsn(dsn) | ({"secret": secret} if secret else {})
         self.target = Target.from_mapping(given, "DSN")
-        self.is_mysql = self.target.engine is EngineName.MYSQL
+        self.is_mysql = self.target.engine is EngineName.MYSQL  # kept, for each query asks
         self.settings = settings
         self.stats = Stats()
         self._observer = on_event

@@ -215,7 +215,7 @@ class MySQLServer:
         """The process list, read within one second of the server's clock where that counts in whole seconds."""
         for attempt in range(_TRIES_WITHIN_A_SECOND):
             if attempt:
-                time.sleep(_LATE_CLOCK)  # until all clocks have come to the new second
+                time.sleep(_LATE_CLOCK)  # until SHOW's clock, too, has come to the new second
             rows = self._read(ids, is_marked=True)
             if not any(map(_ticked, rows)):
                 break

@@ -435,7 +435,7 @@ def test_a_sleep_began_when_it_did_even_by_a_clock_that_is_late(servers: Servers
         settle(server)
         found = {seen(striking, "mysql", clients)[0].mark}
         for _ in range(3):
-            time.sleep(1 - time.time() % 1)  # that a second begins is what is tried
+            time.sleep(1 - time.time() % 1)  # only as a second begins do the two clocks differ
             end = time.monotonic() + 0.02  # a new second has just begun
             while time.monotonic() < end:
                 found.add(seen(striking, "mysql", clients)[0].mark)

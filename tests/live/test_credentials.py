@@ -35,7 +35,6 @@ from tests.servers import Proxy, Server, until
 __all__ = ["aws", "ca", "secured"]  # the fixtures, for pytest to find here
 
 
-
 @pytest.fixture
 def rotated(aws: Asked, secured: Server) -> Rotated:
     return Rotated(secured)

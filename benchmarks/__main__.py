@@ -104,6 +104,7 @@ def report(taken: Mapping[str, Any]) -> str:
         "machine's and say little elsewhere.",
         f"Machine: {last['processor']}, {last['cores']} cores, {last['memory_mb'] // 1024} GB, {last['system']}; "
         f"Python {last['python']}; {versions()}. Client and server share its cores.",
+        *_rivals(taken),
         f"Each part begins when the processors have been idle for {IDLE:.0%} of a fifth of a second, and so does each "
         "round of reaping. Load average over a minute, before and after, which still counts sessions that have ended: "
         + "; ".join(_load(name, part) for name, part in taken.items()) + ".",
@@ -117,6 +118,14 @@ def report(taken: Mapping[str, Any]) -> str:
         ]
     lines += [section["markdown"] for part in taken.values() for section in part["sections"]]
     return "\n\n".join(lines) + "\n"
+
+
+def _rivals(taken: Mapping[str, Any]) -> list[str]:
+    """The servers, and the pt-kill that the reaper was measured beside, by their own words at the time."""
+    raw = {s["title"].removeprefix("Reaping: "): s["raw"] for s in taken.get("reaping", {}).get("sections", ())}
+    told = [f"{server}: {found['version']}" for server, found in raw.items() if "version" in found]
+    told += sorted({f"pt-kill: {found['pt_kill']}" for found in raw.values() if "pt_kill" in found})
+    return [f"Reaping's servers and rival: {'; '.join(told)}."] if told else []
 
 
 def _limited(taken: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tests.servers import Unavailable
+from lab.servers import Unavailable
 
 from .base import IDLE, Effort, Section, machine, rest
 

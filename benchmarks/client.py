@@ -13,12 +13,13 @@ from typing import Any
 from psycopg.rows import dict_row
 from pymysql.cursors import DictCursor
 
+from lab.proxy import Proxy
+from lab.servers import Server, Unavailable, start
 from reaper.client import Database
 from reaper.client.deadline import Deadline
 from reaper.client.target import EngineName
 from reaper.model import Rules, Session, Snapshot, State
 from reaper.policy import judge
-from tests.servers import Proxy, Server, Unavailable, start
 
 from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios, rest
 from .subjects import ALONE, OF_ENGINE, OURS, VERSIONS, Worker, opened

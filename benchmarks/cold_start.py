@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from tests.deploy.artifact import AT_HAND, HOST, build
-from tests.deploy.lambdas import Code, Function, provided
+from lab.artifact import AT_HAND, HOST, build
+from lab.lambdas import Code, Function, provided
 
 from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios
 

@@ -7,13 +7,13 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from tests.deploy.artifact import AT_HAND, HOST, build
-from tests.deploy.lambdas import Code, Function
-from tests.harness import target
-from tests.servers import Server, Unavailable, start, until
+from lab.artifact import AT_HAND, HOST, build
+from lab.crowd import Census, Crowd
+from lab.lambdas import Code, Function
+from lab.servers import Server, Unavailable, start, until
+from lab.targets import target
 
 from .base import Effort, Section, Spread, Table
-from .crowd import Census, Crowd
 
 SERVERS = ("postgres18", "mariadb", "mysql")
 SLOTS = 100

@@ -7,9 +7,9 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from tests.deploy.extensions import Extended
-from tests.deploy.lambdas import Code
-from tests.unit.build import ROOT
+from lab import ROOT
+from lab.extensions import Extended
+from lab.lambdas import Code
 
 from .base import Effort, Section, Spread, Table, interleaved
 

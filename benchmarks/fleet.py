@@ -23,16 +23,17 @@ from typing import Any
 
 import botocore
 
+from lab.cloudformation import Stack
+from lab.proxy import Proxy
+from lab.samples import report
+from lab.servers import Server, Sessions, Unavailable
+from lab.servers.secure import authority, secure
+from lab.targets import target
 from reaper.client.deadline import RESERVE
 from reaper.fleet import BATCH
 from reaper.handler import SIDE_BY_SIDE
 from reaper.metrics import FEW, Tally, TargetMetrics, measures
 from reaper.sweep import SECOND_LOOK
-from tests.deploy.cloudformation import Stack
-from tests.harness import target
-from tests.servers import Proxy, Server, Sessions, Unavailable
-from tests.servers.secure import authority, secure
-from tests.unit.test_report import report
 
 from .base import Bar, Effort, Section, Spread, Table
 from .fanout import Database, Fanout, Fate, Platform, Product, Run, every

@@ -13,6 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lab.crowd import Census, Crowd, held
+from lab.servers import Server, Unavailable, start
+from lab.targets import target
 from reaper.client.deadline import Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.target import EngineName
@@ -20,11 +23,8 @@ from reaper.engines import engine_for
 from reaper.model import Rules, SweepTarget
 from reaper.policy import judge
 from reaper.sweep import uncollected
-from tests.harness import target
-from tests.servers import Server, Unavailable, start
 
 from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios, rest
-from .crowd import Census, Crowd, held
 from .reaping import exponent
 from .svg import chart
 

@@ -9,15 +9,14 @@ from pathlib import Path
 import boto3
 from moto import mock_aws
 
-from tests.aws import REGION
-from tests.deploy.amazon import Amazon
-from tests.deploy.artifact import AT_HAND, HOST, build
-from tests.deploy.lambdas import Code, Function
-from tests.harness import target
-from tests.servers import start
+from lab.amazon import REGION, Amazon
+from lab.artifact import AT_HAND, HOST, build
+from lab.crowd import Crowd, held
+from lab.lambdas import Code, Function
+from lab.servers import start
+from lab.targets import target
 
 from .base import Effort, Section, Spread, Table
-from .crowd import Crowd, held
 from .looking import cpu_seconds
 
 SERVER = "postgres18"

@@ -16,6 +16,9 @@ from typing import Any, Protocol
 import pymysql
 from pymysql.constants import CLIENT
 
+from lab.crowd import Census, Crowd, held
+from lab.servers import Server, Unavailable, processes, start
+from lab.targets import target
 from reaper import grants
 from reaper.client.deadline import Deadline
 from reaper.client.drivers import driver_for
@@ -25,11 +28,8 @@ from reaper.engines.base import Struck
 from reaper.model import Outcome, Rules, SweepTarget
 from reaper.seat import Seat
 from reaper.sweep import Sweep
-from tests.harness import target
-from tests.servers import Server, Unavailable, processes, start
 
 from .base import Bar, Effort, Section, Spread, Table, interleaved, percentile, ratios, rest
-from .crowd import Census, Crowd, held
 from .svg import chart
 
 SIZES = (500, 1000, 2000, 4000, 8000, 16000)

@@ -21,7 +21,7 @@ from subprocess import PIPE
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from tests.servers import Server, Unavailable, processes
+from lab.servers import Server, Unavailable, processes
 
 OURS = "reaper.client"
 OF_ENGINE = {

@@ -10,9 +10,9 @@ import boto3
 import pytest
 from moto import mock_aws
 
-Asked = Counter[str]
+from lab.amazon import REGION
 
-REGION = "eu-central-1"
+Asked = Counter[str]
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from lab.servers import NAMES, Server, Sessions, Unavailable, elsewhere, start
 from tests.harness import Lambda
-from tests.servers import NAMES, Server, Sessions, Unavailable, elsewhere, start
 
 MISSING = pytest.StashKey[dict[str, str]]()
 

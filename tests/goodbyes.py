@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from lab.servers import Server, until
 from tests.conftest import names
-from tests.servers import Server, until
 
 # Of each kind one: the others take a goodbye in the same way.
 SERVERS = [name for name in names() if name not in ("postgres18", "mysql_nops")]

@@ -8,21 +8,12 @@ from typing import Any
 
 import pytest
 
+from lab.servers import Server
+from lab.targets import target
 from reaper import handler
 from reaper.client.deadline import Deadline
 from reaper.model import Rules, SweepTarget
 from reaper.sweep import Sweep
-from tests.servers import Server
-
-
-def target(server: Server, user: str = "reaper", **more: Any) -> dict[str, Any]:
-    """An entry of REAPER_TARGETS for a test server."""
-    found = {"name": server.name, "engine": server.engine, "host": server.host, "port": server.port, "user": user}
-    if server.password:
-        found["password"] = server.password
-    if server.engine == "postgres":
-        found["database"] = "shop"
-    return found | dict(server.options) | more
 
 
 def sweep(server: Server, user: str = "reaper", trigger: str = "manual", **rules: Any) -> Sweep:

@@ -14,8 +14,8 @@ from contextlib import closing, contextmanager, suppress
 import psutil
 import pytest
 
-from tests.servers import Client, Proxy, Server, Sessions, until
-from tests.servers.proxy import Then, Where
+from lab.proxy import Proxy, Then, Where
+from lab.servers import Client, Server, Sessions, until
 
 pytestmark = pytest.mark.own_server  # another's may speak TLS, in which no pattern is found
 

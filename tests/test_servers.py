@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from lab.frozen import Frozen
+from lab.servers import Client, Server, Sessions, start, until
+from lab.servers.warden import exists
 from tests.conftest import Servers
-from tests.servers import Client, Frozen, Server, Sessions, start, until
-from tests.servers.warden import exists
 
 ASLEEP = {"idle", "Sleep"}
 ACTIVE = {"active", "Query"}
@@ -218,7 +219,7 @@ def test_stop_leaves_nothing(server: Server) -> None:
 
 ORPHANS = """
 import sys, time
-from tests.servers import Frozen, processes, start
+from lab.servers import Frozen, processes, start
 server = start(sys.argv[1])
 function = Frozen(server.dsn())
 function.freeze()

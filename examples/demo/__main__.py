@@ -14,7 +14,7 @@ from examples.demo.record import Record
 from examples.demo.stage import PLAYS, Cast, Play, Slots, Stage
 from examples.demo.telling import Narrator, abridged
 from examples.demo.workers import DemoFailed, Environment, check
-from tests.servers import Unavailable, processes, start, until
+from lab.servers import Unavailable, processes, start, until
 
 IDLE_SECONDS = 2
 BETWEEN_FREEZES = 0.1

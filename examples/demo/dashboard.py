@@ -10,7 +10,7 @@ from typing import Any
 
 from examples.demo import svg
 from examples.demo.record import Record
-from tests.deploy.cloudformation import Stack
+from lab.cloudformation import Stack
 
 UNIT_X, UNIT_Y, GAP = 40, 34, 8  # a dashboard is 24 units wide
 _WIDTH = 24 * UNIT_X + GAP

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from examples.demo.invocation import Invocation, invoke
 from examples.demo.record import Record
 from examples.demo.workers import Environment, check
-from tests.servers import Server, until
-from tests.servers.frozen import arguments
+from lab.frozen import arguments
+from lab.servers import Server, until
 
 BUSY = 4
 BETWEEN_LOOKS = 0.25

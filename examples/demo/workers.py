@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
-from tests.servers import processes
+from lab.servers import processes
 
 PATIENCE = 30.0
 

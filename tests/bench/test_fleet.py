@@ -17,9 +17,9 @@ from benchmarks import fleet
 from benchmarks.fanout import Database, Fanout, Fate, Platform, Product, Run
 from benchmarks.fleet import DATABASES, HANGING, SCHEDULES, concurrency, product
 from benchmarks.prices import HOURS, METRIC, SECRET, SECRET_READ, tiered
+from lab import ROOT
+from lab.cloudformation import source
 from reaper.metrics import FEW, TargetMetrics
-from tests.deploy.cloudformation import source
-from tests.unit.build import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("\n## A fleet\n")[2].partition("\n## ")[0]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.fleet import CONNECTIONS, LOG_BYTES, MEMORY_MB, PROCESSOR_SECONDS, of_one, ordinary_metrics
+from lab.servers import until
+from lab.servers.secure import secure
 from reaper.metrics import FEW, TargetMetrics
 from tests.conftest import Servers
-from tests.servers import until
-from tests.servers.secure import secure
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from lab.proxy import Proxy
+from lab.servers import Server, Sessions
 from reaper.client import Database
 from reaper.client.target import EngineName
 from reaper.engines import engine_for
@@ -20,7 +22,6 @@ from reaper.policy import judge
 from tests.conftest import Servers
 from tests.harness import settle, sweep
 from tests.live.stage import engine_server, seen, strike
-from tests.servers import Proxy, Server, Sessions
 
 ROOT = Path(__file__).parents[2]
 INVOCATIONS = 20

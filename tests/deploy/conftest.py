@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from lab.artifact import AT_HAND, HOST, Build, build
+from lab.servers import Unavailable
 from tests.conftest import MISSING
-from tests.deploy.artifact import AT_HAND, HOST, Build, build
-from tests.servers import Unavailable
 
 Builds = Callable[[str, str], Build]
 

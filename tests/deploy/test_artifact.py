@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.build import ROOT
+from lab import ROOT
+from lab.artifact import AT_HAND, HOST, Build, Folder, pinned
 
-from .artifact import AT_HAND, HOST, Build, Folder, pinned
 from .conftest import Builds
 
 MB = 1024 * 1024

@@ -19,14 +19,14 @@ from urllib.request import urlopen
 import pymysql
 import pytest
 
+from lab import ROOT
+from lab.artifact import HOST, SAM
+from lab.extensions import RUNTIME_SECONDS, SLACK, Extended
+from lab.lambdas import Code, Function, provided
+from lab.proxy import Proxy
+from lab.servers import Server, free_port, processes, until
 from tests.conftest import Servers
 from tests.goodbyes import SERVERS, abandoned, gone, session
-from tests.servers import Proxy, Server, free_port, processes, until
-from tests.unit.build import ROOT
-
-from .artifact import HOST, SAM
-from .extensions import RUNTIME_SECONDS, SLACK, Extended
-from .lambdas import Code, Function, provided
 
 LAYER = ROOT / "extension"
 EXTENSION = LAYER / "extensions" / "reaper-goodbye"

@@ -15,17 +15,18 @@ from typing import Any
 import boto3
 import pytest
 
+from lab.amazon import Amazon
+from lab.artifact import Build
+from lab.cloudformation import Stack, environ_of
+from lab.lambdas import Code, Function, Invocation
+from lab.servers import Client, Server, Sessions, free_port
+from lab.targets import target
 from tests.aws import Asked, aws
 from tests.conftest import Servers, names
 from tests.fleets import Queue, instance, know_the_services, rds
-from tests.harness import settle, target
-from tests.servers import Client, Server, Sessions, free_port
+from tests.harness import settle
 
-from .amazon import Amazon
-from .artifact import Build
-from .cloudformation import Stack, environ_of
 from .emf import extracted
-from .lambdas import Code, Function, Invocation
 
 __all__ = ["aws"]  # the fixture, for pytest to find here
 

@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 
+from lab import ROOT
+from lab.artifact import AT_HAND, HOST, Build, build
 from release import archives, licences, pins
 from release.bill import bill
 from release.packages import shipped
-from tests.unit.build import ROOT
-
-from .artifact import AT_HAND, HOST, Build, build
 
 FILES = [pins.LAYER, pins.FUNCTION]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

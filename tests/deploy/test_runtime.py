@@ -17,16 +17,19 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from lab import ROOT
+from lab.artifact import Build
+from lab.cloudformation import Stack
+from lab.frozen import Frozen
+from lab.lambdas import Code, Function, Invocation
+from lab.proxy import Proxy
+from lab.servers import Server, Sessions, free_port, processes
+from lab.targets import target
 from tests.conftest import Servers, names
 from tests.goodbyes import end_sessions
-from tests.harness import settle, target
-from tests.servers import Frozen, Proxy, Server, Sessions, free_port, processes
-from tests.unit.build import ROOT
+from tests.harness import settle
 
-from .artifact import Build
-from .cloudformation import Stack
 from .emf import Datum, extracted
-from .lambdas import Code, Function, Invocation
 
 Deploy = Callable[..., Function]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lab.artifact import Build
+from lab.lambdas import Code, Function, Invocation
+from lab.servers import Server, Sessions
+from lab.targets import target
 from tests.conftest import Servers, names
 from tests.goodbyes import end_sessions, sessions_of
-from tests.harness import target
-from tests.servers import Server, Sessions
 
-from .artifact import Build
-from .lambdas import Code, Function, Invocation
 from .test_runtime import code
 
 TURNS = int(os.environ.get("REAPER_TEST_SOAK", "200"))

@@ -15,6 +15,10 @@ from typing import Any
 
 import pytest
 
+from lab import ROOT
+from lab.artifact import SAM
+from lab.cloudformation import Resource, Stack, environ_of, source
+from lab.samples import report
 from reaper.client.emf import emf
 from reaper.client.events import Event, EventKind
 from reaper.client.faults import Fault
@@ -24,11 +28,6 @@ from reaper.handler import Settings
 from reaper.metrics import NAMESPACE, Tally, TargetMetrics, embedded, embedded_tally
 from reaper.model import InTransaction, Rules
 from reaper.request import Request, Trigger, choose, parse
-from tests.unit.build import ROOT
-from tests.unit.test_report import report
-
-from .artifact import SAM
-from .cloudformation import Resource, Stack, environ_of, source
 
 ACCOUNT = "eu-central-1:111122223333"
 SECRET = f"arn:aws:secretsmanager:{ACCOUNT}:secret:reaper-AbCdEf"

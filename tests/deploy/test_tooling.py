@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.build import ROOT
-
-from .cloudformation import source, yaml
+from lab import ROOT
+from lab.cloudformation import source, yaml
 
 STAGES = tomllib.loads((ROOT / "samconfig.toml").read_text())
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,9 +12,9 @@ from socket import SHUT_RDWR, socket
 
 import psycopg
 
+from lab.servers import Server, until
+from lab.servers.sockets import hung_up
 from tests.hardening.oracle import UNTOUCHABLE, Client, Posture
-from tests.servers import Server, until
-from tests.servers.sockets import hung_up
 
 WINDOW = 0.05  # seconds from a victim's re-read to its kill, at most
 HEARD = 0.3  # seconds from a kill until the client's socket shows it, on a busy machine

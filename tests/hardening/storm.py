@@ -16,6 +16,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from lab.proxy import Proxy, Then, Where
+from lab.servers import Server
 from reaper.client.deadline import Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.target import EngineName
@@ -23,8 +25,6 @@ from reaper.report import Report
 from reaper.seat import Seat
 from reaper.sweep import Sightings
 from tests.harness import sweep
-from tests.servers import Proxy, Server
-from tests.servers.proxy import Then, Where
 
 CROWD = "other"  # who takes the slots; the sweeps leave it alone, or there would soon be room again
 CALM = (0.2, 0.6)  # seconds between two troubles of a kind

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from lab.proxy import Proxy
+from lab.servers import Server, processes, start, until
 from reaper.client.target import EngineName
 from reaper.client.tokens import DDL
 from reaper.report import ErrorKind
@@ -26,7 +28,6 @@ from tests.hardening.ledger import ACCOUNTS, OPENING, SLACK, Books, Entry, Kind,
 from tests.hardening.storm import Storm
 from tests.hardening.tellers import LIMITS
 from tests.live.test_client_outages import connected
-from tests.servers import Proxy, Server, processes, start, until
 
 TELLERS = 40
 SLOTS = 48  # enough for all and the reaper, not for sessions that were left behind as well

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from lab.servers import Server, until
 from reaper.model import Outcome
 from reaper.report import Report
 from reaper.sweep import SECOND_LOOK, Sightings
@@ -29,7 +30,6 @@ from tests.conftest import Servers
 from tests.hardening.clients import DEEDS, Session
 from tests.hardening.oracle import Sight, Swept, may_go, must_go
 from tests.harness import sweep
-from tests.servers import Server, until
 
 RUNS = int(os.environ.get("REAPER_TEST_MODEL_RUNS") or 0)  # more than usual, and each time others
 STEPS = 16

@@ -13,6 +13,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from lab import ROOT
+from lab.proxy import Proxy
+from lab.servers import Server, Sessions
+from lab.targets import target
 from reaper import consult, fleet, handler
 from reaper.advice import Advice
 from reaper.client.target import ConfigurationError
@@ -26,9 +30,7 @@ from reaper.request import Trigger
 from reaper.sweep import Sweep
 from tests.aws import Asked, aws
 from tests.conftest import Servers
-from tests.harness import Context, Lambda, target
-from tests.servers import Proxy, Server, Sessions
-from tests.unit.build import ROOT
+from tests.harness import Context, Lambda
 
 __all__ = ["aws"]  # the fixture, for pytest to find here
 

@@ -19,6 +19,9 @@ import pytest
 from psycopg.rows import dict_row
 from pymysql.constants import COMMAND
 
+from lab.samples import server as snapshot_of
+from lab.servers import Client, Server, Sessions, start, until
+from lab.targets import target
 from reaper import handler, metrics
 from reaper.client.emf import dimension, emf
 from reaper.client.events import Event, EventKind
@@ -31,11 +34,9 @@ from reaper.model import Outcome, Reason, Rules, Session, State, SweepTarget
 from reaper.policy import judge
 from reaper.report import ErrorKind, Report
 from tests.conftest import Servers, names
-from tests.harness import Context, Lambda, settle, sweep, target
+from tests.harness import Context, Lambda, settle, sweep
 from tests.live.stage import engine_server, seen
 from tests.live.test_cli import asked, dsn, reaper
-from tests.servers import Client, Server, Sessions, start, until
-from tests.unit.build import server as snapshot_of
 
 # At most 32 letters, as MySQL has it, and 63 bytes, as PostgreSQL does.
 NAMES = (

@@ -23,6 +23,10 @@ import typer.main
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.proxy import Proxy
+from lab.rotation import USER, Rotated
+from lab.servers import Server, Sessions, free_port
+from lab.targets import target
 from reaper import cli, handler
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import DeadlineExceeded
@@ -31,13 +35,11 @@ from reaper.client.events import Event
 from reaper.client.target import ConfigurationError, Target, hide_passwords, redact, shown
 from reaper.environment import parse_targets
 from tests.aws import Asked, aws
-from tests.harness import Context, target
+from tests.harness import Context
 from tests.live.test_client import LEFT_OUT, dead, end, endless, session
 from tests.live.test_client_told import proxy
 from tests.live.test_credentials import rotated
 from tests.live.test_tls import ca, secured
-from tests.rotation import USER, Rotated
-from tests.servers import Proxy, Server, Sessions, free_port
 
 __all__ = ["LEFT_OUT", "aws", "ca", "proxy", "rotated", "secured"]  # for pytest to find here
 

@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 
-from tests.unit.build import ROOT
+from lab import ROOT
 
 PAGE = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 ROWS = [tuple(cell.strip() for cell in row.split(" | ")) for row in re.findall(r"^\|(.*)\|$", PAGE, re.MULTILINE)]

@@ -6,10 +6,10 @@ import io
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, redirect_stdout
 
+from lab.servers import Server
 from reaper import cli
 from reaper.report import Report
 from tests.harness import settle, sweep
-from tests.servers import Server
 
 USER = "reaper_granted"  # the tests' servers have a reaper of their own
 ROLE = "reaper_killer"

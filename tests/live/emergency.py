@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from tests.servers import Frozen, Server, start, until
+from lab.frozen import Frozen
+from lab.servers import Server, start, until
 
 SLOTS = 40  # what an ordinary client can use
 LIMIT = 10  # of the account `limited`

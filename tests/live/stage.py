@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 
+from lab.servers import Client
+from lab.servers import Server as Database
+from lab.targets import target
 from reaper.client.deadline import Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.target import EngineName
 from reaper.engines import engine_for
 from reaper.engines.base import Server, strike_all
 from reaper.model import Outcome, Session, SweepTarget
-from tests.harness import target
-from tests.servers import Client
-from tests.servers import Server as Database
 
 LONG = Deadline.after(3600)
 

@@ -14,6 +14,8 @@ from typing import Any
 import boto3
 import pytest
 
+from lab.servers import Server, Sessions, Unavailable, free_port, start
+from lab.targets import target
 from reaper import cli
 from reaper.advice import Advice, Rule
 from reaper.client.deadline import Deadline
@@ -22,8 +24,7 @@ from reaper.model import Outcome, SweepTarget
 from reaper.sizing import GIB
 from tests.aws import Asked, aws
 from tests.conftest import Servers
-from tests.harness import Lambda, settle, sweep, target
-from tests.servers import Server, Sessions, Unavailable, free_port, start
+from tests.harness import Lambda, settle, sweep
 
 from .account import printed, split
 from .test_cli import dsn, reaper

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from lab.servers import Client, Server, Sessions
 from reaper.client.drivers.base import poller
 from reaper.model import Outcome
 from reaper.report import Report
 from tests.harness import sweep
-from tests.servers import Client, Server, Sessions
 
 THRESHOLD = 1.0
 SECONDS = 8.0

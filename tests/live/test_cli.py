@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.harness import settle, target
-from tests.servers import Server, Sessions, free_port
+from lab.servers import Server, Sessions, free_port
+from lab.targets import target
+from tests.harness import settle
 
 
 def reaper(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:

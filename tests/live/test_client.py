@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lab.servers import Server, free_port, start, until
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import DeadlineExceeded
 from reaper.client.events import Event, EventKind
@@ -19,7 +20,6 @@ from reaper.client.target import ConfigurationError, EngineName
 from reaper.client.tokens import DDL
 from tests.conftest import Servers
 from tests.harness import Context
-from tests.servers import Server, free_port, start, until
 
 LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
 

@@ -11,14 +11,14 @@ from typing import cast
 
 import pytest
 
+from lab.proxy import Proxy, Then, Where
+from lab.servers import Server, until
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import RESERVE
 from reaper.client.kept import Means
 from tests.conftest import Servers
 from tests.harness import Context
 from tests.live.test_client import end, fresh_tables, session
-from tests.servers import Proxy, Server, until
-from tests.servers.proxy import Then, Where
 
 SLOW = 0.25
 PATIENCE = 0.4

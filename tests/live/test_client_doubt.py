@@ -7,12 +7,13 @@ from contextlib import closing
 
 import pytest
 
+from lab.proxy import Proxy
+from lab.servers import Server, until
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import RESERVE
 from tests.conftest import Servers
 from tests.harness import Context
 from tests.live.test_client import fresh_tables
-from tests.servers import Proxy, Server, until
 
 INSERT = "INSERT INTO orders (what) VALUES ('once')"
 PATIENCE = 1.5

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import pytest
 
+from lab.proxy import Proxy
+from lab.servers import Server
 from reaper.client import commits
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.kept import Means, Settings
 from tests.live.test_client import Wall, dead, end, fresh_tables, orders, session, wall
-from tests.servers import Proxy, Server
 
 LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
 

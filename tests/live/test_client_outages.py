@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from lab.proxy import Proxy
+from lab.servers import Server, free_port, processes, until
 from reaper.client.database import Database
 from reaper.client.kept import Means, Settings
 from tests.live.test_client import fresh_tables, orders
-from tests.servers import Proxy, Server, free_port, processes, until
 
 LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
 

@@ -7,13 +7,14 @@ from contextlib import closing
 
 import pytest
 
+from lab.proxy import Proxy
+from lab.servers import Server
 from reaper.client.database import Database, Transaction
 from reaper.client.deadline import DeadlineExceeded
 from reaper.client.events import Event, EventKind
 from reaper.client.kept import Settings, is_proxy
 from tests.harness import Context
 from tests.live.test_client import endless, fresh_tables, orders, session
-from tests.servers import Proxy, Server
 
 LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
 

@@ -11,6 +11,8 @@ from contextlib import closing
 
 import pytest
 
+from lab.proxy import Proxy
+from lab.servers import Server, start
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import DeadlineExceeded
 from reaper.client.emf import emf
@@ -18,7 +20,6 @@ from reaper.client.events import Event, EventKind
 from reaper.client.kept import Means, Settings
 from tests.harness import Context
 from tests.live.test_client import dead, end, endless, fresh_tables, session
-from tests.servers import Proxy, Server, start
 
 LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
 

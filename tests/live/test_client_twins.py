@@ -17,6 +17,9 @@ import psycopg
 import pymysql
 import pytest
 
+from lab.proxy import Proxy
+from lab.rotation import READ, USER, Rotated, ask_for_passwords
+from lab.servers import Client, Server, Sessions, start, until
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import RESERVE
 from reaper.client.kept import Means, Settings
@@ -25,8 +28,6 @@ from tests.aws import Asked, aws
 from tests.conftest import Servers
 from tests.harness import Context
 from tests.live.test_client import dead, end, fresh_tables, orders, session
-from tests.rotation import READ, USER, Rotated, ask_for_passwords
-from tests.servers import Client, Proxy, Server, Sessions, start, until
 
 __all__ = ["aws"]  # the fixture, for pytest to find here
 

@@ -21,6 +21,7 @@ import psycopg
 import pymysql
 import pytest
 
+from lab.servers import Server, until
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import RESERVE, DeadlineExceeded
 from reaper.client.events import Event, EventKind
@@ -29,7 +30,6 @@ from reaper.client.retry import Patience
 from reaper.client.target import ConfigurationError
 from tests.harness import Context
 from tests.live.test_client import dead, end, fresh_tables, orders, session
-from tests.servers import Server, until
 
 LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
 

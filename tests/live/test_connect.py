@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from lab.servers import Server, until
+from lab.targets import target
 from reaper.client.deadline import Deadline, DeadlineExceeded
 from reaper.client.drivers import driver_for
 from reaper.client.faults import Fault
 from reaper.client.target import ConfigurationError, EngineName, Target
 from reaper.model import SweepTarget
 from tests.conftest import Servers
-from tests.harness import target
-from tests.servers import Server, until
 
 
 def at(server: Server, **more: Any) -> Target:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from lab.servers import Sessions, until
 from reaper.engines.base import Server
 from reaper.model import Mark, Outcome, Session
 from tests.conftest import Servers, names
 from tests.fakes import FakeDatabase
 from tests.harness import settle
 from tests.live.stage import engine_server, seen, strike
-from tests.servers import Sessions, until
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,10 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
+from lab.proxy import Proxy
+from lab.rotation import READ, USER, Rotated
+from lab.servers import Server, until
+from lab.targets import target
 from reaper import handler
 from reaper.client.credentials import CredentialsUnavailable
 from reaper.client.database import Database
@@ -26,11 +30,9 @@ from reaper.model import Rules, SweepTarget
 from reaper.report import ErrorKind
 from reaper.sweep import Sweep
 from tests.aws import Asked, aws
-from tests.harness import Context, Lambda, target
+from tests.harness import Context, Lambda
 from tests.live.test_client import dead, end, session
 from tests.live.test_tls import ca, secured
-from tests.rotation import READ, USER, Rotated
-from tests.servers import Proxy, Server, until
 
 __all__ = ["aws", "ca", "secured"]  # the fixtures, for pytest to find here
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from examples.demo.stage import PLAYS
+from lab import ROOT
 from tests.conftest import Servers
-from tests.unit.build import ROOT
 
 MOMENTS = re.compile(r'class="moment"[^>]*>([^<]*)<')
 

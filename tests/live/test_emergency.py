@@ -18,14 +18,15 @@ from typing import Any
 
 import pytest
 
+from lab.frozen import arguments
+from lab.servers import Server, Sessions, processes, until
+from lab.targets import target
 from reaper.client.deadline import Deadline
 from reaper.handler import AllSweepsFailed
 from reaper.model import Mode, Outcome, Reason
 from tests.conftest import Servers, names
-from tests.harness import Lambda, settle, sweep, target
+from tests.harness import Lambda, settle, sweep
 from tests.live.emergency import AT_TARGET, LIMIT, SLOTS, frozen, is_full, ordinary, privileged, small
-from tests.servers import Server, Sessions, processes, until
-from tests.servers.frozen import arguments
 
 SCHEDULE, ALARM = {"trigger": "schedule"}, {"trigger": "alarm"}
 PRESSURE = 0.2  # seconds: the threshold under pressure

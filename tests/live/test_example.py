@@ -14,10 +14,10 @@ import pymysql
 import pytest
 from cfnlint.api import lint_file  # type: ignore[import-untyped]  # ships no types
 
+from lab import ROOT
+from lab.servers import Server
 from tests.harness import Context
 from tests.live.test_client import dead, end, fresh_tables, session
-from tests.servers import Server
-from tests.unit.build import ROOT
 
 LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
 

@@ -9,13 +9,13 @@ from contextlib import closing
 
 import pytest
 
+from lab import ROOT
+from lab.servers import Server, processes
 from reaper.client import Database, Settings
 from reaper.client.kept import Means
 from tests.conftest import Servers
 from tests.fakes import Time
 from tests.goodbyes import SERVERS, abandoned, gone, session
-from tests.servers import Server, processes
-from tests.unit.build import ROOT
 
 
 @pytest.fixture(params=SERVERS)

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from lab.servers import Server, Sessions
+from lab.servers.secure import Front, authority
+from lab.targets import target
 from reaper import handler
 from tests.aws import Asked, aws
 from tests.conftest import Servers
-from tests.harness import Lambda, settle, target
-from tests.servers import Server, Sessions
-from tests.servers.secure import Front, authority
+from tests.harness import Lambda, settle
 
 __all__ = ["aws"]  # the fixture, for pytest to find here
 

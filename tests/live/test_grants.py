@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.servers import Server, Sessions
 from reaper.model import Outcome
 from tests.live.account import BY_PROCEDURE, USER, granted, printed, swept, unavoidable
-from tests.servers import Server, Sessions
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from lab.servers import Server, Sessions, free_port
+from lab.targets import target
 from reaper.client.target import ConfigurationError
 from reaper.handler import AllSweepsFailed
-from tests.harness import Lambda, settle, target
-from tests.servers import Server, Sessions, free_port
+from tests.harness import Lambda, settle
 
 EVENTS = Path(__file__).parents[2] / "events"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lab.servers import Client, Server, Sessions, until
 from reaper.model import Mark, Outcome, Session
 from reaper.report import ErrorKind
 from tests.harness import settle, sweep
@@ -18,7 +19,6 @@ from tests.live.account import BY_PROCEDURE, ROLE, USER, granted, has_performanc
 from tests.live.stage import engine_server, seen, strike
 from tests.live.test_busy import THRESHOLD, Worker
 from tests.live.test_least_rights import DENIED
-from tests.servers import Client, Server, Sessions, until
 
 LIMIT = 2.0  # seconds of sleep, in place of the 30; more than the one by which whole seconds can be wrong
 BRIEFLY = ("--kill-if-idle", "--least-idle", f"{LIMIT:g}s")

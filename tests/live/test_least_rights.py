@@ -9,11 +9,11 @@ from contextlib import closing
 import psycopg
 import pytest
 
+from lab.servers import Server, Sessions
+from lab.servers.base import Rows
 from reaper.model import Outcome
 from reaper.report import ErrorKind
 from tests.live.account import BY_PROCEDURE, ROLE, USER, granted, has_performance_schema, swept, unavoidable
-from tests.servers import Server, Sessions
-from tests.servers.base import Rows
 
 LEFT_OUT = ("mysql_nops",)  # without performance_schema nobody misses the grants that read it
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
+from lab.servers import Client, Server, Sessions, processes, until
+from lab.targets import target
 from reaper.model import Outcome
 from reaper.report import ErrorKind, Report
 from tests.conftest import Servers, names
-from tests.harness import Lambda, settle, sweep, target
-from tests.servers import Client, Server, Sessions, processes, until
+from tests.harness import Lambda, settle, sweep
 
 RULES: dict[str, Any] = {"dry_run": False, "idle_seconds": 0}
 

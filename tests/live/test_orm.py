@@ -15,13 +15,14 @@ import pytest
 from sqlalchemy import Engine, String, exc, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from lab import ROOT
+from lab.proxy import Proxy
+from lab.servers import Server, Sessions, until
 from reaper.client import ConfigurationError, Database, DeadlineExceeded, OutcomeUnknown, Transaction
 from reaper.client.kept import Means
 from reaper.client.orm import create_engine
 from tests.harness import Context
 from tests.live.test_client import Wall, dead, end, fresh_tables, orders, session
-from tests.servers import Proxy, Server, Sessions, until
-from tests.unit.build import ROOT
 
 LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
 

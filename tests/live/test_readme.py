@@ -25,17 +25,18 @@ import typer.main
 from botocore import xform_name
 from botocore.validate import ParamValidator
 
+from lab import ROOT
+from lab.artifact import SAM
+from lab.cloudformation import source
+from lab.servers import Server, Sessions, Unavailable, start
+from lab.targets import target
 from reaper import cli
 from reaper.environment import targets_from_environ
 from reaper.model import Rules
 from reaper.request import parse
 from tests.conftest import Servers
-from tests.deploy.artifact import SAM
-from tests.deploy.cloudformation import source
-from tests.harness import Context, target
+from tests.harness import Context
 from tests.live import test_example
-from tests.servers import Server, Sessions, Unavailable, start
-from tests.unit.build import ROOT
 
 from .account import USER, granted
 from .pages import CONSOLE, SHELL, Command, blocks, commands, in_text, shown_by, statements

@@ -8,8 +8,8 @@ from typing import Any
 import pymysql.cursors
 import pytest
 
+from lab.servers import Server
 from reaper.client.database import Database
-from tests.servers import Server
 
 LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
 

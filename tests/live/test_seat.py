@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from lab.proxy import Proxy
+from lab.servers import Server, Sessions, start, until
+from lab.targets import target
 from reaper import seat as seats
 from reaper.client.drivers import driver_for
 from reaper.client.kept import Means
@@ -18,8 +21,7 @@ from reaper.model import SweepTarget
 from reaper.report import Entry, Report
 from reaper.seat import Seat
 from tests.conftest import Servers, names
-from tests.harness import Lambda, settle, sweep, target
-from tests.servers import Proxy, Server, Sessions, start, until
+from tests.harness import Lambda, settle, sweep
 
 
 @dataclass

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from lab.servers import Client, Sessions, until
+from lab.servers import Server as Database
+from lab.servers.mysql import MySQLClient
 from reaper.client.deadline import Deadline
 from reaper.engines import burst
 from reaper.engines import mysql as mysql_engine
@@ -17,9 +20,6 @@ from reaper.report import ErrorKind
 from tests.conftest import Servers
 from tests.harness import settle, sweep
 from tests.live.stage import engine_server, seen, strike
-from tests.servers import Client, Sessions, until
-from tests.servers import Server as Database
-from tests.servers.mysql import MySQLClient
 
 LONG = Deadline.after(3600)
 

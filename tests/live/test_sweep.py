@@ -9,11 +9,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from lab.servers import Client, Server, Sessions
+from lab.targets import target
 from reaper.model import Outcome, Reason
 from reaper.sweep import SECOND_LOOK
 from tests.conftest import Servers
-from tests.harness import Lambda, settle, sweep, target
-from tests.servers import Client, Server, Sessions
+from tests.harness import Lambda, settle, sweep
 
 
 def lock_holders(sessions: Sessions, n: int) -> list[Client]:

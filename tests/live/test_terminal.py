@@ -12,8 +12,8 @@ from importlib.metadata import entry_points, version
 
 import pytest
 
+from lab.servers import Sessions, free_port
 from tests.conftest import Servers
-from tests.servers import Sessions, free_port
 
 from .test_cli import dsn, reaper
 

@@ -13,6 +13,9 @@ from urllib.parse import quote
 import pytest
 from pymysql.constants import CLIENT
 
+from lab.proxy import Proxy
+from lab.servers import Server
+from lab.servers.secure import Authority, authority, secure
 from reaper.client.credentials import Credentials
 from reaper.client.database import Database
 from reaper.client.deadline import Deadline
@@ -24,8 +27,6 @@ from reaper.report import ErrorKind, Report
 from reaper.sweep import Sweep
 from tests.aws import Asked, aws
 from tests.conftest import Servers
-from tests.servers import Proxy, Server
-from tests.servers.secure import Authority, authority, secure
 
 __all__ = ["aws"]  # the fixture, for pytest to find here
 

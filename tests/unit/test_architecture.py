@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .build import ROOT
+from lab import ROOT
 
 PACKAGE = ROOT / "reaper"
 

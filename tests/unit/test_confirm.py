@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
+from lab.samples import server, sleeper
 from reaper.model import Mark, Session, State
 from reaper.sweep import Sightings, confirm
-
-from .build import server, sleeper
 
 HOST = "10.0.1.15:43210"
 

@@ -13,6 +13,9 @@ import typer.core
 import typer.main
 
 from benchmarks.prices import METRIC
+from lab import ROOT
+from lab.cloudformation import source
+from lab.samples import report
 from reaper import advice, cli
 from reaper.advice.base import IDLE, LONGEST_IDLE
 from reaper.advice.postgres import IN_TRANSACTION, LONGEST_INVOCATION
@@ -25,10 +28,6 @@ from reaper.metrics import FEW, measures
 from reaper.model import Outcome, Reason, Rules
 from reaper.report import ErrorKind
 from reaper.request import Record, Request, Trigger, parse
-from tests.deploy.cloudformation import source
-
-from .build import ROOT
-from .test_report import report
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EVENTS = sorted(path.name for path in (ROOT / "events").iterdir())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.build import ROOT
+from lab import ROOT
 
 RESULTS = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")

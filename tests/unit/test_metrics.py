@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
+from lab.samples import report, server, sleeper, struck
 from reaper.client.target import ConfigurationError
 from reaper.handler import Settings
 from reaper.metrics import FEW, TargetMetrics, embedded, publish
 from reaper.model import Outcome
 from reaper.report import ErrorKind, Report, SweepError
-
-from .build import server, sleeper
-from .test_report import report, struck
 
 ALWAYS = {"Terminated", "Refused", "Failed", "Freed", "LockedOut", "Blind", "SweepFailed", "SweepSeconds", "DryRun"}
 WHERE_SEEN = {

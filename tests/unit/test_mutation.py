@@ -8,10 +8,9 @@ import sys
 
 import pytest
 
+from lab import ROOT
 from tests.mutation.__main__ import PAGE, TESTS, listed
 from tests.mutation.mutants import mutants
-
-from .build import ROOT
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from lab import ROOT
 from reaper.client.drivers.base import Driver
 from reaper.engines.base import Engine, Server
 
-from .build import ROOT
 from .test_architecture import FLOORS
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "examples").rglob("*.md")])

@@ -17,8 +17,7 @@ from examples.demo.dashboard import dashboard, flow, lines, widgets
 from examples.demo.plot import plot
 from examples.demo.record import Moment, Record, Sample, Sweep
 from examples.demo.telling import Narrator
-
-from .build import ROOT
+from lab import ROOT
 
 DRAWN = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.svg")}
 SVG = "{http://www.w3.org/2000/svg}"

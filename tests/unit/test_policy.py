@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
+from lab.samples import judged, reason, reasons, server, sleeper, victims
 from reaper.model import Action, Holding, Mode, Reason, Rules, Session, State
 from reaper.policy import PROVIDER_ACCOUNTS, Scope, find_pressure, judge, matches_host, matches_name, pressure_remains
-
-from .build import judged, reason, reasons, server, sleeper, victims
 
 IN_TRANSACTION = State.IDLE_IN_TRANSACTION
 

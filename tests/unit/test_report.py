@@ -7,41 +7,14 @@ from typing import Any
 
 import pytest
 
-from reaper.model import Action, Mode, Outcome, Reason, Session, State, Verdict
-from reaper.report import ErrorKind, Report, SweepError, Victim
-
-from .build import judged, server, sleeper
+from lab.samples import judged, report, server, sleeper, struck
+from reaper.model import Mode, Outcome, Session, State
+from reaper.report import ErrorKind, Report, SweepError
 
 KEYS = (
     "target engine flavour method warnings trigger mode dry_run entry connections sessions zombies outcomes freed "
     "spared oldest_idle_seconds victims pressure_remains holding first_freed_seconds duration_seconds error"
 )
-
-
-def report(**facts: Any) -> Report:
-    """A sweep that saw an active, a protected, two idle and one in-transaction session, and struck the two."""
-    snapshot = server(
-        sleeper(1, 1000.12345),
-        sleeper(2, 2000.0),
-        sleeper(3, None, state=State.ACTIVE),
-        sleeper(4, 9000.0, state=State.IDLE_IN_TRANSACTION, transaction_seconds=9000.0),
-        sleeper(5, 10.0),
-        sleeper(6, None, user="system user", state=State.BACKGROUND),
-        sleeper(7, None, user="repl", state=State.REPLICATION),
-        used=6,
-        max_connections=12,
-        reserved=2,
-    )
-    judgement = judged(snapshot)
-    ends = (Outcome.TERMINATED, Outcome.SIGNALLED)
-    victims = [Victim(v, outcome) for v, outcome in zip(judgement.victims, ends, strict=True)]
-    seen: dict[str, Any] = {"snapshot": snapshot, "verdicts": judgement.verdicts, "victims": victims, "method": "kill"}
-    return Report("orders", "mysql", "manual", dry_run=False, **seen | {"duration_seconds": 0.12345} | facts)
-
-
-def struck(*outcomes: Outcome | None) -> list[Victim]:
-    verdicts = (Verdict(sleeper(id_), Action.TERMINATE, Reason.IDLE) for id_ in range(len(outcomes)))
-    return [Victim(verdict, outcome) for verdict, outcome in zip(verdicts, outcomes, strict=True)]
 
 
 def test_json_in_full() -> None:

@@ -10,11 +10,10 @@ from typing import Any, cast
 
 import pytest
 
+from lab.samples import event
 from reaper.client.target import ConfigurationError
 from reaper.model import SweepTarget
 from reaper.request import Record, Request, Trigger, choose, is_dry, parse
-
-from .build import event
 
 ORDERS = SweepTarget.from_mapping(
     {"name": "orders", "engine": "mysql", "host": "db-1.internal", "user": "u", "id": "orders"}

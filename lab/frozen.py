@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from . import processes
+from .servers import processes
 
 
 class Frozen:
@@ -27,7 +27,7 @@ class Frozen:
         self, dsn: str, connections: int = 1, statement: str = "SELECT 1", application: str | None = "lambda"
     ) -> None:
         order = {"connect": arguments(dsn, application), "connections": connections, "statement": statement}
-        script = Path(__file__).with_name("function.py")
+        script = Path(__file__).with_name("frozen_function.py")
         pipe = subprocess.PIPE
         self.process = processes.spawn([sys.executable, "-I", str(script)], stdin=pipe, stdout=pipe, bufsize=0)
         self.stopped = False

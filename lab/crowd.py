@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tests.servers import Server
+from lab.servers import Server
 
 _WAVE = 64  # logins under way at a time; fewer than any server's backlog
 _LONG = 60.0

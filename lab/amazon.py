@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import requests
 
+REGION = "eu-central-1"
+
 
 class Amazon(ThreadingHTTPServer):
     """Beside `mock_aws`, which answers in this process: what AWS_ENDPOINT_URL names."""

@@ -15,7 +15,7 @@ from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 from samtranslator.yaml_helper import yaml_parse
 
-from tests.unit.build import ROOT
+from lab import ROOT
 
 Resource = dict[str, Any]
 

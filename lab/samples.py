@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
+from lab import ROOT
 from reaper.client.target import EngineName
-from reaper.model import Rules, Session, Snapshot, State
+from reaper.model import Action, Outcome, Reason, Rules, Session, Snapshot, State, Verdict
 from reaper.policy import Judgement, judge
-
-ROOT = Path(__file__).parents[2]
+from reaper.report import Report, Victim
 
 
 def event(name: str) -> Any:
@@ -54,3 +53,29 @@ def reason(session: Session, **rules: Any) -> str:
 def victims(snapshot: Snapshot, **rules: Any) -> list[int]:
     """Who is terminated, in the order of the kills."""
     return [v.session.id for v in judged(snapshot, **rules).victims]
+
+
+def report(**facts: Any) -> Report:
+    """A sweep that saw an active, a protected, two idle and one in-transaction session, and struck the two."""
+    snapshot = server(
+        sleeper(1, 1000.12345),
+        sleeper(2, 2000.0),
+        sleeper(3, None, state=State.ACTIVE),
+        sleeper(4, 9000.0, state=State.IDLE_IN_TRANSACTION, transaction_seconds=9000.0),
+        sleeper(5, 10.0),
+        sleeper(6, None, user="system user", state=State.BACKGROUND),
+        sleeper(7, None, user="repl", state=State.REPLICATION),
+        used=6,
+        max_connections=12,
+        reserved=2,
+    )
+    judgement = judged(snapshot)
+    ends = (Outcome.TERMINATED, Outcome.SIGNALLED)
+    victims = [Victim(v, outcome) for v, outcome in zip(judgement.victims, ends, strict=True)]
+    seen: dict[str, Any] = {"snapshot": snapshot, "verdicts": judgement.verdicts, "victims": victims, "method": "kill"}
+    return Report("orders", "mysql", "manual", dry_run=False, **seen | {"duration_seconds": 0.12345} | facts)
+
+
+def struck(*outcomes: Outcome | None) -> list[Victim]:
+    verdicts = (Verdict(sleeper(id_), Action.TERMINATE, Reason.IDLE) for id_ in range(len(outcomes)))
+    return [Victim(verdict, outcome) for verdict, outcome in zip(verdicts, outcomes, strict=True)]

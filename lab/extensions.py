@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tests.servers import processes, until
+from lab.servers import processes, until
 
 from .lambdas import INIT_SECONDS, Call, Code, Environment, Reply, Routes
 

@@ -21,7 +21,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-from tests.servers import processes
+from lab.servers import processes
 
 # What Lambda's Python holds beside the standard library: the runtime client, boto3, and what these two need.
 PROVIDED = (

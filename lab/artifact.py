@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 
+from lab import ROOT
+from lab.servers import Unavailable, processes
 from release.pins import plain, read
-from tests.servers import Unavailable, processes
-from tests.unit.build import ROOT
 
 SOURCES = ("reaper", "extension")
 AT_HAND = f"{sys.version_info.major}.{sys.version_info.minor}"

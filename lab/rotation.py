@@ -8,8 +8,8 @@ from itertools import count
 
 import boto3
 
-from tests.aws import REGION
-from tests.servers import Server, until
+from lab.amazon import REGION
+from lab.servers import Server, until
 
 USER = "rotating"
 READ = "GetSecretValue"

@@ -1,7 +1,8 @@
-"""`python -m benchmarks [--quick] [--up-to=SESSIONS] [--only=SERVER] [NAME…]`: measure, and write the results' page.
+"""`python -m benchmarks [--quick] [--up-to=SESSIONS] [--only=SERVER] [NAME…]`: measure, and write
+the results' page.
 
-Quick tries everything out and writes nothing. Up to fewer sessions is for a machine that cannot bear 16,000. Of reaping
-and looking one server can be measured again; the others' results stay.
+Quick tries everything out and writes nothing. Up to fewer sessions is for a machine that cannot
+bear 16,000. Of reaping and looking one server can be measured again; the others' results stay.
 """
 
 from __future__ import annotations
@@ -23,7 +24,17 @@ from lab.servers import Unavailable
 from .base import IDLE, Effort, Section, machine, rest
 
 # In the order of the report.
-NAMES = ("reaping", "looking", "client", "fire", "cold_start", "memory", "extension", "emergency", "fleet")
+NAMES = (
+    "reaping",
+    "looking",
+    "client",
+    "fire",
+    "cold_start",
+    "memory",
+    "extension",
+    "emergency",
+    "fleet",
+)
 CROWDED = ("reaping", "looking")
 FOLDER = Path(__file__).parent
 RAW, REPORT = FOLDER / "results.json", FOLDER / "RESULTS.md"
@@ -35,14 +46,22 @@ Measure = Callable[[Effort], Sequence[Section]]
 def main(arguments: Sequence[str]) -> None:
     options = dict(given.removeprefix("--").split("=") for given in arguments if "=" in given)
     effort = Effort(
-        "--quick" not in arguments, int(options.get("up-to", Effort.most)), only=options.get("only", Effort.only)
+        "--quick" not in arguments,
+        int(options.get("up-to", Effort.most)),
+        only=options.get("only", Effort.only),
     )
     chosen = [name for name in arguments if not name.startswith("--")] or list(NAMES)
     if unknown := set(chosen) - set(NAMES):
-        raise SystemExit(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    if len(chosen) > 1:  # each in a process of its own, for one's garbage would slow the next
+        raise SystemExit(
+            f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}"
+        )
+    # Each in a process of its own, for one's garbage would slow the next
+    if len(chosen) > 1:
         for name in chosen:
-            subprocess.run([sys.executable, "-m", "benchmarks", *set(arguments) - set(chosen), name], check=True)
+            subprocess.run(
+                [sys.executable, "-m", "benchmarks", *set(arguments) - set(chosen), name],
+                check=True,
+            )
         return
     (name,) = chosen
     part = measured(name, effort)
@@ -61,7 +80,9 @@ def _over(known: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measured(name: str, effort: Effort) -> dict[str, Any]:
-    """One benchmark's sections with the machine as it was; what cannot run here says so in a section of its own."""
+    """One benchmark's sections with the machine as it was; what cannot run here says so in a
+    section of its own.
+    """
     print(f"--- {name}", flush=True)
     measure: Measure = import_module(f"benchmarks.{name}").measure
     rest()
@@ -86,34 +107,57 @@ def measured(name: str, effort: Effort) -> dict[str, Any]:
 
 def kept(section: Section) -> dict[str, Any]:
     """What the raw figures' file holds of a section."""
-    bars = [asdict(bar) | {"median": bar.spread.median, "reached": bar.is_reached} for bar in section.bars]
-    return {"title": section.title, "bars": bars, "raw": section.raw, "markdown": section.markdown()}
+    bars = [
+        asdict(bar) | {"median": bar.spread.median, "reached": bar.is_reached}
+        for bar in section.bars
+    ]
+    return {
+        "title": section.title,
+        "bars": bars,
+        "raw": section.raw,
+        "markdown": section.markdown(),
+    }
 
 
 def report(taken: Mapping[str, Any]) -> str:
     """The whole page."""
     last = list(taken.values())[-1]["machine"]
-    bars = [bar for part in taken.values() for section in part["sections"] for bar in section["bars"]]
-    missed = [(section["title"], bar) for part in taken.values() for section in part["sections"]
-              for bar in section["bars"] if not bar["reached"]]
+    bars = [
+        bar for part in taken.values() for section in part["sections"] for bar in section["bars"]
+    ]
+    missed = [
+        (section["title"], bar)
+        for part in taken.values()
+        for section in part["sections"]
+        for bar in section["bars"]
+        if not bar["reached"]
+    ]
     lines = [
         "# Measured",
-        "Made by `make bench`, which writes this page, its pictures and `results.json`; not edited by hand. Each "
-        "figure is the median of several rounds, with the middle half of them in brackets. What is compared was "
-        "measured in turn, round by round, on the same server; ratios are taken within a round. Milliseconds are this "
+        "Made by `make bench`, which writes this page, its pictures and `results.json`; not "
+        "edited by hand. Each "
+        "figure is the median of several rounds, with the middle half of them in brackets. What "
+        "is compared was "
+        "measured in turn, round by round, on the same server; ratios are taken within a round. "
+        "Milliseconds are this "
         "machine's and say little elsewhere.",
-        f"Machine: {last['processor']}, {last['cores']} cores, {last['memory_mb'] // 1024} GB, {last['system']}; "
+        f"Machine: {last['processor']}, {last['cores']} cores, {last['memory_mb'] // 1024} GB, "
+        f"{last['system']}; "
         f"Python {last['python']}; {versions()}. Client and server share its cores.",
         *_rivals(taken),
-        f"Each part begins when the processors have been idle for {IDLE:.0%} of a fifth of a second, and so does each "
-        "round of reaping. Load average over a minute, before and after, which still counts sessions that have ended: "
-        + "; ".join(_load(name, part) for name, part in taken.items()) + ".",
+        f"Each part begins when the processors have been idle for {IDLE:.0%} of a fifth of a "
+        f"second, and so does each "
+        "round of reaping. Load average over a minute, before and after, which still counts "
+        "sessions that have ended: "
+        + "; ".join(_load(name, part) for name, part in taken.items())
+        + ".",
         *(_limited(taken)),
         f"Bars reached: {len(bars) - len(missed)} of {len(bars)}.",
     ]
     if missed:
         lines += [
-            "Not reached (what lies within a tenth of its bar may lie on the other side in the next run):",
+            "Not reached (what lies within a tenth of its bar may lie on the other side in the "
+            "next run):",
             "\n".join(f"- {title}: {_told(bar)}" for title, bar in missed),
         ]
     lines += [section["markdown"] for part in taken.values() for section in part["sections"]]
@@ -121,8 +165,13 @@ def report(taken: Mapping[str, Any]) -> str:
 
 
 def _rivals(taken: Mapping[str, Any]) -> list[str]:
-    """The servers, and the pt-kill that the reaper was measured beside, by their own words at the time."""
-    raw = {s["title"].removeprefix("Reaping: "): s["raw"] for s in taken.get("reaping", {}).get("sections", ())}
+    """The servers, and the pt-kill that the reaper was measured beside, by their own words at the
+    time.
+    """
+    raw = {
+        s["title"].removeprefix("Reaping: "): s["raw"]
+        for s in taken.get("reaping", {}).get("sections", ())
+    }
     told = [f"{server}: {found['version']}" for server, found in raw.items() if "version" in found]
     told += sorted({f"pt-kill: {found['pt_kill']}" for found in raw.values() if "pt_kill" in found})
     return [f"Reaping's servers and rival: {'; '.join(told)}."] if told else []
@@ -131,7 +180,11 @@ def _rivals(taken: Mapping[str, Any]) -> list[str]:
 def _limited(taken: Mapping[str, Any]) -> list[str]:
     """That it was not all, where it was not."""
     small = {name: part["up_to"] for name, part in taken.items() if part["up_to"] < Effort.most}
-    return [f"{name} was measured up to {most} sessions only." for name, most in small.items() if name in CROWDED]
+    return [
+        f"{name} was measured up to {most} sessions only."
+        for name, most in small.items()
+        if name in CROWDED
+    ]
 
 
 def _told(bar: Mapping[str, Any]) -> str:

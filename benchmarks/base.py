@@ -1,4 +1,6 @@
-"""What every benchmark tells: bars and whether they are reached, tables, pictures, and the raw figures behind them."""
+"""What every benchmark tells: bars and whether they are reached, tables, pictures, and the raw
+figures behind them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-IDLE = 0.9  # of the processors' time; the rest is for whoever measures
+# Of the processors' time; the rest is for whoever measures
+IDLE = 0.9
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,10 @@ class Table:
 
 @dataclass
 class Section:
-    """One benchmark's results. `charts` are pictures by file name, `skipped` what this machine has not."""
+    """One benchmark's results.
+
+    `charts` are pictures by file name, `skipped` what this machine has not.
+    """
 
     title: str
     bars: list[Bar] = field(default_factory=list)
@@ -108,8 +114,10 @@ class Effort:
     """How much to measure: all of it, or enough to see that everything runs."""
 
     is_full: bool = True
-    most: int = 16000  # sessions, on a machine that cannot bear as many as the benchmarks ask for
-    only: str = ""  # servers, whose names hold this; what was measured of the others stays as it was
+    # Sessions, on a machine that cannot bear as many as the benchmarks ask for
+    most: int = 16000
+    # Servers, whose names hold this; what was measured of the others stays as it was
+    only: str = ""
 
     def rounds(self, full: int) -> int:
         return full if self.is_full else min(full, 2)
@@ -122,7 +130,9 @@ class Effort:
 
 
 def interleaved(measures: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """Every measure once a round, each round beginning with the next, so that all share what else the machine does."""
+    """Every measure once a round, each round beginning with the next, so that all share what else
+    the machine does.
+    """
     taken: dict[str, list[T]] = {name: [] for name in measures}
     names = list(measures)
     for turn in range(rounds):
@@ -133,17 +143,21 @@ def interleaved(measures: Mapping[str, Callable[[], T]], rounds: int) -> dict[st
 
 
 def rest(seconds: float = 0.2, patience: float = 30.0) -> None:
-    """Wait until the processors have had next to nothing to do for so long: whatever came before is over.
+    """Wait until the processors have had next to nothing to do for so long: whatever came before is
+    over.
 
-    The load average, over a minute, says that late. Where the system does not tell, there is nothing to wait for.
+    The load average, over a minute, says that late. Where the system does not tell, there is
+    nothing to wait for.
     """
     give_up = time.monotonic() + patience
     before = _ticks()
     while before and time.monotonic() < give_up:
-        time.sleep(seconds)  # no event says that processors are idle: their counters are compared over this time
+        # No event says that processors are idle: their counters are compared over this time
+        time.sleep(seconds)
         after = _ticks()
         passed = [now - then for now, then in zip(after, before, strict=True)]
-        if sum(passed[3:5]) >= IDLE * sum(passed):  # without work, and waiting for a disk
+        # Without work, and waiting for a disk
+        if sum(passed[3:5]) >= IDLE * sum(passed):
             return
         before = after
 
@@ -158,7 +172,14 @@ def machine() -> dict[str, Any]:
     lines = _lines("/proc/cpuinfo")
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     model = next(names, platform.machine())
-    memory = next((int(line.split()[1]) // 1024 for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    memory = next(
+        (
+            int(line.split()[1]) // 1024
+            for line in _lines("/proc/meminfo")
+            if line.startswith("MemTotal")
+        ),
+        0,
+    )
     return {
         "processor": model,
         "cores": os.cpu_count(),

@@ -1,4 +1,6 @@
-"""A warm query through the client, against the driver alone and the alternatives on the same server in turn."""
+"""A warm query through the client, against the driver alone and the alternatives on the same server
+in turn.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def measure(effort: Effort) -> list[Section]:
 
 
 def alone(server: Server) -> Callable[[], Any]:
-    """The same query as a careful application would send it itself: one connection, dicts, a read timeout."""
+    """The same query as a careful application would send it itself: one connection, dicts, a read
+    timeout.
+    """
     connection = server.connect("app")
     if server.engine == "postgres":
         connection.row_factory = dict_row
@@ -81,7 +85,9 @@ def checked(db: Database) -> Callable[[], Any]:
 
 
 def microseconds(queries: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
-    """The median of each, asked by turns query by query, so that what else the machine does meets all alike."""
+    """The median of each, asked by turns query by query, so that what else the machine does meets
+    all alike.
+    """
     taken: dict[str, list[float]] = {who: [] for who in queries}
     for order in islice(cycle(permutations(queries)), QUERIES):
         for who in order:
@@ -104,19 +110,28 @@ def _warm(server: Server, effort: Effort, section: Section) -> None:
         rounds = [microseconds(queries) for _ in range(effort.rounds(ROUNDS))]
     taken = {who: [found[who] for found in rounds] for who in queries}
     for who, what in (("check", "the check and one query"), ("client", "a warm query")):
-        section.bars.append(Bar(f"{what} / the driver alone", ratios(taken[who], taken["driver"]), AT_MOST))
+        section.bars.append(
+            Bar(f"{what} / the driver alone", ratios(taken[who], taken["driver"]), AT_MOST)
+        )
     rows = [[who, Spread(times).told(1)] for who, times in taken.items()]
-    section.tables.append(Table("Microseconds of a warm query by primary key, in one process", ("", "µs"), rows))
+    section.tables.append(
+        Table("Microseconds of a warm query by primary key, in one process", ("", "µs"), rows)
+    )
     section.notes.append(_LIMIT)
     section.raw["warm"] = taken
 
 
 _LIMIT = (
-    "`check`: whether the kept connection is still good, and the query; `client`: the same through `db.query`, "
-    "which also decides what the statement may be, whose turn it is and whether to try again. Between two machines "
-    "the network's time comes on top of both sides, so this is the worst case. Both ask without prepared statements: "
-    "psycopg prepares after five runs unless told not to, which is faster still and not safe behind a transaction "
-    "pooler. What was gained so far: one cursor for all statements, PyMySQL's packets cut from one buffer and column "
+    "`check`: whether the kept connection is still good, and the query; `client`: the same "
+    "through `db.query`, "
+    "which also decides what the statement may be, whose turn it is and whether to try again. "
+    "Between two machines "
+    "the network's time comes on top of both sides, so this is the worst case. Both ask without "
+    "prepared statements: "
+    "psycopg prepares after five runs unless told not to, which is faster still and not safe "
+    "behind a transaction "
+    "pooler. What was gained so far: one cursor for all statements, PyMySQL's packets cut from "
+    "one buffer and column "
     "descriptions read once, one poll object, time-outs set only when they must change."
 )
 
@@ -135,12 +150,26 @@ def _beside_others(server: Server, effort: Effort, section: Section) -> None:
         asked = {worker.name: partial(_times, worker) for worker in workers}
         taken = interleaved(asked, effort.rounds(21))
     trips = {name: round_trips(server, name) for name in taken}
-    thaws = {name: recovery(server, name, effort.rounds(5)) for name in taken if name in OF_ENGINE[server.engine]}
-    head = ("client", "µs, an invocation", "to its driver alone", "round trips an invocation", "ms to recover")
+    thaws = {
+        name: recovery(server, name, effort.rounds(5))
+        for name in taken
+        if name in OF_ENGINE[server.engine]
+    }
+    head = (
+        "client",
+        "µs, an invocation",
+        "to its driver alone",
+        "round trips an invocation",
+        "ms to recover",
+    )
     rows = []
     for name, times in taken.items():
         base = taken[ALONE[server.engine][name.startswith(("serverless", "mysql2", "pg"))]]
-        cells = [VERSIONS.get(name, name), Spread(times).told(0), Spread(ratios(times, base).samples).told()]
+        cells = [
+            VERSIONS.get(name, name),
+            Spread(times).told(0),
+            Spread(ratios(times, base).samples).told(),
+        ]
         rows.append([*cells, f"{trips[name]:.2f}", thaws.get(name, "raises")])
     title = "One read per invocation; to recover: the first invocation after the session was killed in a freeze"
     section.tables.append(Table(title, head, rows))
@@ -154,7 +183,10 @@ def _times(worker: Worker) -> float:
 
 def round_trips(server: Server, name: str) -> float:
     """A warm invocation's requests, counted on the way between the two."""
-    with Proxy(server.host, server.port) as proxy, closing(Worker(name, server, "127.0.0.1", proxy.port)) as worker:
+    with (
+        Proxy(server.host, server.port) as proxy,
+        closing(Worker(name, server, "127.0.0.1", proxy.port)) as worker,
+    ):
         worker.ask(do="times", n=1, sql=WHOLE)
         before = proxy.counts.requests
         worker.ask(30.0, do="times", n=INVOCATIONS, sql=WHOLE)
@@ -168,7 +200,8 @@ def recovery(server: Server, name: str, rounds: int) -> str:
         for _ in range(rounds):
             worker.ask(do="run", sql=WHOLE)
             kill()
-            time.sleep(0.1)  # the freeze: the server's goodbye has arrived when it ends
+            # The freeze: the server's goodbye has arrived when it ends
+            time.sleep(0.1)
             began = time.perf_counter()
             told = worker.ask(do="run", sql=WHOLE)
             if "error" in told:
@@ -180,7 +213,9 @@ def recovery(server: Server, name: str, rounds: int) -> str:
 def _killer(server: Server) -> Callable[[], None]:
     def kill() -> None:
         if server.engine == "postgres":
-            server.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
+            server.query(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'"
+            )
             return
         for row in server.query("SELECT ID FROM information_schema.processlist WHERE USER = 'app'"):
             server.query(f"KILL {row[0]}")
@@ -189,10 +224,12 @@ def _killer(server: Server) -> Callable[[], None]:
 
 
 def an_hour() -> Section:
-    """Connections that a hundred environments hold once the rush is over: simulated time, the reaper's own policy.
+    """Connections that a hundred environments hold once the rush is over: simulated time, the
+    reaper's own policy.
 
-    For ten minutes all are busy, then a tenth of them; each is frozen between its invocations, one a minute. Lambda
-    keeps the others frozen for the rest of the hour. Closed: the client's extension, when Lambda retires them.
+    For ten minutes all are busy, then a tenth of them; each is frozen between its invocations, one
+    a minute. Lambda keeps the others frozen for the rest of the hour. Closed: the client's
+    extension, when Lambda retires them.
     """
     held = {
         "nothing but a pool": _held(None),
@@ -200,14 +237,25 @@ def an_hour() -> Section:
         "serverless-mysql: end() of those that still run": _held_by_ends(),
     }
     section = Section("An hour of a hundred environments, simulated")
-    lines = {name: [(minute, float(count)) for minute, count in counts.items()] for name, counts in held.items()}
-    section.charts["hour.svg"] = chart("Connections held", lines, "minute", "connections", is_log=False)
-    rows = [[name, *(str(counts[minute]) for minute in (5, 15, 30, 45, 60))] for name, counts in held.items()]
+    lines = {
+        name: [(minute, float(count)) for minute, count in counts.items()]
+        for name, counts in held.items()
+    }
+    section.charts["hour.svg"] = chart(
+        "Connections held", lines, "minute", "connections", is_log=False
+    )
+    rows = [
+        [name, *(str(counts[minute]) for minute in (5, 15, 30, 45, 60))]
+        for name, counts in held.items()
+    ]
     section.tables.append(Table("Connections held", ("", "minute 5", "15", "30", "45", "60"), rows))
     section.notes.append(
-        f"{ENVIRONMENTS} environments, max_connections = {LIMIT}. From minute 10 on {BUSY_AFTERWARDS} of them are "
-        "busy, one invocation a minute each; the rest are frozen. The reaper's rules are its defaults. "
-        "serverless-mysql acts only above 80 % of the server's connections, which are not reached here, or on sessions "
+        f"{ENVIRONMENTS} environments, max_connections = {LIMIT}. From minute 10 on "
+        f"{BUSY_AFTERWARDS} of them are "
+        "busy, one invocation a minute each; the rest are frozen. The reaper's rules are its "
+        "defaults. "
+        "serverless-mysql acts only above 80 % of the server's connections, which are not reached "
+        "here, or on sessions "
         "that have slept for 900 s, in the end() of whoever runs next."
     )
     section.raw = {name: {str(m): c for m, c in counts.items()} for name, counts in held.items()}
@@ -218,7 +266,9 @@ def _used(second: int) -> dict[int, int]:
     """When each environment last ran."""
     busy_until = 600
     return {
-        number: second - (second + number) % 60 if number < BUSY_AFTERWARDS else min(second, busy_until)
+        number: second - (second + number) % 60
+        if number < BUSY_AFTERWARDS
+        else min(second, busy_until)
         for number in range(ENVIRONMENTS)
     }
 
@@ -230,10 +280,18 @@ def _held(rules: Rules | None) -> dict[int, int]:
         held |= {number for number, at in last.items() if second - at < 60}
         if rules and second % SWEEP_EVERY == 0:
             sessions = tuple(
-                Session(id=n, user="app", database="shop", state=State.IDLE, idle_seconds=float(second - last[n]))
+                Session(
+                    id=n,
+                    user="app",
+                    database="shop",
+                    state=State.IDLE,
+                    idle_seconds=float(second - last[n]),
+                )
                 for n in sorted(held)
             )
-            snapshot = Snapshot(EngineName.MYSQL, "mysql", sessions, used=len(held), max_connections=LIMIT)
+            snapshot = Snapshot(
+                EngineName.MYSQL, "mysql", sessions, used=len(held), max_connections=LIMIT
+            )
             held -= {verdict.session.id for verdict in judge(snapshot, rules).victims}
         counts[second // 60] = len(held)
     return counts

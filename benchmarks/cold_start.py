@@ -1,7 +1,7 @@
 """What a cold start of the built function imports, against the sum of what it cannot do without.
 
-The function is measured as it is deployed, compiled; what it is compared with as `sam build` leaves it, which is what
-anybody else's function has of it, and compiled as well.
+The function is measured as it is deployed, compiled; what it is compared with as `sam build` leaves
+it, which is what anybody else's function has of it, and compiled as well.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ driver_for(EngineName("{0}")), engine_for(EngineName("{0}"))
 HANDLER = "import reaper.handler\n"
 DRIVERS = {"mysql": "import pymysql\n", "postgres": "import psycopg\n"}
 # What a sweep imports, and what it cannot do without.
-PAIRS = {engine: (HANDLER + SWEEP.format(engine), POWERTOOLS + driver) for engine, driver in DRIVERS.items()}
+PAIRS = {
+    engine: (HANDLER + SWEEP.format(engine), POWERTOOLS + driver)
+    for engine, driver in DRIVERS.items()
+}
 ALONE = {
     "Powertools": POWERTOOLS,
     "PyMySQL": DRIVERS["mysql"],
@@ -81,7 +84,12 @@ def measure(effort: Effort) -> list[Section]:
         section.bars.append(Bar(f"{ours} / Powertools and the driver", as_deployed, AT_MOST))
         both = (ratios(taken[f"{ours}{how}"], taken[f"{bare}{how}"]) for how in ("", ", compiled"))
         rows.append([engine, *(found.told() for found in (as_deployed, *both))])
-    head = ("a sweep's imports / Powertools and the driver", "as deployed / as built", "both as built", "both compiled")
+    head = (
+        "a sweep's imports / Powertools and the driver",
+        "as deployed / as built",
+        "both as built",
+        "both compiled",
+    )
     section.tables.append(Table("What our own modules add", head, rows))
     title = f"Milliseconds in a fresh process, the built artifact, Python {AT_HAND}"
     lines = [[name, Spread(values).told(0)] for name, values in taken.items()]
@@ -92,14 +100,19 @@ def measure(effort: Effort) -> list[Section]:
 
 
 _STARTS = (
-    "The start of the reaper ends with its first answer, an error where no targets are set: with it come the "
-    "runtime client and boto3's own start. `both drivers in vain` is what a start would cost if each were imported "
+    "The start of the reaper ends with its first answer, an error where no targets are set: with "
+    "it come the "
+    "runtime client and boto3's own start. `both drivers in vain` is what a start would cost if "
+    "each were imported "
     "whether it is needed or not."
 )
 _COMPILED = (
-    "`sam build` leaves modules to be compiled, and Lambda, where nothing can be written, does so at each cold start; "
-    "`make build` compiles them, ours and all that they need. The bar holds what is deployed against what anybody "
-    "pays for Powertools and the driver alone. Compiled themselves these take half of that; of what then remains of "
+    "`sam build` leaves modules to be compiled, and Lambda, where nothing can be written, does so "
+    "at each cold start; "
+    "`make build` compiles them, ours and all that they need. The bar holds what is deployed "
+    "against what anybody "
+    "pays for Powertools and the driver alone. Compiled themselves these take half of that; of "
+    "what then remains of "
     "our own most goes to the making of some forty dataclasses. A sweep imports neither "
     "the advice nor the planner nor the driver of another engine."
 )
@@ -115,10 +128,15 @@ def _imports() -> Mapping[str, str]:
 
 
 def import_ms(imports: str, code: Path) -> float:
-    """In a fresh process that can write no cache, with nothing to import from but the code and what Lambda provides."""
+    """In a fresh process that can write no cache, with nothing to import from but the code and what
+    Lambda provides.
+    """
     done = subprocess.run(
         [sys.executable, "-S", "-c", TIMED.format(imports=imports)],
-        env={"PYTHONPATH": os.pathsep.join(map(str, (code, provided()))), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={
+            "PYTHONPATH": os.pathsep.join(map(str, (code, provided()))),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
         capture_output=True,
         text=True,
         check=True,
@@ -127,6 +145,8 @@ def import_ms(imports: str, code: Path) -> float:
 
 
 def start_ms(code: Code) -> float:
-    """From nothing to an answer under Lambda's runtime client; without targets the reaper's answer is an error."""
+    """From nothing to an answer under Lambda's runtime client; without targets the reaper's answer
+    is an error.
+    """
     with Function(code) as function:
         return 1000 * function.invoke({}).seconds

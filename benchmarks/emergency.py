@@ -1,4 +1,6 @@
-"""From the alarm's event to the first free slot on a full server: by a warm function, and by one that starts cold."""
+"""From the alarm's event to the first free slot on a full server: by a warm function, and by one
+that starts cold.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ SLOTS = 100
 ROUNDS = 7
 ALARM = json.loads((Path(__file__).parents[1] / "events" / "alarm-action.json").read_text())
 SETTINGS = {
-    # One slot is the reaper's own, by reserved_connections or CONNECTION_ADMIN; three are a superuser's.
+    # One slot is the reaper's own, by reserved_connections or CONNECTION_ADMIN; three are a
+    # superuser's.
     "postgres": {"max_connections": str(SLOTS + 4), "reserved_connections": "1"},
     "mysql": {"max_connections": str(SLOTS)},
 }
@@ -32,7 +35,9 @@ def measure(effort: Effort) -> list[Section]:
     rows = []
     for name in SERVERS if effort.is_full else SERVERS[1:2]:
         try:
-            with start(name, settings=SETTINGS["postgres" if name.startswith("postgres") else "mysql"]) as server:
+            with start(
+                name, settings=SETTINGS["postgres" if name.startswith("postgres") else "mysql"]
+            ) as server:
                 if server.engine == "postgres":
                     server.query("GRANT pg_use_reserved_connections TO reaper")
                 taken = _measure(server, code.function.path, effort)
@@ -47,8 +52,10 @@ def measure(effort: Effort) -> list[Section]:
     title = f"All {SLOTS} slots taken by sleepers, an alarm's event to the built artifact"
     section.tables.append(Table(title, head, rows))
     section.notes.append(
-        "A cold start includes the runtime client and all imports. The first slot's time is the function's own "
-        "(`first_freed_seconds`), cold with what came before its handler added, and at most the time to the answer. No "
+        "A cold start includes the runtime client and all imports. The first slot's time is the "
+        "function's own "
+        "(`first_freed_seconds`), cold with what came before its handler added, and at most the "
+        "time to the answer. No "
         "network, no TLS, no Secrets Manager."
     )
     return [section]
@@ -56,7 +63,10 @@ def measure(effort: Effort) -> list[Section]:
 
 def _measure(server: Server, folder: Path, effort: Effort) -> dict[str, list[dict[str, float]]]:
     # The alarm calls the database `orders`.
-    entry = target(server) | {"id": "orders", "rules": {"pressure_idle_seconds": 0.1, "allow_users": ["app"]}}
+    entry = target(server) | {
+        "id": "orders",
+        "rules": {"pressure_idle_seconds": 0.1, "allow_users": ["app"]},
+    }
     environ = {"REAPER_TARGETS": json.dumps([entry]), "REAPER_DRY_RUN": "false"}
     code = Code([folder], "reaper.handler.lambda_handler", environ)
     taken: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
@@ -81,7 +91,8 @@ def _has_reaper(server: Server) -> bool:
 def _alarmed(server: Server, function: Function) -> dict[str, float]:
     """One emergency: fill up, call, read what the function says of the first slot."""
     with closing(Census(server)) as census:
-        taken = census.base + (server.engine == "postgres")  # which does not count the census itself
+        # Which does not count the census itself
+        taken = census.base + (server.engine == "postgres")
         with Crowd(server, SLOTS - taken) as crowd:
             crowd.doze()
             began = time.monotonic()
@@ -92,8 +103,12 @@ def _alarmed(server: Server, function: Function) -> dict[str, float]:
             (report,) = invocation.answer["targets"]
             if report["error"] or report["first_freed_seconds"] is None:
                 raise RuntimeError(f"nothing was freed: {report['error']}")
-            before_handler = max(0.0, seconds - report["duration_seconds"]) if invocation.cold else 0.0
-        until(lambda: census() <= census.base + 1)  # the seat may be new
-    return {"first": min(seconds, before_handler + report["first_freed_seconds"]), "answer": seconds}
-
-
+            before_handler = (
+                max(0.0, seconds - report["duration_seconds"]) if invocation.cold else 0.0
+            )
+        # The seat may be new
+        until(lambda: census() <= census.base + 1)
+    return {
+        "first": min(seconds, before_handler + report["first_freed_seconds"]),
+        "answer": seconds,
+    }

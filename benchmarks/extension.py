@@ -44,10 +44,13 @@ def measure(effort: Effort) -> list[Section]:
     figures = list(taken["the extension"][0])
     rows = []
     for what, samples in taken.items():
-        rows.append([what, *(Spread([found[figure] for found in samples]).told(1) for figure in figures)])
+        rows.append(
+            [what, *(Spread([found[figure] for found in samples]).told(1) for figure in figures)]
+        )
     section.tables.append(Table("What it adds to an environment", ("", *figures), rows))
     section.notes.append(
-        "The time is from its start to its registration, which a cold start waits for. The proportional size divides "
+        "The time is from its start to its registration, which a cold start waits for. The "
+        "proportional size divides "
         "what several processes share."
     )
     section.raw = dict(taken)
@@ -75,7 +78,12 @@ def measured(code: Code, layer: Path) -> dict[str, float]:
 
 
 def memory(pid: int) -> dict[str, float]:
-    """The kernel's sums over a process's mappings, in MB; the proportional one divides what several processes share."""
+    """The kernel's sums over a process's mappings, in MB; the proportional one divides what several
+    processes share.
+    """
     _, *lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    sizes = {name: int(size) / 1024 for name, size, _ in (line.replace(":", "").split() for line in lines)}
+    sizes = {
+        name: int(size) / 1024
+        for name, size, _ in (line.replace(":", "").split() for line in lines)
+    }
     return {"resident MB": sizes["Rss"], "proportional MB": sizes["Pss"]}

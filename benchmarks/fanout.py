@@ -1,4 +1,7 @@
-"""A fleet's fan-out as discrete events: schedules, a FIFO queue, sweeps. Pure: the same seed gives the same run."""
+"""A fleet's fan-out as discrete events: schedules, a FIFO queue, sweeps.
+
+Pure: the same seed gives the same run.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,20 @@ from random import Random
 class Product:
     """What the stack is deployed with. Times are seconds here and everywhere below."""
 
-    period: float  # between two schedules
-    timeout: float  # of an invocation
-    reserve: float  # of it, that the handler leaves for what comes after the sweeps
-    side_by_side: int  # sweeps in an invocation
-    batch: int  # messages in an invocation
-    sent_at_once: int  # messages in one of the planner's calls
-    concurrency: int  # invocations
+    # Between two schedules
+    period: float
+    # Of an invocation
+    timeout: float
+    # Of it, that the handler leaves for what comes after the sweeps
+    reserve: float
+    # Sweeps in an invocation
+    side_by_side: int
+    # Messages in an invocation
+    batch: int
+    # Messages in one of the planner's calls
+    sent_at_once: int
+    # invocations
+    concurrency: int
     visibility: float
     tries: int
     stale: float
@@ -35,38 +45,53 @@ class Product:
 
 @dataclass(frozen=True)
 class Platform:
-    """What AWS adds. How a FIFO queue's pollers multiply is not documented; this is what is said of the other kind."""
+    """What AWS adds. How a FIFO queue's pollers multiply is not documented; this is what is said of
+    the other kind.
+    """
 
-    at_once: int = 5  # invocations, when messages come after a pause
+    # Invocations, when messages come after a pause
+    at_once: int = 5
     more_a_second: float = 5.0
-    cold_start: float = 2.8  # measured: see README under "Cost"
-    keeps_warm: float = 600.0  # an environment that has nothing to do; not documented, minutes by all accounts
-    handover: float = 0.1  # from the queue to the handler
-    planning: float = 3.0  # until the planner sends
-    sending: float = 0.03  # for each of its calls
-    processor_share: float = 1024 / 1769  # that comes with the function's memory
+    # Measured: see README under "Cost"
+    cold_start: float = 2.8
+    # An environment that has nothing to do; not documented, minutes by all accounts
+    keeps_warm: float = 600.0
+    # From the queue to the handler
+    handover: float = 0.1
+    # Until the planner sends
+    planning: float = 3.0
+    # For each of its calls
+    sending: float = 0.03
+    # That comes with the function's memory
+    processor_share: float = 1024 / 1769
 
 
 @dataclass(frozen=True)
 class Database:
-    """How long its sweeps take: `usual`, now more now less, and `extra` always. `hangs` is when it never answers."""
+    """How long its sweeps take: `usual`, now more now less, and `extra` always.
+
+    `hangs` is when it never answers.
+    """
 
     usual: float
     extra: float = 0.0
-    spread: float = 0.6  # of the logarithm
+    # Of the logarithm
+    spread: float = 0.6
     processor: float = 0.03
     hangs: tuple[float, float] = (0.0, 0.0)
 
     def seconds(self, now: float, dice: Random) -> float | None:
         """None for ever."""
         began, ended = self.hangs
-        noise = dice.lognormvariate(0.0, self.spread)  # thrown in any case, so that one who hangs changes no other
+        # Thrown in any case, so that one who hangs changes no other
+        noise = dice.lognormvariate(0.0, self.spread)
         return None if began <= now < ended else self.extra + self.usual * noise
 
 
 class Fate(StrEnum):
     SWEPT = "swept"
-    FAILED = "failed"  # as often as it may be tried: it rests in the dead-letter queue
+    # As often as it may be tried: it rests in the dead-letter queue
+    FAILED = "failed"
     STALE = "stale"
 
 
@@ -81,7 +106,9 @@ class Message:
 
 @dataclass(frozen=True)
 class Done:
-    """`at` is when the sweep itself had ended; the message is out for as long as others of its batch go on."""
+    """`at` is when the sweep itself had ended; the message is out for as long as others of its
+    batch go on.
+    """
 
     message: Message
     fate: Fate
@@ -111,7 +138,8 @@ class Queue:
         self.waiting = 0
         self._groups: dict[int, deque[Message]] = {}
         self._out: Counter[int] = Counter()
-        self._ready: list[tuple[int, int]] = []  # groups that may be received, by the number of their first message
+        # Groups that may be received, by the number of their first message
+        self._ready: list[tuple[int, int]] = []
 
     def __bool__(self) -> bool:
         return bool(self._ready)
@@ -124,7 +152,9 @@ class Queue:
             self._offer(message.database)
 
     def receive(self, most: int) -> list[Message]:
-        """As many of a group as there is room for, then of the next: SQS prefers few groups to many."""
+        """As many of a group as there is room for, then of the next: SQS prefers few groups to
+        many.
+        """
         taken: list[Message] = []
         while self._ready and len(taken) < most:
             _, database = heapq.heappop(self._ready)
@@ -176,12 +206,15 @@ class Run:
         return sum(batch.seconds for batch in self.batches)
 
     def sweep_all(self) -> dict[float, float]:
-        """By schedule, how long it took until every database that answers was swept; infinite where one was not."""
+        """By schedule, how long it took until every database that answers was swept; infinite where
+        one was not.
+        """
         seconds: dict[float, float] = {}
         for done in self.done:
             planned = done.message.planned
             began, ended = self.databases[done.message.database].hangs
-            if not (began <= done.at and planned < ended):  # what hung is judged by its backlog
+            # What hung is judged by its backlog
+            if not (began <= done.at and planned < ended):
                 took = done.at - planned if done.fate is Fate.SWEPT else float("inf")
                 seconds[planned] = max(seconds.get(planned, 0.0), took)
         return dict(sorted(seconds.items()))
@@ -190,7 +223,9 @@ class Run:
 class Fanout:
     """Schedules, the queue, and as many invocations at once as there may be."""
 
-    def __init__(self, product: Product, platform: Platform, databases: Sequence[Database], seed: int) -> None:
+    def __init__(
+        self, product: Product, platform: Platform, databases: Sequence[Database], seed: int
+    ) -> None:
         self.run = Run(product, databases)
         self._product, self._platform = product, platform
         self._dice = Random(seed)  # noqa: S311  seeded dice, not cryptography
@@ -200,7 +235,8 @@ class Fanout:
         self._count = 0
         self._busy = 0
         self._active_since: float | None = None
-        self._warm: list[float] = []  # until when each environment without work is kept, the latest last
+        # Until when each environment without work is kept, the latest last
+        self._warm: list[float] = []
 
     def simulate(self, schedules: int) -> Run:
         """So many schedules, and on until nothing is left."""
@@ -214,7 +250,8 @@ class Fanout:
         return self.run
 
     def _at(self, when: float, happen: Callable[[], None]) -> None:
-        self._count += 1  # of two at the same time the earlier made comes first
+        # Of two at the same time the earlier made comes first
+        self._count += 1
         heapq.heappush(self._events, (when, self._count, happen))
 
     def _plan(self) -> None:
@@ -242,7 +279,8 @@ class Fanout:
         while self._queue and self._busy < self._product.concurrency:
             wait = (self._busy + 1 - self._platform.at_once) / self._platform.more_a_second
             if (opens := self._active_since + wait) > self._now:
-                self._at(opens, lambda: None)  # nothing happens then but another try
+                # Nothing happens then but another try
+                self._at(opens, lambda: None)
                 return
             self._invoke(self._queue.receive(self._product.batch))
 
@@ -262,14 +300,19 @@ class Fanout:
         return True
 
     def _sweep(self, batch: Batch, began: float) -> None:
-        """As the handler does it: targets side by side, a target's messages in turn, stale ones not at all."""
+        """As the handler does it: targets side by side, a target's messages in turn, stale ones not
+        at all.
+        """
         last = began + self._product.share
         ends: dict[int, float] = {}
         processor = 0.0
         for message in batch.messages:
             if message.tries == 1 and began > message.planned + self._product.stale:
                 continue
-            database, begins = self.run.databases[message.database], ends.get(message.database, began)
+            database, begins = (
+                self.run.databases[message.database],
+                ends.get(message.database, began),
+            )
             seconds = database.seconds(begins, self._dice)
             ended = last if seconds is None else min(last, begins + seconds)
             if ended == last:
@@ -289,7 +332,10 @@ class Fanout:
             elif message.number not in batch.failed:
                 self._end(message, Fate.STALE, self._now)
         if failed := [message for message in batch.messages if message.number in batch.failed]:
-            self._at(max(batch.received + self._product.visibility, self._now), partial(self._reappear, failed))
+            self._at(
+                max(batch.received + self._product.visibility, self._now),
+                partial(self._reappear, failed),
+            )
         if not self._busy and not self._queue:
             self._active_since = None
 
@@ -297,7 +343,9 @@ class Fanout:
         for message in messages:
             if message.tries == self._product.tries:
                 self._end(message, Fate.FAILED, self._now)
-        self._queue.put_back([message for message in messages if message.tries < self._product.tries])
+        self._queue.put_back(
+            [message for message in messages if message.tries < self._product.tries]
+        )
 
     def _end(self, message: Message, fate: Fate, at: float) -> None:
         self._queue.delete(message)

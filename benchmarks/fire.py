@@ -21,10 +21,12 @@ from .subjects import OF_ENGINE, OURS, VERSIONS, Account, Worker
 
 SERVERS = ("mysql", "mariadb", "postgres18")
 RESET = ("DROP TABLE IF EXISTS fire", "CREATE TABLE fire (what VARCHAR(40))", "DROP TABLE IF EXISTS purse",
-         "CREATE TABLE purse (id INT PRIMARY KEY, value INT)", "INSERT INTO purse VALUES (1, 0), (2, 0)")  # fmt: skip
+         "CREATE TABLE purse (id INT PRIMARY KEY, value INT)", "INSERT INTO purse VALUES (1, 0), "
+                                                               "(2, 0)")  # fmt: skip
 A, B = "INSERT INTO fire VALUES ('a')", "INSERT INTO fire VALUES ('b')"
 SIBLINGS = 8
-SIBLINGS_SLEEP = 4.0  # seconds; for serverless-mysql a zombie has slept for three or more
+# Seconds; for serverless-mysql a zombie has slept for three or more
+SIBLINGS_SLEEP = 4.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class Scene:
 
     def another(self, port: int = 0, account: Account | None = None) -> Worker:
         """Another of this client, past the proxy, or with another port or account."""
-        return Worker(self.worker.name, self.server, self.server.host, port or self.server.port, account)
+        return Worker(
+            self.worker.name, self.server, self.server.host, port or self.server.port, account
+        )
 
     def sessions(self, user: str = "app") -> list[int]:
         sql = (
@@ -52,7 +56,8 @@ class Scene:
         verb = "SELECT pg_terminate_backend({})" if self.server.engine == "postgres" else "KILL {}"
         for id_ in self.sessions(user):
             self.server.query(verb.format(id_))
-        time.sleep(0.1)  # its goodbye has arrived when the client goes on
+        # Its goodbye has arrived when the client goes on
+        time.sleep(0.1)
 
     def rows(self, what: str) -> int:
         return int(self.all(f"SELECT count(*) FROM fire WHERE what = '{what}'")[0][0])
@@ -66,7 +71,8 @@ def verdict(told: dict[str, Any], counts: Sequence[int]) -> str:
     """What became of rows that were each to be there once, beside what the caller was told."""
     said = "error " + told["error"] if "error" in told else "success"
     lost, doubled = sum(count == 0 for count in counts), sum(count > 1 for count in counts)
-    if "error" in told:  # nobody promised anything; half of a transaction is still wrong
+    # Nobody promised anything; half of a transaction is still wrong
+    if "error" in told:
         torn = 0 < sum(count > 0 for count in counts) < len(counts)
         return f"{said}; {'**torn**' if torn else 'doubled' if doubled else 'nothing wrong'}"
     if lost or doubled:
@@ -94,17 +100,22 @@ def k3(scene: Scene) -> str:
     first, second = (f"UPDATE purse SET value = value + 1 WHERE id = {id_}" for id_ in (1, 2))
     scene.worker.tell(do="pair", sql=[first, second])
     scene.worker.hear()
-    with closing(scene.server.connect("other" if scene.server.engine == "mysql" else "boss")) as connection:
+    with closing(
+        scene.server.connect("other" if scene.server.engine == "mysql" else "boss")
+    ) as connection:
         rival = scene.server.kind.client(connection, "app")
-        if scene.server.engine == "postgres":  # there whoever looks for the cycle first is undone
+        # There whoever looks for the cycle first is undone
+        if scene.server.engine == "postgres":
             rival.run("SET deadlock_timeout = '60s'")
         rival.run("BEGIN")
         rival.run("INSERT INTO scratch VALUES " + ", ".join(["(0)"] * 50))
         rival.run("UPDATE purse SET value = value + 100 WHERE id = 2")
         rival.start("UPDATE purse SET value = value + 100 WHERE id = 1")
-        time.sleep(0.1)  # by then it waits for the row that the worker has locked
+        # By then it waits for the row that the worker has locked
+        time.sleep(0.1)
         scene.worker.tell(go=True)
-        with suppress(*scene.server.kind.errors):  # if it is undone instead, the end of its session will do
+        # If it is undone instead, the end of its session will do
+        with suppress(*scene.server.kind.errors):
             rival.finish()
             rival.run("COMMIT")
         told = scene.worker.hear()
@@ -127,13 +138,20 @@ def k5(scene: Scene) -> str:
 
 
 def k6(scene: Scene) -> str:
-    """As often as it is asked, a client at its account's own limit should try as hard, and say why it failed."""
+    """As often as it is asked, a client at its account's own limit should try as hard, and say why
+    it failed.
+    """
     is_mysql = scene.server.engine == "mysql"
-    limit = "ALTER USER app@'%' WITH MAX_USER_CONNECTIONS {}" if is_mysql else "ALTER ROLE app CONNECTION LIMIT {}"
+    limit = (
+        "ALTER USER app@'%' WITH MAX_USER_CONNECTIONS {}"
+        if is_mysql
+        else "ALTER ROLE app CONNECTION LIMIT {}"
+    )
     with ExitStack() as stack:
         scene.server.query(limit.format(1))
         stack.callback(scene.server.query, limit.format(0 if is_mysql else -1))
-        if is_mysql:  # which counts those only that came after there was a limit
+        # Which counts those only that came after there was a limit
+        if is_mysql:
             stack.enter_context(closing(scene.server.connect("app")))
         worker = stack.enter_context(closing(scene.another()))
         return "; again ".join(timed(worker, do="run", sql="SELECT 1") for _ in range(2))
@@ -164,9 +182,11 @@ def k10(scene: Scene) -> str:
     most = len(scene.server.states()) + 1
     if scene.server.engine == "mysql":
         scene.server.query(f"SET GLOBAL max_connections = {max(most, 10)}")
-    time.sleep(SIBLINGS_SLEEP)  # until the rival takes them for zombies, which is what is measured
+    # Until the rival takes them for zombies, which is what is measured
+    time.sleep(SIBLINGS_SLEEP)
     told = scene.worker.ask(do="run", sql="SELECT 1")
-    time.sleep(0.2)  # a sibling that was ended has heard of it
+    # a sibling that was ended has heard of it
+    time.sleep(0.2)
     broken = sum(not sibling.alive() for sibling in siblings)
     for sibling in siblings:
         sibling.close()
@@ -190,13 +210,15 @@ def k12(scene: Scene) -> str:
     def be_read_only(value: str) -> None:
         for order in orders:
             scene.server.query(order.format(value))
-        time.sleep(0.2)  # PostgreSQL signals its sessions, and nothing tells when each has read the setting again
+        # PostgreSQL signals its sessions, and nothing tells when each has read the setting again
+        time.sleep(0.2)
 
     with ExitStack() as stack:
         stack.callback(be_read_only, "off")
         be_read_only("on")
         scene.worker.tell(do="run", sql=A)
-        time.sleep(1.0)  # the accident itself, a failover of a second: meanwhile the worker tries to write
+        # The accident itself, a failover of a second: meanwhile the worker tries to write
+        time.sleep(1.0)
     return verdict(scene.worker.hear(), [scene.rows("a")])
 
 
@@ -220,7 +242,9 @@ def k13(scene: Scene) -> str:
 
 
 def k14(scene: Scene) -> str:
-    """Each client has the password as it was when its environment began; ours may read the secret, too."""
+    """Each client has the password as it was when its environment began; ours may read the secret,
+    too.
+    """
     with ExitStack() as stack:
         stack.enter_context(mock_aws())
         amazon = stack.enter_context(Amazon())
@@ -242,7 +266,9 @@ def timed(worker: Worker, **asked: str) -> str:
     """What became of it, and when. Twelve seconds remain to the invocation."""
     began = time.monotonic()
     said = worker.ask(14.0, **asked).get("error", "success")
-    return said if said.startswith("no answer") else f"{said} after {time.monotonic() - began:.1f} s"
+    return (
+        said if said.startswith("no answer") else f"{said} after {time.monotonic() - began:.1f} s"
+    )
 
 
 CASES: dict[str, tuple[str, Callable[[Scene], str]]] = {
@@ -272,10 +298,14 @@ def measure(effort: Effort) -> list[Section]:
         except Unavailable as missing:
             section.skipped.append(str(missing))
     section.notes.append(
-        "An error is no fault where the row's fate is told truly: what counts is a success that is none, half of a "
-        "transaction, a row that is there twice, and no answer while there is time to give one: twelve seconds remain "
-        "to each invocation. In K14 each has the password of its environment's start; none but this one reads it anew "
-        "by itself (SQLAlchemy can be taught, by an event of the application's own). K15, the round trips of an "
+        "An error is no fault where the row's fate is told truly: what counts is a success that "
+        "is none, half of a "
+        "transaction, a row that is there twice, and no answer while there is time to give one: "
+        "twelve seconds remain "
+        "to each invocation. In K14 each has the password of its environment's start; none but "
+        "this one reads it anew "
+        "by itself (SQLAlchemy can be taught, by an event of the application's own). K15, the "
+        "round trips of an "
         "invocation, stands with the client's figures. "
         "SQLAlchemy and psycopg_pool retry nothing: there every error is the caller's to handle."
     )

@@ -1,7 +1,8 @@
-"""A fleet of 1,000 databases, simulated with the product's own numbers: time, backlog, cost; and what a target takes.
+"""A fleet of 1,000 databases, simulated with the product's own numbers: time, backlog, cost; and
+what a target takes.
 
-How many databases hang, and how long the others' sweeps take, are assumptions, and said so; the rest is read from the
-template and the code, or measured here.
+How many databases hang, and how long the others' sweeps take, are assumptions, and said so; the
+rest is read from the template and the code, or measured here.
 """
 
 from __future__ import annotations
@@ -43,20 +44,24 @@ from .svg import chart
 DATABASES = 1000
 HANGING = 0.05
 SEED = 6
-SCHEDULES = 12  # an hour's worth
+# An hour's worth
+SCHEDULES = 12
 CONCURRENCY = (2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 30, 50)
 DRAWN = (2, 5, 7, 20)
-OUTAGE = (1800.0, 5400.0)  # half an hour after the first schedule, for an hour
+# Half an hour after the first schedule, for an hour
+OUTAGE = (1800.0, 5400.0)
 FLEETS = (10, 30, 100, 300, 1000, 3000)
 MINUTE = 60.0
 
-# An ordinary database's sweep waits for its server for a third of a second, more or less; one in five is a MySQL that
-# does not tell how long a session has slept, and is looked at twice.
+# An ordinary database's sweep waits for its server for a third of a second, more or less; one in
+# five is a MySQL that does not tell how long a session has slept, and is looked at twice.
 USUAL, SPREAD = 0.3, 0.6
 LOOKED_AT_TWICE = 0.2
-OF_A_BATCH = 0.25  # seconds of an invocation for each: ten take as long as the slowest of them
+# Seconds of an invocation for each: ten take as long as the slowest of them
+OF_A_BATCH = 0.25
 
-# What a target may take, in the model and by what the README says; what is measured below stays under it.
+# What a target may take, in the model and by what the README says; what is measured below stays
+# under it.
 PROCESSOR_SECONDS, MEMORY_MB, LOG_BYTES, CONNECTIONS = 0.03, 1.0, 2560, 1
 
 SERVERS = ("postgres18", "mariadb")
@@ -76,7 +81,9 @@ def product(**parameters: str) -> Product:
     stack = Stack({"Fleet": "true", **parameters})
     queue = stack.of_type("AWS::SQS::Queue")["FleetQueue"]
     (mapping,) = stack.of_type("AWS::Lambda::EventSourceMapping").values()
-    (schedule,) = {found["ScheduleExpression"] for found in stack.of_type("AWS::Scheduler::Schedule").values()}
+    (schedule,) = {
+        found["ScheduleExpression"] for found in stack.of_type("AWS::Scheduler::Schedule").values()
+    }
     (minutes,) = re.findall(r"^rate\((\d+) minutes?\)$", schedule)
     return Product(
         period=int(minutes) * MINUTE,
@@ -93,20 +100,26 @@ def product(**parameters: str) -> Product:
 
 
 def concurrency(databases: int, of: Product, hanging: float = HANGING) -> int:
-    """The rule: so many invocations that all who answer are swept before the next schedule, though some hang.
+    """The rule: so many invocations that all who answer are swept before the next schedule, though
+    some hang.
 
-    Who hangs takes an invocation for its whole time: all of them at once when it begins, each again at every try. Fewer
-    than two SQS does not allow.
+    Who hangs takes an invocation for its whole time: all of them at once when it begins, each again
+    at every try. Fewer than two SQS does not allow.
     """
     wasted = hanging * of.timeout / min(of.period, of.visibility)
     return max(2, ceil(databases * (wasted + OF_A_BATCH / of.period)))
 
 
-def fleet(databases: int, hanging: float = 0.0, during: tuple[float, float] = (0.0, inf)) -> list[Database]:
+def fleet(
+    databases: int, hanging: float = 0.0, during: tuple[float, float] = (0.0, inf)
+) -> list[Database]:
     """The same databases for the same numbers, whoever of them hangs."""
     dice = Random(SEED)  # noqa: S311  seeded dice, not cryptography
     usual = [USUAL * dice.lognormvariate(0.0, SPREAD) for _ in range(databases)]
-    twice, hang = (set(dice.sample(range(databases), round(databases * part))) for part in (LOOKED_AT_TWICE, hanging))
+    twice, hang = (
+        set(dice.sample(range(databases), round(databases * part)))
+        for part in (LOOKED_AT_TWICE, hanging)
+    )
     return [
         Database(
             usual=usual[place],
@@ -144,7 +157,9 @@ def usage(of: Run, schedules: int, of_target: TargetMetrics) -> Usage:
 
 
 def ordinary_metrics() -> int:
-    """Those of a sweep that saw the server and had nothing to do; the time to the first freed slot is beside them."""
+    """Those of a sweep that saw the server and had nothing to do; the time to the first freed slot
+    is beside them.
+    """
     return len(measures(replace(report(), pressure_remains=False)))
 
 
@@ -153,7 +168,9 @@ def ordinary_metrics() -> int:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a concurrency does for 1,000 databases that answer, and for the same where 5 % hang from the start."""
+    """What a concurrency does for 1,000 databases that answer, and for the same where 5 % hang from
+    the start.
+    """
 
     concurrency: int
     well: Run
@@ -174,7 +191,11 @@ def told(seconds: float) -> str:
 def trials(sizes: Sequence[int], schedules: int) -> Iterator[Trial]:
     for size in sizes:
         of = replace(product(), concurrency=size)
-        yield Trial(size, run(of, fleet(DATABASES), schedules), run(of, fleet(DATABASES, HANGING), schedules))
+        yield Trial(
+            size,
+            run(of, fleet(DATABASES), schedules),
+            run(of, fleet(DATABASES, HANGING), schedules),
+        )
 
 
 def and_the_rules(sizes: Sequence[int]) -> list[int]:
@@ -189,12 +210,21 @@ def simulated(effort: Effort) -> Section:
     tried = list(trials(and_the_rules(CONCURRENCY if effort.is_full else DRAWN), schedules))
     (chosen,) = (trial for trial in tried if trial.concurrency == rule)
     worst = Spread([max(chosen.ill.sweep_all().values())])
-    section.bars.append(Bar(f"{HANGING:.0%} hang, {rule} at once: until the others are swept", worst, of.period, " s"))
+    section.bars.append(
+        Bar(
+            f"{HANGING:.0%} hang, {rule} at once: until the others are swept",
+            worst,
+            of.period,
+            " s",
+        )
+    )
     head = ("at once", "all answer: median", "worst", f"{HANGING:.0%} hang: median", "worst")
     title = f"Seconds until every database that answers is swept, {schedules} schedules {of.period:.0f} s apart"
     section.tables += [
         Table(title, head, [trial.row() for trial in tried]),
-        Table(f"Dollars a month, {DATABASES:,} databases, {rule} at once", *dollars(chosen, schedules)),
+        Table(
+            f"Dollars a month, {DATABASES:,} databases, {rule} at once", *dollars(chosen, schedules)
+        ),
         Table(f"What a shorter timeout does where {HANGING:.0%} hang", *timeouts(schedules)),
     ]
     section.charts |= {
@@ -203,10 +233,14 @@ def simulated(effort: Effort) -> Section:
         "fleet-cost.svg": cost_chart(schedules),
     }
     section.notes.append(
-        "A model of discrete events, the same at every run, with the template's own numbers: invocations of "
-        f"{of.timeout:.0f} s at most and {of.batch} messages, tried again after {of.visibility:.0f} s, {of.tries} "
-        f"times in all, stale after {of.stale:.0f} s. Assumed: sweeps of {USUAL} s in the median, lognormal; "
-        f"{LOOKED_AT_TWICE:.0%} of the databases looked at twice; whoever hangs takes all the time there is. Prices "
+        "A model of discrete events, the same at every run, with the template's own numbers: "
+        "invocations of "
+        f"{of.timeout:.0f} s at most and {of.batch} messages, tried again after "
+        f"{of.visibility:.0f} s, {of.tries} "
+        f"times in all, stale after {of.stale:.0f} s. Assumed: sweeps of {USUAL} s in the median, "
+        f"lognormal; "
+        f"{LOOKED_AT_TWICE:.0%} of the databases looked at twice; whoever hangs takes all the "
+        f"time there is. Prices "
         "are the list's, us-east-1, without secrets and endpoints."
     )
     section.raw = {str(trial.concurrency): trial.row() for trial in tried}
@@ -215,13 +249,22 @@ def simulated(effort: Effort) -> Section:
 
 def time_chart(tried: Sequence[Trial], of: Product) -> str:
     lines = {
-        f"{HANGING:.0%} hang: worst": [(t.concurrency, max(t.ill.sweep_all().values())) for t in tried],
-        f"{HANGING:.0%} hang: median": [(t.concurrency, median(t.ill.sweep_all().values())) for t in tried],
+        f"{HANGING:.0%} hang: worst": [
+            (t.concurrency, max(t.ill.sweep_all().values())) for t in tried
+        ],
+        f"{HANGING:.0%} hang: median": [
+            (t.concurrency, median(t.ill.sweep_all().values())) for t in tried
+        ],
         "all answer: worst": [(t.concurrency, max(t.well.sweep_all().values())) for t in tried],
         "the next schedule": [(t.concurrency, of.period) for t in (tried[0], tried[-1])],
     }
     finite = {name: [point for point in line if point[1] < inf] for name, line in lines.items()}
-    return chart(f"Sweeping {DATABASES:,} databases", finite, "invocations at once", "seconds until all are swept")
+    return chart(
+        f"Sweeping {DATABASES:,} databases",
+        finite,
+        "invocations at once",
+        "seconds until all are swept",
+    )
 
 
 def backlog_chart() -> str:
@@ -229,7 +272,9 @@ def backlog_chart() -> str:
     lines = {f"{size} at once": backlog(size) for size in and_the_rules(DRAWN)}
     began, ended = (f"{at / MINUTE:.0f}" for at in OUTAGE)
     title = f"{HANGING:.0%} of {DATABASES:,} hang, minutes {began} to {ended}"
-    return chart(title, lines, "minute", "messages waiting when the next schedule comes", is_log=False)
+    return chart(
+        title, lines, "minute", "messages waiting when the next schedule comes", is_log=False
+    )
 
 
 @cache
@@ -248,12 +293,24 @@ def dollars(chosen: Trial, schedules: int) -> tuple[Sequence[str], list[list[str
     }
     items = [item for item, price in columns["few"].items() if price]
     rows = [[item, *(f"{bill[item]:,.2f}" for bill in columns.values())] for item in items]
-    return ("item", *columns), [*rows, ["all", *(f"{sum(bill.values()):,.0f}" for bill in columns.values())]]
+    return ("item", *columns), [
+        *rows,
+        ["all", *(f"{sum(bill.values()):,.0f}" for bill in columns.values())],
+    ]
 
 
 def timeouts(schedules: int) -> tuple[Sequence[str], list[list[str]]]:
-    head = ("TimeoutSeconds", "FleetVisibilitySeconds", "at once, by the rule", "worst, seconds", "function, dollars")
-    return head, [with_timeout(*times, schedules) for times in ((60, 360), (30, 360), (30, 180), (20, 360), (20, 120))]
+    head = (
+        "TimeoutSeconds",
+        "FleetVisibilitySeconds",
+        "at once, by the rule",
+        "worst, seconds",
+        "function, dollars",
+    )
+    return head, [
+        with_timeout(*times, schedules)
+        for times in ((60, 360), (30, 360), (30, 180), (20, 360), (20, 120))
+    ]
 
 
 def with_timeout(seconds: int, visible: int, schedules: int) -> list[str]:
@@ -261,7 +318,13 @@ def with_timeout(seconds: int, visible: int, schedules: int) -> list[str]:
     of = replace(given, concurrency=concurrency(DATABASES, given))
     found = run(of, fleet(DATABASES, HANGING), schedules)
     cost = usage(found, schedules, TargetMetrics.FEW).bill()["function"]
-    return [str(seconds), str(visible), str(of.concurrency), told(max(found.sweep_all().values())), f"{cost:,.0f}"]
+    return [
+        str(seconds),
+        str(visible),
+        str(of.concurrency),
+        told(max(found.sweep_all().values())),
+        f"{cost:,.0f}",
+    ]
 
 
 def cost_chart(schedules: int) -> str:
@@ -273,7 +336,9 @@ def cost_chart(schedules: int) -> str:
             ("all metrics", well, TargetMetrics.ALL),
             ("few metrics", well, TargetMetrics.FEW),
         ):
-            lines.setdefault(name, []).append((count, usage(found, schedules, of_target).bill()["metrics"]))
+            lines.setdefault(name, []).append(
+                (count, usage(found, schedules, of_target).bill()["metrics"])
+            )
         for name, found in ((f"the rest, {HANGING:.0%} hang", ill), ("the rest", well)):
             bill = usage(found, schedules, TargetMetrics.FEW).bill()
             lines.setdefault(name, []).append((count, sum(bill.values()) - bill["metrics"]))
@@ -282,7 +347,8 @@ def cost_chart(schedules: int) -> str:
 
 # A real invocation, measured
 
-# The function's own process, as Lambda runs it but for the runtime client: the same batch again and again.
+# The function's own process, as Lambda runs it but for the runtime client: the same batch again and
+# again.
 FUNCTION = """
 import json, resource, sys, time
 from reaper.handler import lambda_handler
@@ -312,14 +378,20 @@ class Taken:
     """What invocations with so many targets took."""
 
     targets: int
-    processor: float  # seconds, warm
+    # Seconds, warm
+    processor: float
     peak_mb: float
-    log_bytes: float  # for each sweep
-    connections: float  # for each sweep
-    metrics: int  # of each target's own
+    # For each sweep
+    log_bytes: float
+    # For each sweep
+    connections: float
+    # Of each target's own
+    metrics: int
 
 
-def invocations(server: Server, names: Sequence[str], turns: int, of_target: TargetMetrics) -> Taken:
+def invocations(
+    server: Server, names: Sequence[str], turns: int, of_target: TargetMetrics
+) -> Taken:
     """The same targets in all of these invocations; on PostgreSQL each is a database of its own."""
     with Proxy(server.host, server.port) as proxy:
         keys = ("name", "database") if server.engine == "postgres" else ("name",)
@@ -327,8 +399,11 @@ def invocations(server: Server, names: Sequence[str], turns: int, of_target: Tar
         tls = {"tls": "verify", "ca": str(bundle())}
         entries = [target(near, **tls, **dict.fromkeys(keys, name)) for name in names]
         settings = {"REAPER_TARGETS": json.dumps(entries), "REAPER_TARGET_METRICS": of_target}
-        settings |= {"REAPER_KEEP_SEAT": "false"}  # as a fleet's function has it
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("REAPER_")}
+        # As a fleet's function has it
+        settings |= {"REAPER_KEEP_SEAT": "false"}
+        environ = {
+            name: value for name, value in os.environ.items() if not name.startswith("REAPER_")
+        }
         done = subprocess.run(
             [sys.executable, "-c", FUNCTION, str(turns), *names],
             env=environ | settings,
@@ -346,14 +421,23 @@ def invocations(server: Server, names: Sequence[str], turns: int, of_target: Tar
     sweeps = turns * len(names)
     size = sum(len(line.encode()) + 1 for line in log)
     processor = median(said["processor"])
-    return Taken(len(names), processor, said["peak_mb"], size / sweeps, accepted / sweeps, metrics_of_a_target(log))
+    return Taken(
+        len(names),
+        processor,
+        said["peak_mb"],
+        size / sweeps,
+        accepted / sweeps,
+        metrics_of_a_target(log),
+    )
 
 
 @cache
 def bundle() -> Path:
     """As many certificates as RDS has and more, the servers' own among them, for a login to read."""
     file = authority().folder / "bundle.pem"
-    file.write_text(authority().ca.read_text() + Path(botocore.__file__).with_name("cacert.pem").read_text())
+    file.write_text(
+        authority().ca.read_text() + Path(botocore.__file__).with_name("cacert.pem").read_text()
+    )
     return file
 
 
@@ -371,8 +455,12 @@ def metrics_of_a_target(log: Sequence[str]) -> int:
     return len(names)
 
 
-def of_one(server: Server, turns: int = TURNS, of_target: TargetMetrics = TargetMetrics.ALL) -> dict[str, float]:
-    """What a target takes: of memory (MB) and processor (ms) what ten take beyond one, of the rest its part."""
+def of_one(
+    server: Server, turns: int = TURNS, of_target: TargetMetrics = TargetMetrics.ALL
+) -> dict[str, float]:
+    """What a target takes: of memory (MB) and processor (ms) what ten take beyond one, of the rest
+    its part.
+    """
     with ExitStack() as made:
         names = [f"target_{place}" for place in range(TARGETS)]
         for name in names if server.engine == "postgres" else ():
@@ -407,11 +495,15 @@ def taken(effort: Effort) -> Section:
             section.skipped.append(str(missing))
             continue
         for what, (most, unit, words) in limits.items():
-            section.bars.append(Bar(f"{name}: {words}", Spread([found[what] for found in rounds]), most, unit))
+            section.bars.append(
+                Bar(f"{name}: {words}", Spread([found[what] for found in rounds]), most, unit)
+            )
         section.raw[name] = rounds
     section.notes.append(
-        f"An invocation with {TARGETS} targets against one with one, dry, {SESSIONS} sessions idle, over TLS that is "
-        "verified by a bundle of more than a hundred certificates. A session takes less than 4 KB more, which a test "
+        f"An invocation with {TARGETS} targets against one with one, dry, {SESSIONS} sessions "
+        f"idle, over TLS that is "
+        "verified by a bundle of more than a hundred certificates. A session takes less than 4 KB "
+        "more, which a test "
         "holds."
     )
     return section

@@ -1,4 +1,6 @@
-"""One look at thousands of sessions against the bare list, the judgement over them, and what it costs the server."""
+"""One look at thousands of sessions against the bare list, the judgement over them, and what it
+costs the server.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,11 @@ SIZES = (1000, 4000, 16000)
 POSTGRES_SIZES = (500, 1000, 2000)
 ROUNDS = 9
 MEMORY_MB = 128
-PURE = ("its meaning", "judging")  # told in processor time, since they wait for nobody
+# Told in processor time, since they wait for nobody
+PURE = ("its meaning", "judging")
 
-# The function's own process, as Lambda runs it but for the runtime client; it says what it has ever held.
+# The function's own process, as Lambda runs it but for the runtime client; it says what it has ever
+# held.
 FUNCTION = """
 import json
 from reaper.handler import AllSweepsFailed, lambda_handler
@@ -72,7 +76,9 @@ def measure(effort: Effort) -> list[Section]:
 def _measure(name: str, sizes: Sequence[int], effort: Effort, section: Section) -> None:
     medians: dict[str, list[tuple[float, float]]] = {}
     rows = []
-    with start(name, settings=held("postgres" if name.startswith("postgres") else "mysql", sizes)) as server:
+    with start(
+        name, settings=held("postgres" if name.startswith("postgres") else "mysql", sizes)
+    ) as server:
         for size in sizes:
             taken = looks(server, size, effort)
             for what, seconds in taken.items():
@@ -80,7 +86,13 @@ def _measure(name: str, sizes: Sequence[int], effort: Effort, section: Section) 
                 medians.setdefault(what, []).append((size, Spread(ms).median))
                 rows.append([what, str(size), Spread(ms).told(1)])
             section.raw[str(size)] = taken
-        section.bars.append(Bar(f"a look / the bare list, n = {size}", ratios(taken["a look"], taken["the list"]), 1.5))
+        section.bars.append(
+            Bar(
+                f"a look / the bare list, n = {size}",
+                ratios(taken["a look"], taken["the list"]),
+                1.5,
+            )
+        )
         judged = Spread([1000 * s for s in taken["judging"]])
         section.bars.append(Bar(f"judging, n = {size}", judged, 100.0, " ms"))
         peaks, errors = {}, {}
@@ -88,8 +100,12 @@ def _measure(name: str, sizes: Sequence[int], effort: Effort, section: Section) 
             peaks[n], errors[n] = peak_mb(server, n)
         cost = costs(server, sizes[0])
     section.tables.append(Table("Milliseconds", ("what", "sessions", "median (middle half)"), rows))
-    section.charts[f"looking-{name}.svg"] = chart(f"Looking at n sessions, {name}", medians, "sessions", "ms")
-    section.bars.append(Bar(f"the function's peak, n = {size}", Spread([peaks[size]]), MEMORY_MB, " MB"))
+    section.charts[f"looking-{name}.svg"] = chart(
+        f"Looking at n sessions, {name}", medians, "sessions", "ms"
+    )
+    section.bars.append(
+        Bar(f"the function's peak, n = {size}", Spread([peaks[size]]), MEMORY_MB, " MB")
+    )
     growth = {what: exponent({int(n): ms for n, ms in points}) for what, points in medians.items()}
     section.tables.append(
         Table(
@@ -97,7 +113,10 @@ def _measure(name: str, sizes: Sequence[int], effort: Effort, section: Section) 
             ("what", "exponent or MB"),
             [[what, f"{power:.2f}"] for what, power in growth.items()]
             + [
-                [f"peak at n = {n}, {'looked at only' if errors[n] else 'all of them reaped'}", f"{peak:.0f} MB"]
+                [
+                    f"peak at n = {n}, {'looked at only' if errors[n] else 'all of them reaped'}",
+                    f"{peak:.0f} MB",
+                ]
                 for n, peak in peaks.items()
             ],
         )
@@ -111,17 +130,24 @@ def _measure(name: str, sizes: Sequence[int], effort: Effort, section: Section) 
 
 
 _LIMIT = (
-    "A look is more than the list: it asks for a clock and the statement's number with each session, and, on "
-    "MySQL, reads from performance_schema when each one's last statement really ended, which is a second list as long. "
-    "Most of the time goes to making Python's values of the cells. What was gained so far: rows cut in one loop "
-    "instead of PyMySQL's four calls a cell (the bare list is fetched by PyMySQL alone), a hash join for the "
-    "statements' ends where MySQL would look each up, no decimals, one count of the threads instead of two, no columns "
+    "A look is more than the list: it asks for a clock and the statement's number with each "
+    "session, and, on "
+    "MySQL, reads from performance_schema when each one's last statement really ended, which is a "
+    "second list as long. "
+    "Most of the time goes to making Python's values of the cells. What was gained so far: rows "
+    "cut in one loop "
+    "instead of PyMySQL's four calls a cell (the bare list is fetched by PyMySQL alone), a hash "
+    "join for the "
+    "statements' ends where MySQL would look each up, no decimals, one count of the threads "
+    "instead of two, no columns "
     "that nobody reads."
 )
 
 
 def looks(server: Server, size: int, effort: Effort) -> dict[str, list[float]]:
-    """Seconds for the bare list, a look with all that belongs to it, its meaning, and the judgement."""
+    """Seconds for the bare list, a look with all that belongs to it, its meaning, and the
+    judgement.
+    """
     engine = engine_for(EngineName(server.engine))
     with (
         closing(seat(server)) as connection,
@@ -150,7 +176,9 @@ def looks(server: Server, size: int, effort: Effort) -> dict[str, list[float]]:
 
 
 def as_a_sweep(do: Callable[[], object]) -> Callable[[], object]:
-    """As a sweep does it: without Python's search for cycles, which the bare list has as everybody has it."""
+    """As a sweep does it: without Python's search for cycles, which the bare list has as everybody
+    has it.
+    """
 
     def done() -> object:
         with uncollected():
@@ -161,7 +189,9 @@ def as_a_sweep(do: Callable[[], object]) -> Callable[[], object]:
 
 @contextmanager
 def ending_with(census: Census) -> Iterator[None]:
-    """Wait at the end until all have gone who came since: a server that buries thousands lets nobody in."""
+    """Wait at the end until all have gone who came since: a server that buries thousands lets
+    nobody in.
+    """
     yield
     census.wait_until_gone()
 
@@ -192,7 +222,9 @@ def seconds(do: Callable[[], object], clock: Callable[[], float]) -> float:
 
 
 def peak_mb(server: Server, size: int) -> tuple[float, str | None]:
-    """What the function's process holds at most while it reaps as many, in MB; and why it reaped none, if so."""
+    """What the function's process holds at most while it reaps as many, in MB; and why it reaped
+    none, if so.
+    """
     rules = {"REAPER_DRY_RUN": "false", "REAPER_IDLE_SECONDS": "0", "REAPER_MAX_KILLS": "1000000"}
     with Crowd(server, size) as crowd:
         crowd.doze()
@@ -219,7 +251,11 @@ def peak_mb(server: Server, size: int) -> tuple[float, str | None]:
 def costs(server: Server, size: int) -> list[list[str]]:
     """An operator's questions: how many statements, how much processor time, which locks."""
     engine = engine_for(EngineName(server.engine))
-    with closing(seat(server)) as connection, closing(server.admin()) as observer, Crowd(server, size) as crowd:
+    with (
+        closing(seat(server)) as connection,
+        closing(server.admin()) as observer,
+        Crowd(server, size) as crowd,
+    ):
         crowd.doze()
         rest()
         at = engine.server(connection, time.monotonic)
@@ -251,7 +287,9 @@ def counted(server: Server, observer: Any, look: Callable[[], object]) -> str:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Of a process and all its children, those that have ended included, in user mode and in the kernel's."""
+    """Of a process and all its children, those that have ended included, in user mode and in the
+    kernel's.
+    """
     ticks = 0
     for member in family(pid):
         try:
@@ -271,7 +309,9 @@ def locks_of(server: Server, observer: Any, connection: Any) -> str:
     client = server.kind.client(observer, server.root)
     if server.engine == "postgres":
         own = connection.info.backend_pid
-        found = client.run(f"SELECT locktype, mode FROM pg_locks WHERE pid = {own:d} AND locktype <> 'virtualxid'")
+        found = client.run(
+            f"SELECT locktype, mode FROM pg_locks WHERE pid = {own:d} AND locktype <> 'virtualxid'"
+        )
         return ", ".join(f"{kind} {mode}" for kind, mode in found) or "none"
     if server.flavour == "mariadb":
         return "GET_LOCK('reaper.sweep')"

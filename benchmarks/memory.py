@@ -1,4 +1,6 @@
-"""What an invocation takes of a processor, hence how long it takes at each size of memory; and its peak."""
+"""What an invocation takes of a processor, hence how long it takes at each size of memory; and its
+peak.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ from .looking import cpu_seconds
 SERVER = "postgres18"
 SESSIONS, VICTIMS = 250, 100
 ROUNDS = 5
-SIZES = (256, 512, 1024, 1769)  # MB; the last has a whole processor (AWS, "Configure Lambda function memory")
+# MB; the last has a whole processor (AWS, "Configure Lambda function memory")
+SIZES = (256, 512, 1024, 1769)
 RULES = {"dry_run": False, "idle_seconds": 0, "max_kills": VICTIMS, "allow_users": ["app"]}
 
 
@@ -33,13 +36,17 @@ def measure(effort: Effort) -> list[Section]:
         stack.enter_context(mock_aws())
         amazon = stack.enter_context(Amazon())
         login = json.dumps({"username": "reaper", "password": ""})
-        secret = boto3.client("secretsmanager", region_name=REGION).create_secret(Name="reaper", SecretString=login)
+        secret = boto3.client("secretsmanager", region_name=REGION).create_secret(
+            Name="reaper", SecretString=login
+        )
         environ = {
             **amazon.environ,
             "REAPER_TARGETS": json.dumps([target(server, secret=secret["ARN"])]),
             "REAPER_DRY_RUN": "false",
         }
-        function = stack.enter_context(Function(Code([code.function.path], "reaper.handler.lambda_handler", environ)))
+        function = stack.enter_context(
+            Function(Code([code.function.path], "reaper.handler.lambda_handler", environ))
+        )
         taken: dict[str, list[float]] = {"first": [], "later": [], "peak": []}
         for _ in range(effort.rounds(ROUNDS)):
             function.close()
@@ -52,7 +59,9 @@ def measure(effort: Effort) -> list[Section]:
 
 
 def _processor_seconds(function: Function) -> float:
-    """What the function's process took for one invocation, its start included where it starts for it."""
+    """What the function's process took for one invocation, its start included where it starts for
+    it.
+    """
     before = cpu_seconds(function.runtime.pid) if function.environment else 0.0
     invocation = function.invoke({"trigger": "manual", "rules": RULES})
     if invocation.error:
@@ -65,19 +74,29 @@ def _processor_seconds(function: Function) -> float:
 
 def _peak_mb(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+    return (
+        int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+        / 1024
+    )
 
 
 def _section(taken: dict[str, list[float]]) -> Section:
     section = Section("Memory sizes", raw=dict(taken))
     seconds = {which: Spread(taken[which]).median for which in ("first", "later")}
-    rows = [[f"{size:,} MB", *(f"{found * SIZES[-1] / size:.2f}" for found in seconds.values())] for size in SIZES]
+    rows = [
+        [f"{size:,} MB", *(f"{found * SIZES[-1] / size:.2f}" for found in seconds.values())]
+        for size in SIZES
+    ]
     title = f"Seconds of an invocation, by a processor's share: {SESSIONS} sessions on {SERVER}, {VICTIMS} terminated"
     section.tables.append(Table(title, ("memory", "the first", "a later one"), rows))
     section.notes.append(
-        f"The built function took {Spread(taken['first']).told()} s of a processor for the first invocation, its start "
-        f"and the loading of boto3 and the driver included, and {Spread(taken['later']).told()} s for a later one; its "
-        f"process peaked at {Spread(taken['peak']).told(0)} MB. Lambda gives a processor's share by memory, a whole "
-        f"one at {SIZES[-1]:,} MB: the table is that division, not a measurement, and leaves out all waiting."
+        f"The built function took {Spread(taken['first']).told()} s of a processor for the first "
+        f"invocation, its start "
+        f"and the loading of boto3 and the driver included, and {Spread(taken['later']).told()} s "
+        f"for a later one; its "
+        f"process peaked at {Spread(taken['peak']).told(0)} MB. Lambda gives a processor's share "
+        f"by memory, a whole "
+        f"one at {SIZES[-1]:,} MB: the table is that division, not a measurement, and leaves out "
+        f"all waiting."
     )
     return section

@@ -1,7 +1,7 @@
 """What a month of AWS costs by its list: us-east-1, in dollars, free tiers not subtracted. Pure.
 
-The figures are those of AWS's pricing pages for CloudWatch, Lambda, SQS, EventBridge and Secrets Manager, as public
-guides of 2026 quote them; what AWS's own calculator says today goes over them.
+The figures are those of AWS's pricing pages for CloudWatch, Lambda, SQS, EventBridge and Secrets
+Manager, as public guides of 2026 quote them; what AWS's own calculator says today goes over them.
 """
 
 from __future__ import annotations
@@ -10,19 +10,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-HOURS = 730  # in a month, as AWS counts
+# In a month, as AWS counts
+HOURS = 730
 
-Tiers = Sequence[tuple[float, float]]  # how many for how much each, then the next
+# How many for how much each, then the next
+Tiers = Sequence[tuple[float, float]]
 
 METRIC: Tiers = ((10_000, 0.30), (240_000, 0.10), (750_000, 0.05), (inf, 0.02))
 ALARM, DASHBOARD = 0.10, 3.00
-GB_SECOND, INVOCATION = 0.0000133334, 0.20 / 1e6  # arm64
-QUEUE_REQUEST = 0.50 / 1e6  # FIFO, up to 64 KB
+# arm64
+GB_SECOND, INVOCATION = 0.0000133334, 0.20 / 1e6
+# FIFO, up to 64 KB
+QUEUE_REQUEST = 0.50 / 1e6
 SCHEDULE = 1.00 / 1e6
 LOG_GB, KEPT_GB = 0.50, 0.03
 SECRET, SECRET_READ = 0.40, 0.05 / 10_000
 
-POLLS = 5 * 3 * 60 * HOURS  # of an empty queue: Lambda's five pollers wait for 20 seconds each
+# Of an empty queue: Lambda's five pollers wait for 20 seconds each
+POLLS = 5 * 3 * 60 * HOURS
 
 
 def tiered(amount: float, tiers: Tiers) -> float:
@@ -42,9 +47,11 @@ class Usage:
     alarms: int
     gb_seconds: float
     invocations: float
-    sent: float  # calls that put messages into the queue
+    # Calls that put messages into the queue
+    sent: float
     schedules: float
-    log_gb: float  # kept for as long
+    # Kept for as long
+    log_gb: float
     secrets: int = 0
     secret_reads: float = 0.0
 

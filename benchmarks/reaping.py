@@ -1,4 +1,6 @@
-"""Reaping thousands of sleepers against one raw batch of kills and against pt-kill; the window of the race."""
+"""Reaping thousands of sleepers against one raw batch of kills and against pt-kill; the window of
+the race.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +35,18 @@ from .base import Bar, Effort, Section, Spread, Table, interleaved, percentile, 
 from .svg import chart
 
 SIZES = (500, 1000, 2000, 4000, 8000, 16000)
-POSTGRES_SIZES = (500, 1000, 2000)  # each is a process of its own
-QUADRATIC_SIZES = (500, 1000, 2000, 4000)  # mysql.rds_kill reads the whole list for each kill
+# Each is a process of its own
+POSTGRES_SIZES = (500, 1000, 2000)
+# mysql.rds_kill reads the whole list for each kill
+QUADRATIC_SIZES = (500, 1000, 2000, 4000)
 ROUNDS, ROUNDS_OF_SLOW = 5, 3
-SLOW = 2.0  # seconds: where one took as long, all larger crowds are asked for three times instead of five
-BESIDE = 20  # sessions at most that are not the crowd's
+# Seconds: where one took as long, all larger crowds are asked for three times instead of five
+SLOW = 2.0
+# Sessions at most that are not the crowd's
+BESIDE = 20
 SWEEPS = 5
-TOO_LONG = 30.0  # seconds: who takes as long is not asked for twice as many
+# Seconds: who takes as long is not asked for twice as many
+TOO_LONG = 30.0
 OURS, RAW, PT_KILL = "the reaper", "one raw batch", "pt-kill"
 
 
@@ -55,13 +62,16 @@ class GaveUp(Exception):
 
 @dataclass
 class Windows:
-    """How long after the start of its re-read each victim was dealt with, at most: its whole chunk's time."""
+    """How long after the start of its re-read each victim was dealt with, at most: its whole
+    chunk's time.
+    """
 
     seconds: list[float] = field(default_factory=list)
 
     def add(self, struck: Struck, looks_itself: bool) -> None:
         killed = sum(outcome is Outcome.SIGNALLED for outcome in struck.outcomes.values())
-        # Where the server itself looks right before each kill, a chunk is so many windows one after the other.
+        # Where the server itself looks right before each kill, a chunk is so many windows one after
+        # the other.
         each = struck.seconds / max(1, len(struck.outcomes)) if looks_itself else struck.seconds
         self.seconds += [each] * killed
 
@@ -101,21 +111,29 @@ class Reaper:
                 "idle_seconds": idle_seconds,
                 "max_kills": 10**6,
                 "allow_users": ["app"],
-                "trigger_utilization": 1.0,  # one look: pressure would have it look again afterwards
+                # One look: pressure would have it look again afterwards
+                "trigger_utilization": 1.0,
             }
         )
         self.windows = Windows()
         self.terminated = self.given_up = 0
 
     def __call__(self) -> None:
-        """Until a sweep has come to its end: one that found the machine too slow to be sure is run again."""
+        """Until a sweep has come to its end: one that found the machine too slow to be sure is run
+        again.
+        """
         for _ in range(SWEEPS):
             report = self._sweep().run()
             if report.error is None:
-                self.terminated = sum(victim.outcome is Outcome.TERMINATED for victim in report.victims)
+                self.terminated = sum(
+                    victim.outcome is Outcome.TERMINATED for victim in report.victims
+                )
                 return
             self.given_up += 1
-        raise GaveUp(f"{SWEEPS} sweeps in a row failed, the last with: {report.error and report.error.message}")
+        raise GaveUp(
+            f"{SWEEPS} sweeps in a row failed, the last with: "
+            f"{report.error and report.error.message}"
+        )
 
     def _sweep(self) -> Sweep:
         return Sweep(
@@ -136,12 +154,19 @@ class RawMySQL:
 
     def __init__(self, server: Server, user: str) -> None:
         self._connection = pymysql.connect(
-            host=server.host, port=server.port, user=user, client_flag=CLIENT.MULTI_STATEMENTS, ssl_disabled=True
+            host=server.host,
+            port=server.port,
+            user=user,
+            client_flag=CLIENT.MULTI_STATEMENTS,
+            ssl_disabled=True,
         )
 
     def __call__(self) -> None:
         with self._connection.cursor() as cursor:
-            cursor.execute("SELECT ID FROM information_schema.processlist WHERE USER = 'app' AND COMMAND = 'Sleep'")
+            cursor.execute(
+                "SELECT ID FROM information_schema.processlist WHERE USER = 'app' AND COMMAND = "
+                "'Sleep'"
+            )
             cursor.execute("; ".join(f"KILL {row[0]:d}" for row in cursor.fetchall()))
             while cursor.nextset():
                 pass
@@ -172,15 +197,28 @@ class PtKill:
     def __init__(self, server: Server, user: str, *options: str) -> None:
         self._process = processes.spawn(
             [
-                *(self._program(), f"h={server.host},P={server.port},u={user}", "--no-version-check"),
-                *("--match-user", "^app$", "--match-command", "^Sleep$", "--victims", "all", "--kill"),
+                *(
+                    self._program(),
+                    f"h={server.host},P={server.port},u={user}",
+                    "--no-version-check",
+                ),
+                *(
+                    "--match-user",
+                    "^app$",
+                    "--match-command",
+                    "^Sleep$",
+                    "--victims",
+                    "all",
+                    "--kill",
+                ),
                 *("--interval", str(self.INTERVAL), *options),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(2 * self.INTERVAL)  # it says nothing when it has connected; by now it has looked once
+        # It says nothing when it has connected; by now it has looked once
+        time.sleep(2 * self.INTERVAL)
         if self._process.poll() is not None:
             raise Unavailable("pt-kill does not start: perl's DBD::mysql may be missing")
         self.stop()
@@ -190,8 +228,11 @@ class PtKill:
         self._ready = time.monotonic() + self.INTERVAL
 
     def get_ready(self) -> None:
-        """Its interval goes on while it is stopped; once that is over it looks the moment it may go on."""
-        time.sleep(max(0.0, self._ready - time.monotonic()) + 0.05)  # its clock need not be ours to the millisecond
+        """Its interval goes on while it is stopped; once that is over it looks the moment it may go
+        on.
+        """
+        # Its clock need not be ours to the millisecond
+        time.sleep(max(0.0, self._ready - time.monotonic()) + 0.05)
 
     def __call__(self) -> None:
         self._process.send_signal(signal.SIGCONT)
@@ -208,7 +249,9 @@ class PtKill:
 
     @classmethod
     def version(cls) -> str:
-        done = subprocess.run([cls._program(), "--version"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [cls._program(), "--version"], capture_output=True, text=True, check=True
+        )
         return done.stdout.split()[-1]
 
 
@@ -231,16 +274,24 @@ def timed(server: Server, size: int, way: Any) -> float:
 Times = dict[str, dict[int, list[float]]]
 
 
-def grown(server: Server, ways: Mapping[str, Any], sizes: Sequence[int], effort: Effort, section: Section) -> Times:
+def grown(
+    server: Server, ways: Mapping[str, Any], sizes: Sequence[int], effort: Effort, section: Section
+) -> Times:
     """Seconds by way and by size, round by round; who comes to no end goes no further."""
     times: Times = {name: {} for name in ways}
     going = dict(ways)
     for way in ways.values():
         timed(server, 100, way)
     for size in sizes:
-        slowest = max((Spread(seconds).median for by_size in times.values() for seconds in by_size.values()), default=0)
+        slowest = max(
+            (Spread(seconds).median for by_size in times.values() for seconds in by_size.values()),
+            default=0,
+        )
         rounds = effort.rounds(ROUNDS_OF_SLOW if slowest > SLOW else ROUNDS)
-        taken = interleaved({name: partial(_tried, server, size, way, section) for name, way in going.items()}, rounds)
+        taken = interleaved(
+            {name: partial(_tried, server, size, way, section) for name, way in going.items()},
+            rounds,
+        )
         for name, seconds in taken.items():
             if math.nan not in seconds:
                 times[name][size] = seconds
@@ -253,7 +304,8 @@ def grown(server: Server, ways: Mapping[str, Any], sizes: Sequence[int], effort:
 def _tried(server: Server, size: int, way: Any, section: Section) -> float:
     try:
         seconds = timed(server, size, way)
-        print(f"{server.name} {type(way).__name__} n = {size}: {seconds:.2f} s", flush=True)  # it is a long time
+        # It is a long time
+        print(f"{server.name} {type(way).__name__} n = {size}: {seconds:.2f} s", flush=True)
         return seconds
     except (GaveUp, TimeoutError) as why:
         section.notes.append(f"{type(way).__name__}, n = {size}: {why}.")
@@ -272,7 +324,9 @@ def exponent(points: Mapping[int, float]) -> float:
 
 
 def fit(points: Mapping[int, float]) -> tuple[float, float]:
-    """Least squares of seconds = a·n + b·n², each point by its own weight: b tells what is quadratic."""
+    """Least squares of seconds = a·n + b·n², each point by its own weight: b tells what is
+    quadratic.
+    """
     weighted = [(n / seconds, n * n / seconds) for n, seconds in points.items()]
     s11, s12, s22 = (sum(a[i] * a[j] for a in weighted) for i, j in ((0, 0), (0, 1), (1, 1)))
     r1, r2 = (sum(a[i] for a in weighted) for i in (0, 1))
@@ -301,7 +355,9 @@ def _guarded(title: str, run: Callable[[Section], None]) -> Section:
 
 
 @contextmanager
-def _ways(stack: ExitStack, section: Section, makers: Mapping[str, Callable[[], Any]]) -> Iterator[dict[str, Any]]:
+def _ways(
+    stack: ExitStack, section: Section, makers: Mapping[str, Callable[[], Any]]
+) -> Iterator[dict[str, Any]]:
     ways: dict[str, Any] = {}
     for name, make in makers.items():
         try:
@@ -351,31 +407,48 @@ def _mysql(name: str, effort: Effort, section: Section) -> None:
 
 _LIMIT = {
     "mariadb": (
-        "No chunk is read again: MariaDB has no index on its list, so that would scan all of it (1.6 to 2.5 "
-        "raw batches up to n = 4000, and nobody at all within the window at 16,000). Instead each victim is looked up "
-        "by its QUERY_ID right before its kill, in the same statement; to find somebody MariaDB walks through its "
-        "threads, the n² in the fit, of which a raw batch pays half. So the newest go first, where the walk begins. "
-        "What a raw batch has not at all is the judgement: rows, sessions and verdicts, some 20 to 40 µs of Python's "
-        "for each session, where a kill takes the server 80 to 130. rds_kill scans the list for each kill, hence its "
-        "n²; there, too, nothing is read again, for who may not KILL is still told whether a QUERY_ID is somebody's."
+        "No chunk is read again: MariaDB has no index on its list, so that would scan all of it "
+        "(1.6 to 2.5 "
+        "raw batches up to n = 4000, and nobody at all within the window at 16,000). Instead each "
+        "victim is looked up "
+        "by its QUERY_ID right before its kill, in the same statement; to find somebody MariaDB "
+        "walks through its "
+        "threads, the n² in the fit, of which a raw batch pays half. So the newest go first, "
+        "where the walk begins. "
+        "What a raw batch has not at all is the judgement: rows, sessions and verdicts, some 20 "
+        "to 40 µs of Python's "
+        "for each session, where a kill takes the server 80 to 130. rds_kill scans the list for "
+        "each kill, hence its "
+        "n²; there, too, nothing is read again, for who may not KILL is still told whether a "
+        "QUERY_ID is somebody's."
     ),
     "mysql": (
-        "Each chunk is re-read by index first, the list and the last events in one statement. Its kills go in packets "
-        "of eight, for what was sent cannot be called back once the window is over: a raw batch is one packet. A kill "
-        "takes the server 0.7 ms and more on two cores, for plain KILL and rds_kill alike, so at few sessions neither "
-        "can be much ahead of the other. pt-kill re-reads nothing. To find somebody by index MySQL walks through all "
-        "events: at thousands of sessions the re-reads cost what is saved elsewhere, and with rds_kill, of which few "
+        "Each chunk is re-read by index first, the list and the last events in one statement. Its "
+        "kills go in packets "
+        "of eight, for what was sent cannot be called back once the window is over: a raw batch "
+        "is one packet. A kill "
+        "takes the server 0.7 ms and more on two cores, for plain KILL and rds_kill alike, so at "
+        "few sessions neither "
+        "can be much ahead of the other. pt-kill re-reads nothing. To find somebody by index "
+        "MySQL walks through all "
+        "events: at thousands of sessions the re-reads cost what is saved elsewhere, and with "
+        "rds_kill, of which few "
         "fit into a window, they come on top."
     ),
 }
 _LIMIT["postgres"] = (
-    "A window ends when the last kill of its statement was ordered, by the server's clock: none is after 40 ms. "
-    "Its answer may come later, since the sessions that end take the processors: so does the next statement, and a raw "
-    "batch is one. Each reads its victims' activity anew, by the function behind pg_stat_activity, for the view would "
-    "make rows of everybody's each time. What a raw batch has not at all is the look, the judgement and the verifying."
+    "A window ends when the last kill of its statement was ordered, by the server's clock: none "
+    "is after 40 ms. "
+    "Its answer may come later, since the sessions that end take the processors: so does the next "
+    "statement, and a raw "
+    "batch is one. Each reads its victims' activity anew, by the function behind "
+    "pg_stat_activity, for the view would "
+    "make rows of everybody's each time. What a raw batch has not at all is the look, the "
+    "judgement and the verifying."
 )
 _GAVE_UP = (
-    "{} sweeps by rds_kill ended before their time, because no kill could be sure to follow its re-read within 50 ms "
+    "{} sweeps by rds_kill ended before their time, because no kill could be sure to follow its "
+    "re-read within 50 ms "
     "on this machine at that moment; they were run again, and their time counts."
 )
 
@@ -386,26 +459,37 @@ def _raw_most(name: str) -> Callable[[int], float | None]:
     return lambda size: 1.3 if size <= 4000 else at_most.get(size)
 
 
-def _add_bars(section: Section, times: Times, most: Mapping[str, Callable[[int], float | None]]) -> None:
+def _add_bars(
+    section: Section, times: Times, most: Mapping[str, Callable[[int], float | None]]
+) -> None:
     for other, limit in most.items():
         for size, seconds in times.get(other, {}).items():
             if size in times[OURS] and (bar := limit(size)):
-                section.bars.append(Bar(f"{OURS} / {other}, n = {size}", ratios(times[OURS][size], seconds), bar))
+                section.bars.append(
+                    Bar(f"{OURS} / {other}, n = {size}", ratios(times[OURS][size], seconds), bar)
+                )
 
 
 def _add_rds_bars(section: Section, times: Times) -> None:
     for size, ours in times["the reaper, rds_kill"].items():
         if theirs := times.get("pt-kill --rds", {}).get(size):
-            section.bars.append(Bar(f"with rds_kill / pt-kill --rds, n = {size}", ratios(ours, theirs), 1.0))
+            section.bars.append(
+                Bar(f"with rds_kill / pt-kill --rds, n = {size}", ratios(ours, theirs), 1.0)
+            )
         plain = times["the reaper, KILL"].get(size)
         if plain is None:
             continue
-        section.bars.append(Bar(f"plain KILL / rds_kill, both ours, n = {size}", ratios(plain, ours), 0.4))
+        section.bars.append(
+            Bar(f"plain KILL / rds_kill, both ours, n = {size}", ratios(plain, ours), 0.4)
+        )
 
 
 def _show(section: Section, name: str, how: str, times: Times) -> None:
     sizes = sorted({size for by_size in times.values() for size in by_size})
-    medians = {way: {n: Spread(seconds).median for n, seconds in by_size.items()} for way, by_size in times.items()}
+    medians = {
+        way: {n: Spread(seconds).median for n, seconds in by_size.items()}
+        for way, by_size in times.items()
+    }
     head = ("way", *(f"n = {n}" for n in sizes), "exponent", "ms = a·n + b·n²")
     rows = []
     for way, by_size in times.items():
@@ -413,23 +497,35 @@ def _show(section: Section, name: str, how: str, times: Times) -> None:
             continue
         a, b = fit(medians[way])
         law = f"{1000 * a:.4f}·n + {1e9 * b:.1f}e-6·n²"
-        cells = [Spread([1000 * s for s in by_size[n]]).told(0) if n in by_size else "" for n in sizes]
+        cells = [
+            Spread([1000 * s for s in by_size[n]]).told(0) if n in by_size else "" for n in sizes
+        ]
         rows.append([way, *cells, f"{exponent(medians[way]):.2f}", law])
     section.tables.append(Table(f"Milliseconds to the last session gone, {how}", head, rows))
-    points = {way: [(n, 1000 * seconds) for n, seconds in by_size.items()] for way, by_size in medians.items()}
-    section.charts[f"reaping-{name}.svg"] = chart(f"Reaping n sessions, {name}: {how}", points, "sessions", "ms")
-    section.raw[how] = {way: {str(n): seconds for n, seconds in by_size.items()} for way, by_size in times.items()}
+    points = {
+        way: [(n, 1000 * seconds) for n, seconds in by_size.items()]
+        for way, by_size in medians.items()
+    }
+    section.charts[f"reaping-{name}.svg"] = chart(
+        f"Reaping n sessions, {name}: {how}", points, "sessions", "ms"
+    )
+    section.raw[how] = {
+        way: {str(n): seconds for n, seconds in by_size.items()} for way, by_size in times.items()
+    }
 
 
 def by_procedure(server: Server, size: int = 500) -> Windows:
     """The windows of kill_if_idle, which refuses whoever slept for less than half a minute."""
     flavour = grants.Flavour.MARIADB if server.flavour == "mariadb" else grants.Flavour.MYSQL
-    account = grants.Account(EngineName.MYSQL, flavour, user="idler", host="%", kill_if_idle=True, least_idle=1.0)
+    account = grants.Account(
+        EngineName.MYSQL, flavour, user="idler", host="%", kill_if_idle=True, least_idle=1.0
+    )
     with closing(server.admin()) as connection, connection.cursor() as cursor:
         for statement in grants.statements(account):
             cursor.execute(statement.replace("BY '…'", "BY ''"))
     with closing(Reaper(server, "idler", 1.0)) as reaper, Crowd(server, size):
-        time.sleep(3.0)  # beyond its least idle time, which it counts in whole seconds
+        # Beyond its least idle time, which it counts in whole seconds
+        time.sleep(3.0)
         reaper()
         return reaper.windows
 
@@ -454,9 +550,20 @@ def _add_windows(section: Section, windows: Mapping[str, Windows]) -> None:
             continue
         ms = [1000 * seconds for seconds in found.seconds]
         late = percentile(ms, 99)
-        section.bars.append(Bar(f"re-read to kill at the 99th percentile, {path}", Spread([late]), 50.0, " ms"))
-        rows.append([path, str(len(ms)), *(f"{percentile(ms, p):.1f}" for p in (50, 90, 99)), f"{max(ms):.1f}"])
-        section.raw[f"windows, {path}"] = {str(p): percentile(ms, p) for p in (1, 10, 25, 50, 75, 90, 99, 99.9)}
+        section.bars.append(
+            Bar(f"re-read to kill at the 99th percentile, {path}", Spread([late]), 50.0, " ms")
+        )
+        rows.append(
+            [
+                path,
+                str(len(ms)),
+                *(f"{percentile(ms, p):.1f}" for p in (50, 90, 99)),
+                f"{max(ms):.1f}",
+            ]
+        )
+        section.raw[f"windows, {path}"] = {
+            str(p): percentile(ms, p) for p in (1, 10, 25, 50, 75, 90, 99, 99.9)
+        }
     head = ("path", "kills", "50 %", "90 %", "99 %", "longest")
     title = "The race: ms from the start of a victim's re-read to the end of its chunk"
     section.tables.append(Table(title, head, rows))

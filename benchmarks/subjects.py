@@ -1,4 +1,6 @@
-"""The clients to compare, each in a process of its own that takes a line of JSON and answers with one."""
+"""The clients to compare, each in a process of its own that takes a line of JSON and answers with
+one.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ NODE_MODULES = "REAPER_BENCH_NODE"
 
 @dataclass(frozen=True)
 class Account:
-    """With what a client logs in: a password, which may stand in a secret, too, for whoever reads secrets."""
+    """With what a client logs in: a password, which may stand in a secret, too, for whoever reads
+    secrets.
+    """
 
     user: str = "app"
     password: str = field(default="", repr=False)
@@ -51,7 +55,9 @@ class Subject(Protocol):
 class Worker:
     """One client in its process. `ask` gives what it said, or that it said nothing in time."""
 
-    def __init__(self, name: str, server: Server, host: str, port: int, account: Account | None = None) -> None:
+    def __init__(
+        self, name: str, server: Server, host: str, port: int, account: Account | None = None
+    ) -> None:
         self.name = name
         account = account or Account()
         environ = {**os.environ, **account.environ}
@@ -66,10 +72,18 @@ class Worker:
             if not find_spec(MODULES[name]):
                 raise Unavailable(f"{name} is not installed")
             # Without TLS ours sends MySQL no password; the others encrypt it by themselves.
-            tls = {"tls": "require"} if name == OURS and account.password and server.flavour == "mysql" else {}
-            dsn = replace(server, host=host, port=port, password=account.password).dsn(account.user, **tls)
+            tls = (
+                {"tls": "require"}
+                if name == OURS and account.password and server.flavour == "mysql"
+                else {}
+            )
+            dsn = replace(server, host=host, port=port, password=account.password).dsn(
+                account.user, **tls
+            )
             command = [sys.executable, "-m", "benchmarks.subjects", name, dsn]
-        self._process = processes.spawn(command, env=environ, stdin=PIPE, stdout=PIPE, stderr=subprocess.DEVNULL)
+        self._process = processes.spawn(
+            command, env=environ, stdin=PIPE, stdout=PIPE, stderr=subprocess.DEVNULL
+        )
         self._answers: list[dict[str, Any]] = []
         self._more = threading.Condition()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -86,7 +100,8 @@ class Worker:
     def tell(self, **asked: Any) -> None:
         if self._process.stdin is None:
             raise RuntimeError(f"{self.name} cannot be told anything")
-        with suppress(BrokenPipeError):  # that it has ended is its answer
+        # That it has ended is its answer
+        with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(asked).encode() + b"\n")
             self._process.stdin.flush()
 
@@ -110,7 +125,9 @@ class Worker:
         processes.end(self._process)
 
 
-def opened(names: tuple[str, ...], server: Server, host: str = "", port: int = 0) -> tuple[list[Worker], list[str]]:
+def opened(
+    names: tuple[str, ...], server: Server, host: str = "", port: int = 0
+) -> tuple[list[Worker], list[str]]:
     """A worker for each that is at hand, and why the others are not."""
     workers, missing = [], []
     for name in names:
@@ -123,7 +140,9 @@ def opened(names: tuple[str, ...], server: Server, host: str = "", port: int = 0
 
 class _Ours:
     def __init__(self, dsn: str) -> None:
-        database = import_module("reaper.client").Database(dsn, secret=os.environ.get("DATABASE_SECRET"))
+        database = import_module("reaper.client").Database(
+            dsn, secret=os.environ.get("DATABASE_SECRET")
+        )
         self._database, self._invoke = database, database.handler(lambda event, _: event())
 
     def run(self, sql: str) -> Any:
@@ -151,7 +170,8 @@ class _SQLAlchemy:
         scheme, _, rest = dsn.partition("://")
         dialect = "mysql+pymysql" if scheme == "mysql" else "postgresql+psycopg"
         sqlalchemy = import_module("sqlalchemy")
-        plain = {"ssl_disabled": True} if scheme == "mysql" else {}  # as the others on loopback
+        # As the others on loopback
+        plain = {"ssl_disabled": True} if scheme == "mysql" else {}
         self._engine = sqlalchemy.create_engine(
             f"{dialect}://{rest}", pool_pre_ping=True, pool_size=1, connect_args=plain
         )
@@ -199,12 +219,24 @@ def _alone(dsn: str) -> Subject:
     parts = urlsplit(dsn)
     connect: Callable[..., Any]
     if parts.scheme == "mysql":
-        connect, rows = import_module("pymysql").connect, import_module("pymysql.cursors").DictCursor
-        options = {"cursorclass": rows, "ssl_disabled": True, "database": parts.path[1:], "read_timeout": 60}
+        connect, rows = (
+            import_module("pymysql").connect,
+            import_module("pymysql.cursors").DictCursor,
+        )
+        options = {
+            "cursorclass": rows,
+            "ssl_disabled": True,
+            "database": parts.path[1:],
+            "read_timeout": 60,
+        }
     else:
         connect, rows = import_module("psycopg").connect, import_module("psycopg.rows").dict_row
         options = {"row_factory": rows, "prepare_threshold": None, "dbname": parts.path[1:]}
-    return _Alone(connect(host=parts.hostname, port=parts.port, user=parts.username, autocommit=True, **options))
+    return _Alone(
+        connect(
+            host=parts.hostname, port=parts.port, user=parts.username, autocommit=True, **options
+        )
+    )
 
 
 class _Alone:

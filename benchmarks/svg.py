@@ -1,4 +1,6 @@
-"""Line charts as SVG, with both axes logarithmic: a straight line is a power of n, and its slope the exponent."""
+"""Line charts as SVG, with both axes logarithmic: a straight line is a power of n, and its slope
+the exponent.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,22 @@ WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 170, 40, 50
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf")
 
-MOST_MARKED = 8  # of the sizes that were measured; their labels must not touch
+# Of the sizes that were measured; their labels must not touch
+MOST_MARKED = 8
 
 Points = Sequence[tuple[float, float]]
 
 
-def chart(title: str, lines: Mapping[str, Points], across: str, up: str, is_log: bool = True) -> str:
+def chart(
+    title: str, lines: Mapping[str, Points], across: str, up: str, is_log: bool = True
+) -> str:
     """One line for each entry."""
     points = [point for line in lines.values() for point in line if not is_log or min(point) > 0]
     horizontal = _Axis([x for x, _ in points], LEFT, WIDTH - RIGHT, is_log)
     vertical = _Axis([y for _, y in points], HEIGHT - BOTTOM, TOP, is_log)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'font-family="sans-serif" '
         'font-size="12"><rect width="100%" height="100%" fill="#fff"/>',
         _text(LEFT, TOP - 18, title, size=14),
         _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, across, anchor="middle"),
@@ -35,7 +41,9 @@ def chart(title: str, lines: Mapping[str, Points], across: str, up: str, is_log:
     parts += [_level(vertical.place(tick), _short(tick)) for tick in vertical.ticks]
     for place, (name, line) in enumerate(lines.items()):
         colour = COLOURS[place % len(COLOURS)]
-        placed = [(horizontal.place(x), vertical.place(y)) for x, y in line if not is_log or min(x, y) > 0]
+        placed = [
+            (horizontal.place(x), vertical.place(y)) for x, y in line if not is_log or min(x, y) > 0
+        ]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in placed]
@@ -53,7 +61,9 @@ class _Axis:
         self._high = max(max(found), self._low * 1.01 + 1e-9)
 
     def place(self, value: float) -> float:
-        low, high, at = ((math.log(v) if self._is_log else v) for v in (self._low, self._high, value))
+        low, high, at = (
+            (math.log(v) if self._is_log else v) for v in (self._low, self._high, value)
+        )
         return self._start + (self._end - self._start) * (at - low) / (high - low)
 
     @property
@@ -81,6 +91,8 @@ def _level(y: float, label: str) -> str:
     return line + _text(LEFT - 6, y + 4, label, anchor="end")
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 12, fill: str = "#222") -> str:
+def _text(
+    x: float, y: float, text: str, anchor: str = "start", size: int = 12, fill: str = "#222"
+) -> str:
     how = f'text-anchor="{anchor}" font-size="{size}" fill="{fill}"'
     return f'<text x="{x:.1f}" y="{y:.1f}" {how}>{escape(text)}</text>'

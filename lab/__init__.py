@@ -1,4 +1,6 @@
-"""What the project is tried on: real servers, a proxy, frozen processes, Lambda and CloudFormation imitated."""
+"""What the project is tried on: real servers, a proxy, frozen processes, Lambda and CloudFormation
+imitated.
+"""
 
 from __future__ import annotations
 

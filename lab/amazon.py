@@ -1,4 +1,6 @@
-"""AWS's services for a function that runs in a process of its own: a port that passes its calls on to moto, here."""
+"""AWS's services for a function that runs in a process of its own: a port that passes its calls on
+to moto, here.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ class Amazon(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.lock = threading.Lock()  # moto was not made for two at once
+        # Moto was not made for two at once
+        self.lock = threading.Lock()
         self.environ = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.server_port}"}
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -36,8 +39,13 @@ class _Handler(BaseHTTPRequestHandler):
         # The signature says for which service and region the call is.
         scope = re.search(r"Credential=[^/]+/\d+/([\w-]+)/(\w+)/", self.headers["Authorization"])
         assert scope, "the call is not signed"
-        headers = {name: value for name, value in self.headers.items() if name not in ("Host", "Content-Length")}
-        with self.server.lock:  # not sent: moto answers in place of the network
+        headers = {
+            name: value
+            for name, value in self.headers.items()
+            if name not in ("Host", "Content-Length")
+        }
+        # Not sent: moto answers in place of the network
+        with self.server.lock:
             url = f"https://{scope[2]}.{scope[1]}.amazonaws.com{self.path}"
             answer = requests.post(url, data=body, headers=headers, timeout=60)
         self.send_response(answer.status_code)

@@ -19,7 +19,8 @@ from release.pins import plain, read
 
 SOURCES = ("reaper", "extension")
 AT_HAND = f"{sys.version_info.major}.{sys.version_info.minor}"
-HOST = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())  # as Lambda names architectures
+# As Lambda names architectures
+HOST = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 SAM = Path(sys.executable).parents[1] / "sam" / "bin" / "sam"
 
 
@@ -46,7 +47,11 @@ class Folder:
     @property
     def installed_files(self) -> set[str]:
         """What those packages say they brought."""
-        return {str(file) for found in distributions(path=[str(self.path)]) for file in found.files or ()}
+        return {
+            str(file)
+            for found in distributions(path=[str(self.path)])
+            for file in found.files or ()
+        }
 
     @property
     def machines(self) -> set[str]:
@@ -80,13 +85,25 @@ def build(python: str, architecture: str) -> Build:
     if not SAM.exists():
         raise Unavailable(f"the SAM CLI is not in {SAM.parent}; `make test` installs it")
     if (python, architecture) == ("3.11", "arm64"):
-        raise Unavailable("psycopg's wheels need a later glibc than Lambda has there; take a later Python")
+        raise Unavailable(
+            "psycopg's wheels need a later glibc than Lambda has there; take a later Python"
+        )
     programs = _interpreter(python).parent
-    folder = Path(tempfile.mkdtemp(prefix=f"build-{python}-{architecture}-", dir=processes.run().folder))
+    folder = Path(
+        tempfile.mkdtemp(prefix=f"build-{python}-{architecture}-", dir=processes.run().folder)
+    )
     _copy_sources(folder)
     done = subprocess.run(
         [
-            *(str(SAM), "build", "--parallel", "--template", "template.yaml", "--build-dir", "built"),
+            *(
+                str(SAM),
+                "build",
+                "--parallel",
+                "--template",
+                "template.yaml",
+                "--build-dir",
+                "built",
+            ),
             *("--parameter-overrides", f"Runtime=python{python}", f"Architecture={architecture}"),
         ],
         cwd=folder,
@@ -100,7 +117,9 @@ def build(python: str, architecture: str) -> Build:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"sam build for python{python} on {architecture} failed:\n{done.stderr[-3000:]}")
+        raise RuntimeError(
+            f"sam build for python{python} on {architecture} failed:\n{done.stderr[-3000:]}"
+        )
     _compile(programs, folder / "built")
     return Build(python, architecture, folder / "built")
 
@@ -109,7 +128,10 @@ def _compile(programs: Path, built: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "release", "compiled", str(built)],
         cwd=ROOT,
-        env={**os.environ, "PATH": os.pathsep.join([str(programs), os.environ.get("PATH", os.defpath)])},
+        env={
+            **os.environ,
+            "PATH": os.pathsep.join([str(programs), os.environ.get("PATH", os.defpath)]),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -122,7 +144,9 @@ def _copy_sources(folder: Path) -> None:
     """The tree as it is committed, and a cache, which a tree in use has many of."""
     for name in SOURCES:
         # certs/ holds the operator's CA bundle where there is one
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "certs"))
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "certs")
+        )
     (folder / "reaper" / "__pycache__").mkdir()
     (folder / "reaper" / "__pycache__" / "module.cpython-313.pyc").touch()
     shutil.copy(ROOT / "template.yaml", folder)
@@ -133,7 +157,10 @@ def _interpreter(python: str) -> Path:
     for place in _places(python):
         probe = [str(place), "-c", "import pip, sys; print(sys.executable)"]
         done = subprocess.run(probe, capture_output=True, text=True, check=False)
-        if not done.returncode and (found := Path(done.stdout.strip()).with_name(f"python{python}")).exists():
+        if (
+            not done.returncode
+            and (found := Path(done.stdout.strip()).with_name(f"python{python}")).exists()
+        ):
             return found
     raise Unavailable(f"no python{python} with pip, neither on PATH nor by `pyenv prefix {python}`")
 
@@ -144,7 +171,9 @@ def _places(python: str) -> Iterator[Path]:
     if found := shutil.which(f"python{python}"):
         yield Path(found)
     if pyenv := shutil.which("pyenv"):
-        done = subprocess.run([pyenv, "prefix", python], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [pyenv, "prefix", python], capture_output=True, text=True, check=False
+        )
         if not done.returncode:
             yield Path(done.stdout.strip()) / "bin" / f"python{python}"
 

@@ -1,4 +1,6 @@
-"""What CloudFormation would make of the template: translated by SAM, its conditions and functions worked out."""
+"""What CloudFormation would make of the template: translated by SAM, its conditions and functions
+worked out.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +52,12 @@ def translated() -> dict[str, Any]:
         for uri in ("CodeUri", "ContentUri"):
             if uri in resource.get("Properties", {}):
                 resource["Properties"][uri] = "s3://bucket/key"
-    translator = Translator({}, Parser(), boto_session=boto3.Session(region_name=_PSEUDO["AWS::Region"]))
+    translator = Translator(
+        {}, Parser(), boto_session=boto3.Session(region_name=_PSEUDO["AWS::Region"])
+    )
     found: dict[str, Any] = translator.translate(template, {})
-    translator.metrics.publish()  # to nowhere; else it complains when it is collected
+    # To nowhere; else it complains when it is collected
+    translator.metrics.publish()
     return found
 
 
@@ -62,7 +67,10 @@ def environ_of(function: Resource) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Stack:
-    """The template deployed with these parameters. What only AWS knows, a resource's ARN or name, stands in <>."""
+    """The template deployed with these parameters.
+
+    What only AWS knows, a resource's ARN or name, stands in <>.
+    """
 
     parameters: Mapping[str, str] = field(default_factory=dict)
     name: str = "reaper"
@@ -77,7 +85,11 @@ class Stack:
         }
 
     def of_type(self, kind: str) -> dict[str, Resource]:
-        return {name: found["Properties"] for name, found in self.resources.items() if found["Type"] == kind}
+        return {
+            name: found["Properties"]
+            for name, found in self.resources.items()
+            if found["Type"] == kind
+        }
 
     @property
     def function(self) -> Resource:
@@ -114,7 +126,11 @@ class Stack:
             return given
         if len(given) == 1 and (work := self._functions.get(next(iter(given)))):
             return work(next(iter(given.values())))
-        return {key: found for key, item in given.items() if (found := self.value(item)) is not _NO_VALUE}
+        return {
+            key: found
+            for key, item in given.items()
+            if (found := self.value(item)) is not _NO_VALUE
+        }
 
     @property
     def _functions(self) -> dict[str, Callable[[Any], Any]]:
@@ -139,7 +155,11 @@ class Stack:
         if name in _PSEUDO:
             return _PSEUDO[name]
         parameter = translated()["Parameters"].get(name)
-        return f"<{name}>" if parameter is None else self.parameters.get(name, str(parameter["Default"]))
+        return (
+            f"<{name}>"
+            if parameter is None
+            else self.parameters.get(name, str(parameter["Default"]))
+        )
 
     def _sub(self, given: Any) -> str:
         text, own = (given, {}) if isinstance(given, str) else given

@@ -1,4 +1,6 @@
-"""Thousands of sleeping sessions: bare sockets that log in, many at a time, and then say nothing more."""
+"""Thousands of sleeping sessions: bare sockets that log in, many at a time, and then say nothing
+more.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,25 @@ from contextlib import suppress
 
 from lab.servers import Server
 
-_WAVE = 64  # logins under way at a time; fewer than any server's backlog
+# Logins under way at a time; fewer than any server's backlog
+_WAVE = 64
 _LONG = 60.0
-_STILL = 5  # equal counts in a row
+# Equal counts in a row
+_STILL = 5
 
 # The protocol since 4.1, a database named, an empty password by the plugin that the server names.
 _CAPABILITIES = 0x00000200 | 0x00008000 | 0x00080000 | 0x00000008
 _UTF8MB4 = 45
 
 
-_DOZE = 0.4  # seconds, above every threshold that the benchmarks set
+# Seconds, above every threshold that the benchmarks set
+_DOZE = 0.4
 
 
 class Crowd:
-    """So many sessions of `app` on one server, asleep since their login; `close` ends those that still live."""
+    """So many sessions of `app` on one server, asleep since their login; `close` ends those that
+    still live.
+    """
 
     def __init__(self, server: Server, size: int, user: str = "app") -> None:
         self._server, self._user = server, user
@@ -33,8 +40,11 @@ class Crowd:
             log_in(min(_WAVE, missing))
 
     def doze(self) -> None:
-        """Let it sleep until a sweep may take it: for a fifth of a second MySQL's innodb_trx may be late."""
-        time.sleep(_DOZE)  # until then a session may be in a transaction that does not show yet, and is spared
+        """Let it sleep until a sweep may take it: for a fifth of a second MySQL's innodb_trx may be
+        late.
+        """
+        # Until then a session may be in a transaction that does not show yet, and is spared
+        time.sleep(_DOZE)
 
     def __enter__(self) -> Crowd:
         return self
@@ -52,7 +62,8 @@ class Crowd:
         for _ in range(size):
             connection = socket.socket()
             connection.settimeout(_LONG)
-            # The server hangs up first, so its side of a port stays taken for a minute; each address has ports anew.
+            # The server hangs up first, so its side of a port stays taken for a minute; each
+            # address has ports anew.
             connection.bind((source, 0))
             connection.connect((self._server.host, self._server.port))
             opened.append(connection)
@@ -71,12 +82,14 @@ class Crowd:
             answer = _packet(connection)
             if answer[0] != 0:
                 raise ConnectionRefusedError(f"{self._server.name} refused a login: {answer[3:]!r}")
-            connection.sendall(b"\5\0\0\0\3DO 0")  # who never ran a statement has an idle time that nobody can tell
+            # Who never ran a statement has an idle time that nobody can tell
+            connection.sendall(b"\5\0\0\0\3DO 0")
         for connection in wave:
             _packet(connection)
 
     def _postgres_wave(self, size: int) -> None:
-        wave = self._opened(size, "127.0.0.1")  # the only address that this server's pg_hba.conf trusts
+        # The only address that this server's pg_hba.conf trusts
+        wave = self._opened(size, "127.0.0.1")
         options = {"user": self._user, "database": "shop", "application_name": "lambda"}
         words = b"".join(f"{word}\0".encode() for pair in options.items() for word in pair) + b"\0"
         for connection in wave:
@@ -86,7 +99,9 @@ class Crowd:
             while not answer.endswith(b"Z\0\0\0\x05I"):
                 received = connection.recv(4096)
                 if not received or (received[:1] == b"E" and not answer):
-                    raise ConnectionRefusedError(f"{self._server.name} refused a login: {received!r}")
+                    raise ConnectionRefusedError(
+                        f"{self._server.name} refused a login: {received!r}"
+                    )
                 answer += received
 
 
@@ -102,7 +117,9 @@ def _packet(connection: socket.socket) -> bytes:
 
 
 class Census:
-    """Counts the sessions of `app` on a connection of its own, by the counter that costs the server least."""
+    """Counts the sessions of `app` on a connection of its own, by the counter that costs the server
+    least.
+    """
 
     def __init__(self, server: Server) -> None:
         self._connection = server.admin()
@@ -112,7 +129,9 @@ class Census:
 
     def __call__(self) -> int:
         if self._is_postgres:
-            sql = "SELECT coalesce(sum(numbackends), 0) FROM pg_stat_database WHERE datname = 'shop'"
+            sql = (
+                "SELECT coalesce(sum(numbackends), 0) FROM pg_stat_database WHERE datname = 'shop'"
+            )
             return int(self._client.run(sql)[0][0])
         return int(self._client.run("SHOW GLOBAL STATUS LIKE 'Threads_connected'")[0][1])
 
@@ -120,18 +139,22 @@ class Census:
         """The count once it stands still: who has just hung up is counted for a moment yet."""
         last, same = self(), 0
         while same < _STILL:
-            time.sleep(0.01)  # for whoever has just hung up to be gone; the server is asked no more often
+            # For whoever has just hung up to be gone; the server is asked no more often
+            time.sleep(0.01)
             count = self()
             last, same = count, same + 1 if count == last else 0
         return last
 
-    def wait(self, until: Callable[[int], bool], seconds: float = 60.0, pause: float = 0.002) -> float:
+    def wait(
+        self, until: Callable[[int], bool], seconds: float = 60.0, pause: float = 0.002
+    ) -> float:
         """When the count was as it should be, by the monotonic clock."""
         give_up = time.monotonic() + seconds
         while not until(self()):
             if time.monotonic() > give_up:
                 raise TimeoutError(f"{self()} sessions are still there")
-            time.sleep(pause)  # who counts without one takes the server's time from what is measured
+            # Who counts without one takes the server's time from what is measured
+            time.sleep(pause)
         return time.monotonic()
 
     def wait_until_gone(self) -> float:

@@ -1,4 +1,6 @@
-"""The Extensions API: environments that end with a warning, because an external extension is registered."""
+"""The Extensions API: environments that end with a warning, because an external extension is
+registered.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,16 @@ HIDDEN = {
     "_HANDLER",
 }
 RUNTIME_SECONDS, ALL_SECONDS = 0.3, 2.0
-SLACK = 5  # how much longer a busy test machine may take
+# How much longer a busy test machine may take
+SLACK = 5
 
 
 class Extended(Environment):
     """An environment with the external extensions of a layer.
 
-    Its end follows the documentation and AWS's own emulator: thaw, SIGTERM to the runtime, then SHUTDOWN to the
-    extensions, and SIGKILL for who takes too long. A timeout ends it in the same way.
+    Its end follows the documentation and AWS's own emulator: thaw, SIGTERM to the runtime, then
+    SHUTDOWN to the extensions, and SIGKILL for who takes too long. A timeout ends it in the same
+    way.
     """
 
     def __init__(self, code: Code, layer: Path) -> None:
@@ -64,14 +68,20 @@ class Extended(Environment):
         begun = time.monotonic()
         for program in self.programs:
             self.extensions[program.name] = self._launched(program)
-        assert self.wait(lambda: len(self.events) == len(self.programs), INIT_SECONDS), "who has not registered?"
+        assert self.wait(lambda: len(self.events) == len(self.programs), INIT_SECONDS), (
+            "who has not registered?"
+        )
         self.init_seconds = time.monotonic() - begun
         super().start()
 
     def _launched(self, program: Path) -> processes.Process:
         environ = {name: value for name, value in self.environ.items() if name not in HIDDEN}
         extension = processes.spawn(
-            [str(program)], env=environ, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+            [str(program)],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
         )
         self.members.append(extension)
         return extension
@@ -119,7 +129,11 @@ class Extended(Environment):
         self._identifiers[identifier] = name
         self.events[name] = json.loads(call.body)["events"]
         self.announce()
-        answer = {"functionName": "reaper", "functionVersion": "$LATEST", "handler": self.code.handler}
+        answer = {
+            "functionName": "reaper",
+            "functionVersion": "$LATEST",
+            "handler": self.code.handler,
+        }
         return Reply(200, json.dumps(answer).encode(), {"Lambda-Extension-Identifier": identifier})
 
     def _next_event(self, call: Call) -> Reply:
@@ -137,9 +151,12 @@ class Extended(Environment):
 def at_rest(pid: int) -> bool:
     """Whether all threads of a process wait for something.
 
-    Python runs a signal's handler when its main thread wakes. On a thawed machine it does; a process that is digesting
-    SIGCONT may have the signal delivered to another thread, and one that has only just become idle may be about to
-    wait for a lock, signal or not.
+    Python runs a signal's handler when its main thread wakes. On a thawed machine it does; a
+    process that is digesting SIGCONT may have the signal delivered to another thread, and one that
+    has only just become idle may be about to wait for a lock, signal or not.
     """
-    states = (stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat"))
+    states = (
+        stat.read_text().rpartition(")")[2].split()[0]
+        for stat in Path(f"/proc/{pid}/task").glob("*/stat")
+    )
     return all(state == "S" for state in states)

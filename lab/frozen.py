@@ -19,17 +19,27 @@ from .servers import processes
 class Frozen:
     """A process with `connections` sessions, each of which has run one statement.
 
-    It starts in the background: make many, then use them. `freeze` and `thaw` are what the platform does between two
-    invocations.
+    It starts in the background: make many, then use them. `freeze` and `thaw` are what the platform
+    does between two invocations.
     """
 
     def __init__(
-        self, dsn: str, connections: int = 1, statement: str = "SELECT 1", application: str | None = "lambda"
+        self,
+        dsn: str,
+        connections: int = 1,
+        statement: str = "SELECT 1",
+        application: str | None = "lambda",
     ) -> None:
-        order = {"connect": arguments(dsn, application), "connections": connections, "statement": statement}
+        order = {
+            "connect": arguments(dsn, application),
+            "connections": connections,
+            "statement": statement,
+        }
         script = Path(__file__).with_name("frozen_function.py")
         pipe = subprocess.PIPE
-        self.process = processes.spawn([sys.executable, "-I", str(script)], stdin=pipe, stdout=pipe, bufsize=0)
+        self.process = processes.spawn(
+            [sys.executable, "-I", str(script)], stdin=pipe, stdout=pipe, bufsize=0
+        )
         self.stopped = False
         self._send({"engine": "postgres" if dsn.startswith("postgres") else "mysql", **order})
 

@@ -1,4 +1,6 @@
-"""The process behind `Frozen`, a script: one order on standard input, then statements; answers in JSON lines."""
+"""The process behind `Frozen`, a script: one order on standard input, then statements; answers in
+JSON lines.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def main() -> None:
 
 
 def session_id(connection: Any) -> int:
-    return int(connection.info.backend_pid if hasattr(connection, "info") else connection.thread_id())
+    return int(
+        connection.info.backend_pid if hasattr(connection, "info") else connection.thread_id()
+    )
 
 
 def outcome(driver: Any, connection: Any, sql: str) -> str:

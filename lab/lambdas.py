@@ -1,4 +1,6 @@
-"""Lambda as a function meets it: environments with an API, frozen, thawed and ended as the platform does."""
+"""Lambda as a function meets it: environments with an API, frozen, thawed and ended as the platform
+does.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ from typing import Any
 
 from lab.servers import processes
 
-# What Lambda's Python holds beside the standard library: the runtime client, boto3, and what these two need.
+# What Lambda's Python holds beside the standard library: the runtime client, boto3, and what these
+# two need.
 PROVIDED = (
     "awslambdaric",
     "simplejson",
@@ -36,8 +39,10 @@ PROVIDED = (
     "six",
     "urllib3",
 )
-INIT_SECONDS = 60  # Lambda gives 10; a busy test machine gets more
-SIGHT = 0.05  # how often an environment's death is looked for
+# Lambda gives 10; a busy test machine gets more
+INIT_SECONDS = 60
+# How often an environment's death is looked for
+SIGHT = 0.05
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ class Invocation:
     error: Mapping[str, Any] | None
     lines: Sequence[str]
     cold: bool
-    seconds: float  # a cold start's init included
+    # a cold start's init included
+    seconds: float
 
     @property
     def documents(self) -> list[dict[str, Any]]:
@@ -74,7 +80,9 @@ class Invocation:
 
 
 class Function:
-    """A deployed function with one environment at a time; the next invocation after its end starts another."""
+    """A deployed function with one environment at a time; the next invocation after its end starts
+    another.
+    """
 
     def __init__(self, code: Code, make: Callable[[Code], Environment] | None = None) -> None:
         self.code = code
@@ -118,7 +126,8 @@ class Function:
 class Call:
     """A request to the environment's API."""
 
-    parts: Sequence[str]  # what the groups of the route's path matched
+    # What the groups of the route's path matched
+    parts: Sequence[str]
     headers: Mapping[str, str]
     body: bytes
 
@@ -131,10 +140,12 @@ class Reply:
 
 
 Route = Callable[[Call], Reply]
-Routes = Mapping[tuple[str, str], Route]  # by method, and the pattern that the whole path matches
+# By method, and the pattern that the whole path matches
+Routes = Mapping[tuple[str, str], Route]
 
 
-Outcome = tuple[Any, Mapping[str, Any] | None]  # an answer, or an error
+# An answer, or an error
+Outcome = tuple[Any, Mapping[str, Any] | None]
 
 
 class Ended(Exception):
@@ -145,14 +156,17 @@ class Ended(Exception):
 class _Event:
     id: str
     body: bytes
-    deadline: float  # wall clock, as the runtime is told it
+    # Wall clock, as the runtime is told it
+    deadline: float
 
 
 class Environment:
-    """One execution environment: an API on a port of its own, and the runtime client as a child process.
+    """One execution environment: an API on a port of its own, and the runtime client as a child
+    process.
 
-    A subclass may add `routes`, and processes beside the runtime in `start`: what `spawn` made is frozen, thawed and
-    ended with it, once `idle`. A route waits by `wait` for what other routes do and `announce`.
+    A subclass may add `routes`, and processes beside the runtime in `start`: what `spawn` made is
+    frozen, thawed and ended with it, once `idle`. A route waits by `wait` for what other routes do
+    and `announce`.
     """
 
     def __init__(self, code: Code) -> None:
@@ -161,7 +175,8 @@ class Environment:
         self.closed = False
         self.frozen = False
         self.members: list[processes.Process] = []
-        self._asks = False  # the runtime has asked for its next event
+        # The runtime has asked for its next event
+        self._asks = False
         self._event: _Event | None = None
         self._outcome: Outcome | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="lambda-", dir=processes.run().folder))
@@ -181,7 +196,8 @@ class Environment:
 
     def start(self) -> None:
         """Start the processes, the runtime last."""
-        # -S: nothing but the standard library, what Lambda provides, and what is deployed can be imported.
+        # -S: nothing but the standard library, what Lambda provides, and what is deployed can be
+        # imported.
         self.runtime = self.spawn([sys.executable, "-S", "-m", "awslambdaric", self.code.handler])
 
     def spawn(self, command: Sequence[str]) -> processes.Process:
@@ -190,7 +206,8 @@ class Environment:
             env=self.environ,
             cwd=self.code.folders[0],
             stdin=subprocess.DEVNULL,
-            stdout=self._log,  # a file, not a pipe: what was printed before an answer is there when the answer is
+            # a file, not a pipe: what was printed before an answer is there when the answer is
+            stdout=self._log,
             stderr=self._log,
         )
         self.members.append(member)
@@ -202,12 +219,14 @@ class Environment:
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "PYTHONPATH": os.pathsep.join(map(str, [*self.code.folders, provided()])),
-            "PYTHONDONTWRITEBYTECODE": "1",  # what is deployed is read-only
+            # What is deployed is read-only
+            "PYTHONDONTWRITEBYTECODE": "1",
             "TZ": ":UTC",
             "_HANDLER": self.code.handler,
             "LAMBDA_TASK_ROOT": str(self.code.folders[0]),
             "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._api.server_port}",
-            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",  # of an unknown one awslambdaric never calls the handler
+            # Of an unknown one awslambdaric never calls the handler
+            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
             "AWS_LAMBDA_FUNCTION_NAME": "reaper",
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
@@ -218,7 +237,8 @@ class Environment:
             "AWS_REGION": "eu-central-1",
             "AWS_DEFAULT_REGION": "eu-central-1",
             "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",  # AWS is out of reach; moto takes this
+            # AWS is out of reach; moto takes this
+            "AWS_SECRET_ACCESS_KEY": "testing",
             **self.code.environ,
         }
 
@@ -241,7 +261,9 @@ class Environment:
 
     @property
     def idle(self) -> bool:
-        """Whether all that was invoked has asked for its next event, so that the platform may freeze."""
+        """Whether all that was invoked has asked for its next event, so that the platform may
+        freeze.
+        """
         return self._asks
 
     @property
@@ -249,7 +271,9 @@ class Environment:
         return self.closed or any(member.poll() is not None for member in self.members)
 
     def invoke(self, event: Any, cold: bool = False) -> Invocation:
-        """Thaw, hand the event over, wait until the environment is idle again; close it where it never will be."""
+        """Thaw, hand the event over, wait until the environment is idle again; close it where it
+        never will be.
+        """
         self.thaw()
         begun = time.monotonic()
         try:
@@ -273,7 +297,9 @@ class Environment:
             self._event, self._asks = given, False
             self.changed.notify_all()
         self.wait(lambda: self._outcome and self.idle, timeout)
-        return self._outcome or _failed("Sandbox.Timedout", f"{given.id}: Task timed out after {timeout:.2f} seconds")
+        return self._outcome or _failed(
+            "Sandbox.Timedout", f"{given.id}: Task timed out after {timeout:.2f} seconds"
+        )
 
     def _exited(self) -> Outcome:
         status = next(member.returncode for member in self.members if member.poll() is not None)
@@ -303,7 +329,9 @@ class Environment:
         self.frozen = False
 
     def close(self) -> None:
-        """End everything without a warning, which is how the platform retires an environment without extensions."""
+        """End everything without a warning, which is how the platform retires an environment
+        without extensions.
+        """
         for member in self.members:
             processes.end(member)
         if not self.closed:
@@ -351,7 +379,9 @@ class _Api(ThreadingHTTPServer):
 
     def __init__(self, routes: Routes) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self._routes = [(method, re.compile(path), route) for (method, path), route in routes.items()]
+        self._routes = [
+            (method, re.compile(path), route) for (method, path), route in routes.items()
+        ]
         threading.Thread(target=self.serve_forever, args=(SIGHT,), daemon=True).start()
 
     def reply(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
@@ -371,7 +401,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Api
 
     def handle(self) -> None:
-        with suppress(Ended, ConnectionError):  # whoever asked has been killed meanwhile
+        # Whoever asked has been killed meanwhile
+        with suppress(Ended, ConnectionError):
             super().handle()
 
     def _converse(self) -> None:
@@ -391,7 +422,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 @cache
 def provided() -> Path:
-    """A folder with what Lambda's Python provides, taken from this environment, and with nothing else of it."""
+    """A folder with what Lambda's Python provides, taken from this environment, and with nothing
+    else of it.
+    """
     folder = processes.run().folder / "provided"
     folder.mkdir()
     for name in PROVIDED:

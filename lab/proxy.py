@@ -1,7 +1,9 @@
-"""A way to a server that fails as networks fail: what it carries can be lost, delayed, cut or forgotten.
+"""A way to a server that fails as networks fail: what it carries can be lost, delayed, cut or
+forgotten.
 
-It knows no protocol. A client's request is what it sends after the server has spoken (or from the start): a login's
-packets and a goodbye are requests, too, and pipelined statements are one. Nothing can be found in an encrypted stream.
+It knows no protocol. A client's request is what it sends after the server has spoken (or from the
+start): a login's packets and a goodbye are requests, too, and pipelined statements are one. Nothing
+can be found in an encrypted stream.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ POLL = 0.005
 class Counts:
     """What came in from either side, passed on or not; up is from the client to the server.
 
-    A packet is what one recv returned, not the protocol's: compare with zero, or use `requests`, which are the round
-    trips.
+    A packet is what one recv returned, not the protocol's: compare with zero, or use `requests`,
+    which are the round trips.
     """
 
     accepted: int = 0
@@ -50,10 +52,18 @@ class Counts:
 
 
 class Trap:
-    """Cuts the connection whose client sends what it lies in wait for, `times` times from the n-th match on."""
+    """Cuts the connection whose client sends what it lies in wait for, `times` times from the n-th
+    match on.
+    """
 
     def __init__(
-        self, pattern: bytes | None, where: Where, then: Then, n: int, times: int, on: threading.Event | None
+        self,
+        pattern: bytes | None,
+        where: Where,
+        then: Then,
+        n: int,
+        times: int,
+        on: threading.Event | None,
     ) -> None:
         self.where = where
         self.then = then
@@ -76,7 +86,9 @@ class Trap:
         self._times = 0
 
     def caught(self, link: Link, piece: bytes, asks: bool) -> int | None:
-        """Where in this piece of the client's stream the match begins that springs it: 0 if in an earlier piece."""
+        """Where in this piece of the client's stream the match begins that springs it: 0 if in an
+        earlier piece.
+        """
         for at in self._matches(link, piece, asks):
             if self._before:
                 self._before -= 1
@@ -91,7 +103,9 @@ class Trap:
         tail = link.tails.get(self, b"")
         stream = tail + piece
         link.tails[self] = stream[max(0, len(stream) - len(self._pattern) + 1) :]
-        return [match.start() - len(tail) for match in re.finditer(re.escape(self._pattern), stream)]
+        return [
+            match.start() - len(tail) for match in re.finditer(re.escape(self._pattern), stream)
+        ]
 
 
 class Flow:
@@ -122,7 +136,8 @@ class Link:
         self.up = Flow(client, server)
         self.down = Flow(server, client)
         self.route: Literal["open", "silence", "lost"] = "open"
-        self.asking: bool | None = None  # nothing asked yet
+        # Nothing asked yet
+        self.asking: bool | None = None
         self.quiet = False
         self.held = b""
         self.forgotten = False
@@ -143,9 +158,9 @@ class Link:
 class Proxy:
     """Listens on a free port of its own, `port`, and carries every connection to a server.
 
-    All that changes its behaviour has come into force, for open and for new connections, when the method returns.
-    One thread does everything. Closing ends both sides of all connections, so the server drops its sessions; one that
-    is in a statement notices at its end.
+    All that changes its behaviour has come into force, for open and for new connections, when the
+    method returns. One thread does everything. Closing ends both sides of all connections, so the
+    server drops its sessions; one that is in a statement notices at its end.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -209,7 +224,8 @@ class Proxy:
         self._ask(lambda: setattr(self, "_address", address))
 
     def drop_after_request(self, n: int = 1, then: Then = "close", times: int = 1) -> Trap:
-        """Lose the answer to the n-th request from now on whichever connection: the server gets it, the client nothing.
+        """Lose the answer to the n-th request from now on whichever connection: the server gets it,
+        the client nothing.
 
         The connection is cut at the first byte of the answer.
         """
@@ -227,16 +243,18 @@ class Proxy:
     ) -> Trap:
         """Cut the connection whose client sends `pattern`.
 
-        before: the server gets what precedes the pattern, which is no complete packet.
-        during: the server gets it; cut when `on` is set, at once without; an answer in the meantime is lost.
+        before: the server gets what precedes the pattern, which is no complete packet. during: the
+        server gets it; cut when `on` is set, at once without; an answer in the meantime is lost.
         after: the server gets it; cut at the first byte of its answer.
 
-        close and reset end both sides, by FIN or by RST. silence carries nothing more, but the client's close still
-        reaches the server; lost not even that, so that the server's session stays.
+        close and reset end both sides, by FIN or by RST. silence carries nothing more, but the
+        client's close still reaches the server; lost not even that, so that the server's session
+        stays.
 
-        The pattern is matched over a window that slides along the client's stream, for packets may be split over any
-        number of recv calls: of one that arrives in pieces the first may have been forwarded when the last completes
-        it. That is harmless: a server never runs an incomplete packet.
+        The pattern is matched over a window that slides along the client's stream, for packets may
+        be split over any number of recv calls: of one that arrives in pieces the first may have
+        been forwarded when the last completes it. That is harmless: a server never runs an
+        incomplete packet.
         """
         return self._armed(Trap(pattern, where, then, n, times, on))
 
@@ -245,11 +263,16 @@ class Proxy:
         return trap
 
     def stall(self) -> None:
-        """Carry nothing in either direction, not even an end; keep it for `resume`. New connections are accepted."""
+        """Carry nothing in either direction, not even an end; keep it for `resume`.
+
+        New connections are accepted.
+        """
         self._ask(lambda: setattr(self, "_stalled", True))
 
     def swallow(self) -> None:
-        """Throw everything away for ever, ends included: a lost route. `resume` saves only the connections after it.
+        """Throw everything away for ever, ends included: a lost route.
+
+        `resume` saves only the connections after it.
 
         New connections are accepted, as the kernel cannot be told not to, and never answered.
         """
@@ -275,16 +298,19 @@ class Proxy:
         self._ask(order)
 
     def hide_fin(self, on: bool = True) -> None:
-        """Keep the server's end, FIN or RST, from the client; reset the client at its next byte: a NAT that forgot.
+        """Keep the server's end, FIN or RST, from the client; reset the client at its next byte: a
+        NAT that forgot.
 
-        Call it when the client is idle: what the server says until the client's next byte is kept back with the end,
-        PostgreSQL's last words for one. Of connections that have spoken since, only the end is hidden.
+        Call it when the client is idle: what the server says until the client's next byte is kept
+        back with the end, PostgreSQL's last words for one. Of connections that have spoken since,
+        only the end is hidden.
         """
 
         def order() -> None:
             self._hiding = on
             for link in self._links:
-                link.quiet = on and link.asking is False  # a login goes on
+                # a login goes on
+                link.quiet = on and link.asking is False
 
         self._ask(order)
 
@@ -382,7 +408,11 @@ class Proxy:
         """How long nothing happens unless a socket makes it happen."""
         if any(link.trap and link.trap.where == "during" for link in self._links):
             return POLL
-        dues = [link.down.due for link in self._links if link.down.pending and self._trickles(link, link.down)]
+        dues = [
+            link.down.due
+            for link in self._links
+            if link.down.pending and self._trickles(link, link.down)
+        ]
         return max(0.0, min(dues) - time.monotonic()) if dues and not self._stalled else None
 
     def _tick(self) -> None:
@@ -390,7 +420,12 @@ class Proxy:
         for link in list(self._links):
             if link.trap and link.trap.where == "during":
                 self._cut_if_told(link, link.trap)
-            elif link.down.pending and self._trickles(link, link.down) and link.down.due <= now and not self._stalled:
+            elif (
+                link.down.pending
+                and self._trickles(link, link.down)
+                and link.down.due <= now
+                and not self._stalled
+            ):
                 link.down.due = now + self._seconds_a_byte
                 self._flush(link, link.down, 1)
 
@@ -402,7 +437,8 @@ class Proxy:
         try:
             client, _peer = self._door.accept()
         except OSError:
-            return  # it has gone again
+            # It has gone again
+            return
         server = socket.socket()
         link = Link(client, server)
         for opened in link.sockets:
@@ -412,12 +448,15 @@ class Proxy:
         self._links.add(link)
         if self._losing:
             link.lose("lost")
-            link.down.ended = True  # the server never hears of it
+            # The server never hears of it
+            link.down.ended = True
         elif server.connect_ex(self._address) not in (0, errno.EINPROGRESS):
             self._end(link, reset=True)
 
     def _shut_door(self) -> None:
-        """Stop listening but keep the port: nobody else may take it, and a bound port that does not listen refuses."""
+        """Stop listening but keep the port: nobody else may take it, and a bound port that does not
+        listen refuses.
+        """
         self._forget_socket(self._door)
         self._door.close()
         self._door = bound(self.port)
@@ -457,7 +496,8 @@ class Proxy:
         if link.route != "open":
             return
         if link.forgotten or link.down.shut:
-            self._end(link, reset=True)  # as the kernel of a server that has closed does
+            # As the kernel of a server that has closed does
+            self._end(link, reset=True)
             return
         self._speak_late(link)
         trap, at = self._caught(link, piece, asks)
@@ -472,7 +512,9 @@ class Proxy:
             link.trap = trap
 
     def _caught(self, link: Link, piece: bytes, asks: bool) -> tuple[Trap | None, int]:
-        """The first trap that this springs, and where; a connection that is caught is not caught again."""
+        """The first trap that this springs, and where; a connection that is caught is not caught
+        again.
+        """
         if link.trap:
             return None, 0
         for trap in self._traps:
@@ -543,7 +585,8 @@ class Proxy:
         return link.route == "silence"
 
     def _spring(self, link: Link, trap: Trap) -> None:
-        trap.cuts += 1  # first: who sees the cut may look
+        # First: who sees the cut may look
+        trap.cuts += 1
         if trap.then in ("silence", "lost"):
             link.lose(trap.then)
         else:
@@ -570,7 +613,9 @@ def abort(opened: socket.socket) -> None:
 
 
 def hang_up(opened: socket.socket) -> None:
-    """Close with a FIN, which unread bytes would turn into a RST; a copy in a forked child does not keep it back."""
+    """Close with a FIN, which unread bytes would turn into a RST; a copy in a forked child does not
+    keep it back.
+    """
     with suppress(OSError):
         opened.shutdown(socket.SHUT_WR)
         while opened.recv(PIECE):

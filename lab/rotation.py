@@ -53,7 +53,15 @@ class Rotated:
 
     def _shape(self) -> str:
         """As a rotation function writes it, with a server's address that nobody must follow."""
-        return json.dumps({"engine": "oracle", "host": "192.0.2.1", "port": 1, "username": USER, "password": self.word})
+        return json.dumps(
+            {
+                "engine": "oracle",
+                "host": "192.0.2.1",
+                "port": 1,
+                "username": USER,
+                "password": self.word,
+            }
+        )
 
 
 _ACCOUNT = {
@@ -74,7 +82,9 @@ def ask_for_passwords(server: Server) -> None:
     if server.engine != "postgres":
         return
     if server.folder is None:
-        raise ValueError(f"{server.name} is not the tests' own: who needs a password there is not theirs to say")
+        raise ValueError(
+            f"{server.name} is not the tests' own: who needs a password there is not theirs to say"
+        )
     rules = server.folder / "data" / "pg_hba.conf"
     text = rules.read_text()
     if USER not in text:

@@ -56,7 +56,9 @@ def victims(snapshot: Snapshot, **rules: Any) -> list[int]:
 
 
 def report(**facts: Any) -> Report:
-    """A sweep that saw an active, a protected, two idle and one in-transaction session, and struck the two."""
+    """A sweep that saw an active, a protected, two idle and one in-transaction session, and struck
+    the two.
+    """
     snapshot = server(
         sleeper(1, 1000.12345),
         sleeper(2, 2000.0),
@@ -72,10 +74,19 @@ def report(**facts: Any) -> Report:
     judgement = judged(snapshot)
     ends = (Outcome.TERMINATED, Outcome.SIGNALLED)
     victims = [Victim(v, outcome) for v, outcome in zip(judgement.victims, ends, strict=True)]
-    seen: dict[str, Any] = {"snapshot": snapshot, "verdicts": judgement.verdicts, "victims": victims, "method": "kill"}
-    return Report("orders", "mysql", "manual", dry_run=False, **seen | {"duration_seconds": 0.12345} | facts)
+    seen: dict[str, Any] = {
+        "snapshot": snapshot,
+        "verdicts": judgement.verdicts,
+        "victims": victims,
+        "method": "kill",
+    }
+    return Report(
+        "orders", "mysql", "manual", dry_run=False, **seen | {"duration_seconds": 0.12345} | facts
+    )
 
 
 def struck(*outcomes: Outcome | None) -> list[Victim]:
-    verdicts = (Verdict(sleeper(id_), Action.TERMINATE, Reason.IDLE) for id_ in range(len(outcomes)))
+    verdicts = (
+        Verdict(sleeper(id_), Action.TERMINATE, Reason.IDLE) for id_ in range(len(outcomes))
+    )
     return [Victim(verdict, outcome) for verdict, outcome in zip(verdicts, outcomes, strict=True)]

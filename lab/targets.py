@@ -9,7 +9,13 @@ from lab.servers import Server
 
 def target(server: Server, user: str = "reaper", **more: Any) -> dict[str, Any]:
     """An entry of REAPER_TARGETS for a test server."""
-    found = {"name": server.name, "engine": server.engine, "host": server.host, "port": server.port, "user": user}
+    found = {
+        "name": server.name,
+        "engine": server.engine,
+        "host": server.host,
+        "port": server.port,
+        "user": user,
+    }
     if server.password:
         found["password"] = server.password
     if server.engine == "postgres":

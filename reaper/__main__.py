@@ -1,4 +1,6 @@
-"""The console script, which says in one line what is missing where the command line's own extra is not installed."""
+"""The console script, which says in one line what is missing where the command line's own extra is
+not installed.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ def main() -> None:
         package = (missing.name or "").partition(".")[0]
         if package not in _EXTRA:
             raise
-        sys.exit(f"reaper: {package} is missing, as the command line needs it; pip install 'reaper[cli]'")
+        sys.exit(
+            f"reaper: {package} is missing, as the command line needs it; pip install 'reaper[cli]'"
+        )
     cli.main()
 
 

@@ -55,7 +55,8 @@ from reaper.sizing import size as sized
 from reaper.sweep import Observers, Sweep, blind_error
 
 DONE, SWEEP_FAILED, BAD_USAGE = 0, 1, 2
-_INTERRUPTED = 130  # as a shell says it of Ctrl-C
+# As a shell says it of Ctrl-C
+_INTERRUPTED = 130
 
 app = typer.Typer(
     help="Find and terminate the database sessions that frozen functions leave behind.",
@@ -67,7 +68,9 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(text: object) -> float:
-    """`200ms`, `90`, `90s`, `15m`, `2h`, `1d` in seconds; Typer sends defaults through here as well."""
+    """`200ms`, `90`, `90s`, `15m`, `2h`, `1d` in seconds; Typer sends defaults through here as
+    well.
+    """
     found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)(ms|[smhd]?)", str(text).strip())
     if not found:
         raise typer.BadParameter(f"{text!r} is no time; write 90s, 15m, 2h or 1d")
@@ -85,8 +88,11 @@ def gibibytes(text: object) -> float:
 def _names_of_targets() -> list[str]:
     """For the shell's completion; AWS is not asked while somebody types."""
     try:
-        return [target.name for target in targets_from_environ({TARGETS: os.environ.get(TARGETS, "")})]
-    except ConfigurationError:  # told when the command runs
+        return [
+            target.name for target in targets_from_environ({TARGETS: os.environ.get(TARGETS, "")})
+        ]
+    # Told when the command runs
+    except ConfigurationError:
         return []
 
 
@@ -94,25 +100,46 @@ _TARGET = typer.Argument(
     metavar="TARGET", help=f"A DSN, or a name from {TARGETS}.", autocompletion=_names_of_targets
 )
 Targets = Annotated[list[str], _TARGET]
-Idle = Annotated[float | None, typer.Option("--idle", parser=seconds, metavar="TIME", help="Idle this long: a zombie.")]
-PressureIdle = Annotated[float | None, typer.Option(parser=seconds, metavar="TIME", help="The same under pressure.")]
-InTransactionIdle = Annotated[
-    float | None, typer.Option(parser=seconds, metavar="TIME", help="Threshold of sessions in a transaction.")
+Idle = Annotated[
+    float | None,
+    typer.Option("--idle", parser=seconds, metavar="TIME", help="Idle this long: a zombie."),
 ]
-OnlyPressure = Annotated[bool, typer.Option("--only-under-pressure", help="Act only where slots are scarce.")]
+PressureIdle = Annotated[
+    float | None, typer.Option(parser=seconds, metavar="TIME", help="The same under pressure.")
+]
+InTransactionIdle = Annotated[
+    float | None,
+    typer.Option(parser=seconds, metavar="TIME", help="Threshold of sessions in a transaction."),
+]
+OnlyPressure = Annotated[
+    bool, typer.Option("--only-under-pressure", help="Act only where slots are scarce.")
+]
 MaxKills = Annotated[int | None, typer.Option(metavar="N", help="At most this many.")]
 MinIdle = Annotated[
-    int | None, typer.Option(metavar="N", help="Leave each user this many of its youngest idle sessions.")
+    int | None,
+    typer.Option(metavar="N", help="Leave each user this many of its youngest idle sessions."),
 ]
-Transactions = Annotated[InTransaction | None, typer.Option("--in-transaction", help="What to do with these.")]
-Who = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only these; repeat for more, globs welcome.")]
+Transactions = Annotated[
+    InTransaction | None, typer.Option("--in-transaction", help="What to do with these.")
+]
+Who = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Only these; repeat for more, globs welcome."),
+]
 NotWho = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Never these.")]
-OtherRules = Annotated[str | None, typer.Option("--rules", metavar="JSON", help="Any rules, as an event has them.")]
+OtherRules = Annotated[
+    str | None, typer.Option("--rules", metavar="JSON", help="Any rules, as an event has them.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Save = Annotated[Path | None, typer.Option(metavar="FILE", help="Save what was seen, for replay.")]
-SaveSql = Annotated[bool, typer.Option("--save-sql", help="Save SQL text whole; it can hold personal data.")]
+SaveSql = Annotated[
+    bool, typer.Option("--save-sql", help="Save SQL text whole; it can hold personal data.")
+]
 Timeout = Annotated[
-    float, typer.Option(parser=seconds, metavar="TIME", help="Give up after this long.", show_default="60s")
+    float,
+    typer.Option(
+        parser=seconds, metavar="TIME", help="Give up after this long.", show_default="60s"
+    ),
 ]
 
 
@@ -126,7 +153,10 @@ def _tell_version(asked: bool) -> None:
 def _root(
     context: typer.Context,
     _: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Show the version and exit.")
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_tell_version, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
@@ -190,15 +220,23 @@ def kill(
     """Terminate sleeping sessions, after asking. Each is looked at again right before."""
     asked = _asked(locals())
     if os.environ.get("REAPER_DRY_RUN") and _base_rules().dry_run:
-        raise ConfigurationError("REAPER_DRY_RUN is true, so nothing is terminated; unset it, or use scan")
+        raise ConfigurationError(
+            "REAPER_DRY_RUN is true, so nothing is terminated; unset it, or use scan"
+        )
     if asked.get("dry_run"):
-        raise ConfigurationError("--rules says dry_run true, so nothing is terminated; leave it out, or use scan")
+        raise ConfigurationError(
+            "--rules says dry_run true, so nothing is terminated; leave it out, or use scan"
+        )
     settings = _settings(targets, asked)
     for target, _ in settings:
         if target.rules.get("dry_run"):
-            raise ConfigurationError(f"target {target.name!r} says dry_run true in its own rules; use scan")
+            raise ConfigurationError(
+                f"target {target.name!r} says dry_run true in its own rules; use scan"
+            )
     if not yes and not sys.stdin.isatty():
-        raise ConfigurationError("nobody to ask on standard input; say --yes to terminate without being asked")
+        raise ConfigurationError(
+            "nobody to ask on standard input; say --yes to terminate without being asked"
+        )
     reports = []
     for target, base in settings:
         reports.append(_kill(target, replace(base, dry_run=False), timeout, yes))
@@ -220,11 +258,13 @@ def replay(
     judgement = judge(snapshot, _base_rules().override(_rules_option(rules), "--rules"))
     error = blind_error(engine) if snapshot.blind else None
     if as_json:
-        _print_json({
-            "mode": judgement.mode,
-            "error": {"kind": error.kind, "message": error.message} if error else None,
-            "verdicts": [_verdict_json(verdict) for verdict in judgement.verdicts],
-        })
+        _print_json(
+            {
+                "mode": judgement.mode,
+                "error": {"kind": error.kind, "message": error.message} if error else None,
+                "verdicts": [_verdict_json(verdict) for verdict in judgement.verdicts],
+            }
+        )
     else:
         _show_judgement(judgement)
         if error:
@@ -237,16 +277,30 @@ def grants(
     engine: Annotated[EngineName, typer.Option(help="The target's engine.")],
     flavour: Annotated[Flavour | None, typer.Option(help="Who made or runs it.")] = None,
     user: Annotated[str, typer.Option(metavar="NAME", help="The account to make.")] = "reaper",
-    host: Annotated[str | None, typer.Option(metavar="PATTERN", help="From where, on MySQL; % if not said.")] = None,
-    auth: Annotated[Auth, typer.Option(help="How it logs in; a secret is a password.")] = Auth.PASSWORD,
-    kill_if_idle: Annotated[bool, typer.Option("--kill-if-idle", help="The procedure, not the right to kill.")] = False,
+    host: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="From where, on MySQL; % if not said.")
+    ] = None,
+    auth: Annotated[
+        Auth, typer.Option(help="How it logs in; a secret is a password.")
+    ] = Auth.PASSWORD,
+    kill_if_idle: Annotated[
+        bool, typer.Option("--kill-if-idle", help="The procedure, not the right to kill.")
+    ] = False,
     least_idle: Annotated[
-        float, typer.Option(parser=seconds, metavar="TIME", help="The procedure refuses whoever slept for less.")
+        float,
+        typer.Option(
+            parser=seconds, metavar="TIME", help="The procedure refuses whoever slept for less."
+        ),
     ] = procedure.LEAST_IDLE,
-    reserved: Annotated[bool, typer.Option("--reserved", help="PostgreSQL 16 and later: reserved slots.")] = False,
+    reserved: Annotated[
+        bool, typer.Option("--reserved", help="PostgreSQL 16 and later: reserved slots.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the SQL that makes the reaper's account. An administrator runs it; it needs no database."""
+    """Print the SQL that makes the reaper's account.
+
+    An administrator runs it; it needs no database.
+    """
     account = Account(
         engine,
         flavour or own_flavour(engine),
@@ -265,7 +319,8 @@ def grants(
 
 
 Memory = Annotated[
-    float | None, typer.Option(parser=gibibytes, metavar="SIZE", help="The server's memory, such as 8GiB.")
+    float | None,
+    typer.Option(parser=gibibytes, metavar="SIZE", help="The server's memory, such as 8GiB."),
 ]
 InstanceClass = Annotated[
     str | None, typer.Option(metavar="CLASS", help="The same, as a class such as db.r6g.large.")
@@ -277,7 +332,9 @@ def advise(
     targets: Annotated[list[str] | None, _TARGET] = None,
     memory: Memory = None,
     instance_class: InstanceClass = None,
-    proxy: Annotated[str | None, typer.Option(metavar="NAME", help="An RDS Proxy to look at; asks AWS.")] = None,
+    proxy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="An RDS Proxy to look at; asks AWS.")
+    ] = None,
     timeout: Timeout = 60.0,
     as_json: AsJson = False,
 ) -> None:
@@ -316,21 +373,31 @@ def size(
     memory: Memory = None,
     instance_class: InstanceClass = None,
     max_acu: Annotated[
-        float | None, typer.Option(metavar="N", help="Or the most that an Aurora Serverless v2 grows to.")
+        float | None,
+        typer.Option(metavar="N", help="Or the most that an Aurora Serverless v2 grows to."),
     ] = None,
-    min_acu: Annotated[float | None, typer.Option(metavar="N", help="And the least it shrinks to.")] = None,
+    min_acu: Annotated[
+        float | None, typer.Option(metavar="N", help="And the least it shrinks to.")
+    ] = None,
     max_connections: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Or the limit itself, where it was set by hand.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Or the limit itself, where it was set by hand."),
     ] = None,
     reserved: Annotated[
-        int | None, typer.Option("--reserved-slots", metavar="N", min=0, help="Not for clients; as on RDS if not said.")
+        int | None,
+        typer.Option(
+            "--reserved-slots", metavar="N", min=0, help="Not for clients; as on RDS if not said."
+        ),
     ] = None,
-    others: Annotated[int, typer.Option(metavar="N", min=0, help="Connections for people, jobs, the reaper.")] = OTHERS,
+    others: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Connections for people, jobs, the reaper.")
+    ] = OTHERS,
     function: Annotated[
         list[str] | None,
         typer.Option(
             metavar="SPEC",
-            help="NAME=RATE,DURATION[,RESPONSE]: requests a second, an invocation's time, the database's part of it.",
+            help="NAME=RATE,DURATION[,RESPONSE]: requests a second, an invocation's time, the "
+            "database's part of it.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -339,14 +406,26 @@ def size(
     which = _which(engine, flavour)
     said = [
         *([limit_of_memory(which, memory)] if memory is not None else ()),
-        *([limit_of_memory(which, memory_of(instance_class))] if instance_class is not None else ()),
+        *(
+            [limit_of_memory(which, memory_of(instance_class))]
+            if instance_class is not None
+            else ()
+        ),
         *([limit_of_capacity(which, max_acu, min_acu)] if max_acu is not None else ()),
-        *([Step("max_connections", max_connections, "as you say")] if max_connections is not None else ()),
+        *(
+            [Step("max_connections", max_connections, "as you say")]
+            if max_connections is not None
+            else ()
+        ),
     ]
     if len(said) != 1:
-        raise ConfigurationError("say how large it is: one of --memory, --instance-class, --max-acu, --max-connections")
+        raise ConfigurationError(
+            "say how large it is: one of --memory, --instance-class, --max-acu, --max-connections"
+        )
     loads = [_load(text) for text in function or ()]
-    found = sized(said[0], which.reserved if reserved is None else reserved, others, loads, _base_rules())
+    found = sized(
+        said[0], which.reserved if reserved is None else reserved, others, loads, _base_rules()
+    )
     if as_json:
         _print_json(found.to_json())
     else:
@@ -377,18 +456,23 @@ def _load(text: str) -> Load:
     name, _, rest = text.partition("=")
     try:
         rate, duration, *response = rest.split(",")
-        load = Load(name, float(rate.removesuffix("/s")), seconds(duration), *map(seconds, response))
+        load = Load(
+            name, float(rate.removesuffix("/s")), seconds(duration), *map(seconds, response)
+        )
     except (ValueError, TypeError, typer.BadParameter):
         load = None
     if not load or not name or not 0 < load.rate < 10**6 or not load.duration:
-        raise ConfigurationError(f"--function is {text!r}; write checkout=50,200ms, or checkout=50,200ms,20ms")
+        raise ConfigurationError(
+            f"--function is {text!r}; write checkout=50,200ms, or checkout=50,200ms,20ms"
+        )
     return load
 
 
 def main() -> None:
     """The console script: every expected error is one line, never a traceback."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # else a name in letters that it does not have would be an error
+        # Else a name in letters that it does not have would be an error
+        if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     sys.exit(_status())
 
@@ -408,7 +492,8 @@ def _status() -> int:
     except typer.Abort:
         _complain("stopped")
         return _INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has seen enough; the flush at exit must not complain either
+    # Whoever read our output has seen enough; the flush at exit must not complain either
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     return status or DONE
@@ -427,16 +512,24 @@ def _asked(options: Mapping[str, Any]) -> dict[str, Any]:
     """The rules that the command line names, by the rules' own keys."""
     known = {rule.name for rule in fields(Rules)}
     # `is`: 0 seconds is an answer, and equal to False.
-    given = {name: value for name, value in options.items() if value is not None and value is not False and value != []}
+    given = {
+        name: value
+        for name, value in options.items()
+        if value is not None and value is not False and value != []
+    }
     named = {_OPTIONS.get(name, name): value for name, value in given.items()}
-    return _rules_option(options["rules"]) | {key: value for key, value in named.items() if key in known}
+    return _rules_option(options["rules"]) | {
+        key: value for key, value in named.items() if key in known
+    }
 
 
 def _rules_option(text: str | None) -> dict[str, Any]:
     found = _json_of(text, "--rules") if text else {}
     if not isinstance(found, dict):
         given = shown("--rules", found)
-        raise ConfigurationError(f'--rules is {given}; give a JSON object such as {{"idle_seconds": 120}}')
+        raise ConfigurationError(
+            f'--rules is {given}; give a JSON object such as {{"idle_seconds": 120}}'
+        )
     return found
 
 
@@ -448,7 +541,9 @@ def _settings(named: Sequence[str], asked: Mapping[str, Any]) -> list[tuple[Swee
     """Every target with its rules, all checked before the first connection."""
     base = _base_rules()
     targets = [_target(name) for name in named]
-    return [(target, base.override(target.rules).override(asked, "command line")) for target in targets]
+    return [
+        (target, base.override(target.rules).override(asked, "command line")) for target in targets
+    ]
 
 
 def _target(named: str) -> SweepTarget:
@@ -456,7 +551,8 @@ def _target(named: str) -> SweepTarget:
         return SweepTarget.from_dsn(named)
     targets = {target.name: target for target in targets_from_environ(os.environ)}
     if named not in targets:
-        raise ConfigurationError(f"unknown target {redact(named)!r}{hint(named, targets)}")  # perhaps a broken DSN
+        # Perhaps a broken DSN
+        raise ConfigurationError(f"unknown target {redact(named)!r}{hint(named, targets)}")
     return targets[named]
 
 
@@ -477,10 +573,16 @@ class _Stopwatch:
 
 
 def _sweep(
-    target: SweepTarget, rules: Rules, timeout: float, observers: Observers, clock: Clock = time.monotonic
+    target: SweepTarget,
+    rules: Rules,
+    timeout: float,
+    observers: Observers,
+    clock: Clock = time.monotonic,
 ) -> Sweep:
     deadline = Deadline.after(timeout, clock)
-    return Sweep(target, rules, Trigger.MANUAL, deadline, two_looks=True, observers=observers, clock=clock)
+    return Sweep(
+        target, rules, Trigger.MANUAL, deadline, two_looks=True, observers=observers, clock=clock
+    )
 
 
 def _run(sweep: Sweep) -> Report:
@@ -507,7 +609,9 @@ def _kill(target: SweepTarget, rules: Rules, timeout: float, yes: bool) -> Repor
         progress.update(task, completed=done, total=of)
 
     try:
-        return _sweep(target, rules, timeout, Observers(approve=approve, struck=struck), stopwatch).run()
+        return _sweep(
+            target, rules, timeout, Observers(approve=approve, struck=struck), stopwatch
+        ).run()
     finally:
         if progress.live.is_started:
             progress.stop()
@@ -516,13 +620,15 @@ def _kill(target: SweepTarget, rules: Rules, timeout: float, yes: bool) -> Repor
 def _agreed(question: str) -> bool:
     try:
         return typer.confirm(question, err=True)
-    except typer.Abort:  # Ctrl-C is a no
+    # Ctrl-C is a no
+    except typer.Abort:
         return False
 
 
 def _save(file: Path, document: Mapping[str, Any]) -> None:
     try:
-        with open(file, "w", encoding="utf-8", opener=partial(os.open, mode=0o600)) as saved:  # who, and their SQL
+        # Who, and their SQL
+        with open(file, "w", encoding="utf-8", opener=partial(os.open, mode=0o600)) as saved:
             saved.write(json.dumps(document, default=_plain, indent=1) + "\n")
     except OSError as problem:
         raise ConfigurationError(f"cannot write {file}: {problem.strerror}") from None
@@ -558,7 +664,13 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
 
 def _finish(reports: Sequence[Report], as_json: bool, dry_run: bool) -> None:
     if as_json:
-        _print_json({"trigger": "manual", "dry_run": dry_run, "targets": [report.to_json() for report in reports]})
+        _print_json(
+            {
+                "trigger": "manual",
+                "dry_run": dry_run,
+                "targets": [report.to_json() for report in reports],
+            }
+        )
     failed = any(report.error and report.error.kind is not ErrorKind.BUSY for report in reports)
     raise typer.Exit(SWEEP_FAILED if failed else DONE)
 
@@ -581,14 +693,20 @@ def _show(report: Report) -> None:
 
 _WARNINGS = {
     "idle_upper_bound": "idle times are upper bounds; two looks two seconds apart confirm them",
-    "named_locks_unseen": "holders of GET_LOCK and LOCK TABLES cannot be seen, so they are not spared",
-    "transactions_unseen": "who has begun a transaction and run nothing in it cannot be seen, so is not spared",
-    "transactions_stale": "somebody reads innodb_trx all the time, so transactions cannot be seen and nobody is taken",
-    "own_account_shared": "the application uses the reaper's account, so all its sessions are spared",
-    "user_limits_unseen": "per-user limits cannot be read, so a user at its own limit goes unnoticed",
+    "named_locks_unseen": "holders of GET_LOCK and LOCK TABLES cannot be seen, so they are not "
+    "spared",
+    "transactions_unseen": "who has begun a transaction and run nothing in it cannot be seen, so "
+    "is not spared",
+    "transactions_stale": "somebody reads innodb_trx all the time, so transactions cannot be seen "
+    "and nobody is taken",
+    "own_account_shared": "the application uses the reaper's account, so all its sessions are "
+    "spared",
+    "user_limits_unseen": "per-user limits cannot be read, so a user at its own limit goes "
+    "unnoticed",
     "no_right_to_terminate": "this account could not terminate anybody",
     Notice.PROXY: "an RDS Proxy stands in front, so all sessions from its addresses are spared",
-    Notice.PROXY_SUBNETS: "the RDS Proxy's addresses are not known, so all from its subnets are spared",
+    Notice.PROXY_SUBNETS: "the RDS Proxy's addresses are not known, so all from its subnets are "
+    "spared",
 }
 
 
@@ -605,7 +723,11 @@ def _summary(report: Report, saw: Snapshot) -> tuple[str, ...]:
 
 
 def _counted(counts: Mapping[Any, int]) -> str:
-    return f": {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}" if counts else ""
+    return (
+        f": {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}"
+        if counts
+        else ""
+    )
 
 
 def _table(victims: Sequence[Victim]) -> Table:
@@ -636,9 +758,18 @@ def _show_judgement(judgement: Judgement) -> None:
         table.add_column(column, no_wrap=column != "user")
     for verdict in judgement.verdicts:
         session = verdict.session
-        table.add_row(str(session.id), _cut(session.user), span(session.idle_seconds), verdict.action, verdict.reason)
+        table.add_row(
+            str(session.id),
+            _cut(session.user),
+            span(session.idle_seconds),
+            verdict.action,
+            verdict.reason,
+        )
     Console().print(table)
-    Console().print(f"{judgement.mode}: {len(judgement.victims)} of {len(judgement.verdicts)} would be terminated")
+    Console().print(
+        f"{judgement.mode}: {len(judgement.victims)} of {len(judgement.verdicts)} would be "
+        f"terminated"
+    )
 
 
 def _print_json(document: Mapping[str, Any]) -> None:

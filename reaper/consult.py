@@ -17,14 +17,16 @@ from reaper.sizing import Flavour, limit_of_memory
 from reaper.sweep import Observers, Sightings, Sweep
 
 # Whose settings are not the operator's to advise on, or who has slots apart.
-_NO_CLIENTS = frozenset({
-    Reason.OWN_ACCOUNT,
-    Reason.PROVIDER_ACCOUNT,
-    Reason.SUPERUSER,
-    Reason.REPLICATION,
-    Reason.BACKGROUND,
-    Reason.HANDSHAKE,
-})
+_NO_CLIENTS = frozenset(
+    {
+        Reason.OWN_ACCOUNT,
+        Reason.PROVIDER_ACCOUNT,
+        Reason.SUPERUSER,
+        Reason.REPLICATION,
+        Reason.BACKGROUND,
+        Reason.HANDSHAKE,
+    }
+)
 _PINNED_WITHIN = datetime.timedelta(hours=1)
 
 
@@ -42,7 +44,8 @@ def consult(sweep: Sweep, memory: float | None = None) -> Advice:
         observers=Observers(met=lambda server: settings.update(server.settings())),
     ).run()
     target = sweep.target.target
-    is_blind = report.error is not None and report.error.kind is ErrorKind.BLIND  # which is a finding
+    # Which is a finding
+    is_blind = report.error is not None and report.error.kind is ErrorKind.BLIND
     if report.snapshot is None or (report.error and not is_blind):
         return Advice(target.name, target.engine, error=report.error)
     flavour = report.snapshot.flavour
@@ -61,7 +64,9 @@ def consult(sweep: Sweep, memory: float | None = None) -> Advice:
 
 
 def _clients(snapshot: Snapshot) -> frozenset[tuple[str, str | None]]:
-    """Who is connected, by user and database; PostgreSQL shows that much to a blind account as well."""
+    """Who is connected, by user and database; PostgreSQL shows that much to a blind account as
+    well.
+    """
     return frozenset(
         (verdict.session.user, verdict.session.database)
         for verdict in judge(snapshot, Rules()).verdicts
@@ -70,8 +75,11 @@ def _clients(snapshot: Snapshot) -> frozenset[tuple[str, str | None]]:
 
 
 def consult_proxy(name: str, deadline: Deadline) -> Advice:
-    """What to change about an RDS Proxy, by its settings and what CloudWatch counted in the last hour."""
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # heavy, like boto3 itself
+    """What to change about an RDS Proxy, by its settings and what CloudWatch counted in the last
+    hour.
+    """
+    # Heavy, like boto3 itself
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     try:
         return Advice(name, "rds_proxy", findings=advise_proxy(_proxy(name, deadline)))

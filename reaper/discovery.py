@@ -1,4 +1,6 @@
-"""Which of RDS's databases to sweep: each instance that was meant is a target of its own, or skipped with a reason."""
+"""Which of RDS's databases to sweep: each instance that was meant is a target of its own, or
+skipped with a reason.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,10 @@ from reaper.rds import QUIET_MINUTES, Aws, AwsRefused, Facts, Proxy
 TAG_PREFIX = "reaper:"
 _SECRET, _WAKE = "secret", "wake"
 _SECRET_TAG, _WAKE_TAG = (f"tag {TAG_PREFIX}{name}" for name in (_SECRET, _WAKE))
-_MASTER = "master"  # as the value of the tag reaper:secret
-_MANAGED = "rds!"  # how the names of the secrets begin that RDS keeps for master users
+# As the value of the tag reaper:secret
+_MASTER = "master"
+# How the names of the secrets begin that RDS keeps for master users
+_MANAGED = "rds!"
 
 _ENGINES = {
     "mysql": EngineName.MYSQL,
@@ -89,7 +93,8 @@ class _Skip(Exception):
 class Findings:
     """What a discovery found, in the order of the names. `problems` are what AWS would not tell.
 
-    `clusters` has the names of the errands' targets that are a cluster's instances, by its identifier.
+    `clusters` has the names of the errands' targets that are a cluster's instances, by its
+    identifier.
     """
 
     errands: tuple[Errand, ...] = ()
@@ -100,7 +105,10 @@ class Findings:
 
 @dataclass(frozen=True)
 class Discovery:
-    """What to look for, and as whom to log in. `role` is assumed for looking, in another account for example."""
+    """What to look for, and as whom to log in.
+
+    `role` is assumed for looking, in another account for example.
+    """
 
     tag: tuple[str, str] | None = ("reaper", "on")
     ids: tuple[str, ...] = ()
@@ -111,11 +119,15 @@ class Discovery:
 
     @classmethod
     def from_json(cls, given: str, where: str) -> Self:
-        """Read a JSON object, in which an empty text is as good as none; raise ConfigurationError naming the key."""
+        """Read a JSON object, in which an empty text is as good as none; raise ConfigurationError
+        naming the key.
+        """
         try:
             found = parse_json(given)
         except ValueError as problem:
-            raise ConfigurationError(f"{where} is {shown(where, given)}, which is not JSON: {problem}") from None
+            raise ConfigurationError(
+                f"{where} is {shown(where, given)}, which is not JSON: {problem}"
+            ) from None
         reject_unknown_keys(found, [f.name for f in fields(cls)], where)
         found = {key: None if value == "" else value for key, value in found.items()}
         discovery = cls(
@@ -127,7 +139,9 @@ class Discovery:
             master_secrets=_flag(found.get("master_secrets") or False, f"{where}: master_secrets"),
         )
         if not discovery.tag and not discovery.ids:
-            raise ConfigurationError(f"{where} has neither a tag nor ids, so nothing would be found")
+            raise ConfigurationError(
+                f"{where} has neither a tag nor ids, so nothing would be found"
+            )
         return discovery
 
     def means(self, instance: Instance) -> bool:
@@ -143,16 +157,22 @@ def _tag(given: Mapping[str, Any], where: str) -> tuple[str, str] | None:
         return None
     key, equals, wanted = value.partition("=")
     if not key or not equals:
-        raise ConfigurationError(f"{where}: tag is {shown('tag', value)}; write key=value, such as reaper=on")
+        raise ConfigurationError(
+            f"{where}: tag is {shown('tag', value)}; write key=value, such as reaper=on"
+        )
     if key.startswith(TAG_PREFIX):
-        raise ConfigurationError(f"{where}: tag is {shown('tag', value)}; what begins with {TAG_PREFIX} is a setting")
+        raise ConfigurationError(
+            f"{where}: tag is {shown('tag', value)}; what begins with {TAG_PREFIX} is a setting"
+        )
     return key, wanted
 
 
 def _ids(given: Mapping[str, Any], where: str) -> tuple[str, ...]:
     value = given.get("ids") or []
     if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
-        raise ConfigurationError(f"{where}: ids is {shown('ids', value)}; give a list of instances and clusters")
+        raise ConfigurationError(
+            f"{where}: ids is {shown('ids', value)}; give a list of instances and clusters"
+        )
     return tuple(value)
 
 
@@ -197,17 +217,23 @@ class Instance:
     def pauses(self) -> bool:
         """Whether it pauses itself when nobody is connected."""
         scaling = self.cluster.get("ServerlessV2ScalingConfiguration") or {}
-        return self.facts.get("DBInstanceClass") == "db.serverless" and scaling.get("MinCapacity") == 0
+        return (
+            self.facts.get("DBInstanceClass") == "db.serverless" and scaling.get("MinCapacity") == 0
+        )
 
     @property
     def takes_iam(self) -> bool:
-        return any(known.get("IAMDatabaseAuthenticationEnabled") for known in (self.facts, self.cluster))
+        return any(
+            known.get("IAMDatabaseAuthenticationEnabled") for known in (self.facts, self.cluster)
+        )
 
     @property
     def master_secret(self) -> str | None:
         """The ARN of what RDS keeps for the master user; with Aurora it is the cluster's."""
         found = self.facts.get("MasterUserSecret") or self.cluster.get("MasterUserSecret") or {}
-        return found.get("SecretArn") if found.get("SecretStatus") in ("active", "rotating") else None
+        return (
+            found.get("SecretArn") if found.get("SecretStatus") in ("active", "rotating") else None
+        )
 
 
 def _errand(instance: Instance, wanted: Discovery) -> Errand:
@@ -265,7 +291,9 @@ def _login(instance: Instance, wanted: Discovery) -> dict[str, str]:
     if secret != _MASTER and _MANAGED not in secret:
         return {"secret": secret}
     if not wanted.master_secrets:
-        raise _Skip(Why.LOGIN, f"{_SECRET_TAG} asks for the master user's secret, which is not allowed here")
+        raise _Skip(
+            Why.LOGIN, f"{_SECRET_TAG} asks for the master user's secret, which is not allowed here"
+        )
     if instance.master_secret is None:
         raise _Skip(Why.LOGIN, "RDS keeps no secret for its master user, or it is not ready")
     return {"secret": instance.master_secret, "user": str(instance.facts["MasterUsername"])}
@@ -273,14 +301,19 @@ def _login(instance: Instance, wanted: Discovery) -> dict[str, str]:
 
 def _iam(instance: Instance, wanted: Discovery) -> dict[str, str]:
     if wanted.role:
-        raise _Skip(Why.LOGIN, f"an IAM login ends at the account's border; give {_SECRET_TAG} a secret's ARN")
+        raise _Skip(
+            Why.LOGIN,
+            f"an IAM login ends at the account's border; give {_SECRET_TAG} a secret's ARN",
+        )
     if not instance.takes_iam:
         raise _Skip(Why.LOGIN, f"it takes no IAM login, and {_SECRET_TAG} is missing")
     return {}
 
 
 def discover(wanted: Discovery, aws: Aws) -> Findings:
-    """Find what is wanted. What AWS would not tell is a problem of the findings; the rest is found all the same."""
+    """Find what is wanted. What AWS would not tell is a problem of the findings; the rest is found
+    all the same.
+    """
     return _Search(wanted, aws).run()
 
 
@@ -297,7 +330,10 @@ class _Search:
     def run(self) -> Findings:
         instances, clusters = self._told(self.aws.instances), self._told(self.aws.clusters)
         of_name = {found["DBClusterIdentifier"]: found for found in clusters or ()}
-        known = [Instance(facts, of_name.get(facts.get("DBClusterIdentifier"), {})) for facts in instances or ()]
+        known = [
+            Instance(facts, of_name.get(facts.get("DBClusterIdentifier"), {}))
+            for facts in instances or ()
+        ]
         if instances is not None:
             self._miss({name for instance in known for name in (instance.id, instance.cluster_id)})
         meant = ((instance, instance) for instance in known if self.wanted.means(instance))
@@ -320,7 +356,10 @@ class _Search:
 
     def _miss(self, known: set[str | None]) -> None:
         missing = [name for name in self.wanted.ids if name not in known]
-        self.skipped += [Skipped(name, Why.MISSING, "there is no instance or cluster of this name") for name in missing]
+        self.skipped += [
+            Skipped(name, Why.MISSING, "there is no instance or cluster of this name")
+            for name in missing
+        ]
 
     def _kept(
         self, given: Iterable[tuple[Instance, _Given]], step: Callable[[Instance, _Given], _Made]
@@ -335,15 +374,21 @@ class _Search:
         return kept
 
     def _awake(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
-        """All but those that a login would wake, or keep awake. With somebody connected none would have slept."""
-        pausing = [one.id for one, _ in candidates if one.pauses and one.settings.get(_WAKE) != "true"]
+        """All but those that a login would wake, or keep awake.
+
+        With somebody connected none would have slept.
+        """
+        pausing = [
+            one.id for one, _ in candidates if one.pauses and one.settings.get(_WAKE) != "true"
+        ]
         in_company = self._told(lambda: self.aws.in_company(pausing)) if pausing else None
 
         def awake(instance: Instance, errand: Errand) -> Errand:
             if instance.id in pausing and instance.id not in (in_company or ()):
                 raise _Skip(
                     Why.ASLEEP,
-                    f"it pauses itself, and nobody was connected through the last {QUIET_MINUTES} minutes; "
+                    f"it pauses itself, and nobody was connected through the last {QUIET_MINUTES} "
+                    f"minutes; "
                     f"the {_WAKE_TAG}=true has it swept all the same",
                 )
             return errand
@@ -351,14 +396,20 @@ class _Search:
         return self._kept(candidates, awake)
 
     def _shielded(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
-        """All with the addresses of the proxies in front of them protected: a proxy's pool looks like sleepers."""
+        """All with the addresses of the proxies in front of them protected: a proxy's pool looks
+        like sleepers.
+        """
         proxies = self._told(self.aws.proxies) if candidates else None
         behind = {name for instance, _ in candidates for name in (instance.id, instance.cluster_id)}
-        shields = [(proxy, *self._shield(proxy)) for proxy in proxies or () if proxy.behind & behind]
+        shields = [
+            (proxy, *self._shield(proxy)) for proxy in proxies or () if proxy.behind & behind
+        ]
 
         def shielded(instance: Instance, errand: Errand) -> Errand:
             if proxies is None:
-                raise _Skip(Why.PROXY, "whether an RDS Proxy stands in front of it could not be asked")
+                raise _Skip(
+                    Why.PROXY, "whether an RDS Proxy stands in front of it could not be asked"
+                )
             for proxy, hosts, notice in shields:
                 if proxy.behind & {instance.id, instance.cluster_id}:
                     errand = _protected(errand, proxy, hosts, notice)
@@ -367,7 +418,9 @@ class _Search:
         return self._kept(candidates, shielded)
 
     def _shield(self, proxy: Proxy) -> tuple[list[str], Notice]:
-        """From where a proxy may connect, and how well that is known; nothing where it cannot be told."""
+        """From where a proxy may connect, and how well that is known; nothing where it cannot be
+        told.
+        """
         if hosts := self._told(lambda: self.aws.addresses(proxy)):
             return hosts, Notice.PROXY
         return self._told(lambda: self.aws.networks(proxy)) or [], Notice.PROXY_SUBNETS
@@ -382,7 +435,10 @@ def _clusters(instances: Sequence[Instance]) -> dict[str, frozenset[str]]:
 
 def _protected(errand: Errand, proxy: Proxy, hosts: Sequence[str], notice: Notice) -> Errand:
     if not hosts:
-        raise _Skip(Why.PROXY, f"the addresses of {proxy.name}, the RDS Proxy in front of it, could not be read")
+        raise _Skip(
+            Why.PROXY,
+            f"the addresses of {proxy.name}, the RDS Proxy in front of it, could not be read",
+        )
     rules = errand.target.rules
     protected = tuple(dict.fromkeys((*rules.get("protect_hosts", ()), *hosts)))
     target = replace(errand.target, rules={**rules, "protect_hosts": protected})

@@ -23,10 +23,19 @@ def show_paragraph(console: Console, text: str, style: str = "") -> None:
 
 
 def show_advice(advice: Advice) -> None:
-    """Each finding as a paragraph. Statement and source stand on lines of their own, to be copied whole."""
+    """Each finding as a paragraph.
+
+    Statement and source stand on lines of their own, to be copied whole.
+    """
     console = Console(highlight=False)
     count = len(advice.findings)
-    said = "nothing to change" if not count else "1 thing to change" if count == 1 else f"{count} things to change"
+    said = (
+        "nothing to change"
+        if not count
+        else "1 thing to change"
+        if count == 1
+        else f"{count} things to change"
+    )
     console.print(Text(f"{clean(advice.target)}: {said}", style="bold"))
     for finding in advice.findings:
         _show_finding(console, finding)
@@ -34,7 +43,9 @@ def show_advice(advice: Advice) -> None:
 
 def _show_finding(console: Console, finding: Finding) -> None:
     console.print()
-    console.print(Text.assemble((finding.severity, _STYLES[finding.severity]), " ", (finding.rule, "bold")))
+    console.print(
+        Text.assemble((finding.severity, _STYLES[finding.severity]), " ", (finding.rule, "bold"))
+    )
     for paragraph in (finding.evidence, finding.advice):
         show_paragraph(console, clean(paragraph))
     for line in (*finding.statement.splitlines(), finding.source):
@@ -60,5 +71,7 @@ def _sum(steps: Sequence[Step]) -> Table:
     table.add_column(no_wrap=True, justify="right")
     table.add_column(overflow="fold")
     for step in steps:
-        table.add_row(step.name.replace("_", " "), Text(f"{step.value:.10g}", style="bold"), Text(step.how))
+        table.add_row(
+            step.name.replace("_", " "), Text(f"{step.value:.10g}", style="bold"), Text(step.how)
+        )
     return table

@@ -19,7 +19,9 @@ def stack_name(environ: Mapping[str, str]) -> str:
 
 
 def targets_from_environ(environ: Mapping[str, str]) -> list[SweepTarget]:
-    """The configured targets; raise ConfigurationError naming the variable, the entry, the key and the value."""
+    """The configured targets; raise ConfigurationError naming the variable, the entry, the key and
+    the value.
+    """
     if text := environ.get(TARGETS):
         return parse_targets(text, TARGETS)
     if name := environ.get(TARGETS_PARAMETER):
@@ -35,12 +37,18 @@ def parse_targets(text: str, where: str) -> list[SweepTarget]:
         given = parse_json(text)
     except ValueError as problem:
         # The list can hold a password: show no more of it than how it begins.
-        raise ConfigurationError(f"{where} is not a JSON list ({problem}); it begins with {text[:8]!r}") from None
+        raise ConfigurationError(
+            f"{where} is not a JSON list ({problem}); it begins with {text[:8]!r}"
+        ) from None
     if not isinstance(given, list):
-        raise ConfigurationError(f"{where} is a JSON {type(given).__name__}; give a list of targets")
+        raise ConfigurationError(
+            f"{where} is a JSON {type(given).__name__}; give a list of targets"
+        )
     if not given:
         raise ConfigurationError(f"{where} is []; give at least one target")
-    targets = [SweepTarget.from_mapping(entry, f"{where}[{place}]") for place, entry in enumerate(given)]
+    targets = [
+        SweepTarget.from_mapping(entry, f"{where}[{place}]") for place, entry in enumerate(given)
+    ]
     names = [target.name for target in targets]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigurationError(f"{where}: two targets are named {twice!r}")
@@ -51,7 +59,11 @@ def _parameter(name: str) -> str:
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        answer = aws_client("ssm", Deadline.after(_FOR_THE_PARAMETER)).get_parameter(Name=name, WithDecryption=True)
+        answer = aws_client("ssm", Deadline.after(_FOR_THE_PARAMETER)).get_parameter(
+            Name=name, WithDecryption=True
+        )
     except (BotoCoreError, ClientError) as problem:
-        raise ConfigurationError(f"{TARGETS_PARAMETER} {name!r} cannot be read: {problem}") from None
+        raise ConfigurationError(
+            f"{TARGETS_PARAMETER} {name!r} cannot be read: {problem}"
+        ) from None
     return str(answer["Parameter"]["Value"])

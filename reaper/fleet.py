@@ -1,4 +1,6 @@
-"""The planner: finds the databases to sweep, and asks for the sweep of each by a message of its own."""
+"""The planner: finds the databases to sweep, and asks for the sweep of each by a message of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,13 @@ from reaper.request import Clusters, Request, Trigger, choose, parse
 
 DISCOVER, QUEUE_URL, STALE_SECONDS = "REAPER_DISCOVER", "REAPER_QUEUE_URL", "REAPER_STALE_SECONDS"
 
-_WITHOUT_LAMBDA = 60.0  # seconds for a call by hand that brings no context
-_FOR_SENDING = 15.0  # seconds that the search leaves
+# Seconds for a call by hand that brings no context
+_WITHOUT_LAMBDA = 60.0
+# Seconds that the search leaves
+_FOR_SENDING = 15.0
 _STALE_SECONDS = 600.0
-BATCH, _BATCH_BYTES = 10, 256 * 1024  # SQS's limits for one call; newer queues take more
+# SQS's limits for one call; newer queues take more
+BATCH, _BATCH_BYTES = 10, 256 * 1024
 
 
 class FleetIncomplete(RuntimeError):
@@ -35,7 +40,10 @@ class FleetIncomplete(RuntimeError):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be swept, in the order of the names, and what is not. Those that no list holds have an errand."""
+    """What is to be swept, in the order of the names, and what is not.
+
+    Those that no list holds have an errand.
+    """
 
     targets: tuple[SweepTarget, ...] = ()
     errands: Mapping[str, Errand] = field(default_factory=dict)
@@ -46,7 +54,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Message:
-    """The request for one target's sweep. Of a group's messages one is out at a time; a second of an id is dropped."""
+    """The request for one target's sweep.
+
+    Of a group's messages one is out at a time; a second of an id is dropped.
+    """
 
     target: str
     body: str
@@ -66,8 +77,9 @@ class Message:
 def lambda_handler(event: Any, context: LambdaContext | None) -> dict[str, Any]:
     """Plan, and put a message for each target into the queue, from which the reaper sweeps.
 
-    Raises ConfigurationError for an event that is not understood, before anything is asked; FleetIncomplete, after all
-    the rest is done and told, where AWS would not tell or take everything.
+    Raises ConfigurationError for an event that is not understood, before anything is asked;
+    FleetIncomplete, after all the rest is done and told, where AWS would not tell or take
+    everything.
     """
     deadline = Deadline.from_context(context) if context else Deadline.after(_WITHOUT_LAMBDA)
     asked, dry_run = _asked(event, os.environ)
@@ -87,32 +99,48 @@ def lambda_handler(event: Any, context: LambdaContext | None) -> dict[str, Any]:
     }
     _tell(answer, stack_name(os.environ))
     if unsent or plan.problems:
-        raise FleetIncomplete("; ".join((*plan.problems, *(f"{name}: {why}" for name, why in unsent.items()))))
+        raise FleetIncomplete(
+            "; ".join((*plan.problems, *(f"{name}: {why}" for name, why in unsent.items())))
+        )
     return answer
 
 
 def _asked(event: Any, environ: Mapping[str, str]) -> tuple[Request, bool]:
-    """What the event asks for, and whether that is dry: what a message says can only be safer than the stack."""
+    """What the event asks for, and whether that is dry: what a message says can only be safer than
+    the stack.
+    """
     asked = parse(event)
     if isinstance(asked, list) or asked.advise:
-        raise ConfigurationError("the planner only plans sweeps; queues and advice are the reaper's function's")
+        raise ConfigurationError(
+            "the planner only plans sweeps; queues and advice are the reaper's function's"
+        )
     check_rules(asked.rules, ("dry_run", *FREE_RULES), "event: rules")
     stack_is_dry = Rules.from_environ(environ).dry_run
     said = (asked.dry_run, asked.rules.get("dry_run"))
     if stack_is_dry and False in said:
-        raise ConfigurationError("the event says dry_run false but the stack says REAPER_DRY_RUN true; set it to false")
+        raise ConfigurationError(
+            "the event says dry_run false but the stack says REAPER_DRY_RUN true; set it to false"
+        )
     return asked, stack_is_dry or True in said
 
 
 def make_plan(environ: Mapping[str, str], deadline: Deadline) -> Plan:
-    """All that is listed or found. What one source would not tell is a problem, and keeps nothing of the other."""
+    """All that is listed or found.
+
+    What one source would not tell is a problem, and keeps nothing of the other.
+    """
     listed, problems = _listed(environ)
     found = _found(environ, deadline)
     names = {target.name for target in listed}
     taken = [name for errand in found.errands if (name := errand.target.name) in names]
-    errands = {errand.target.name: errand for errand in found.errands if errand.target.name not in names}
+    errands = {
+        errand.target.name: errand for errand in found.errands if errand.target.name not in names
+    }
     targets = [*listed, *(errand.target for errand in errands.values())]
-    skipped = [*found.skipped, *(Skipped(name, Why.NAME, "a listed target has its name") for name in taken)]
+    skipped = [
+        *found.skipped,
+        *(Skipped(name, Why.NAME, "a listed target has its name") for name in taken),
+    ]
     return Plan(
         tuple(sorted(targets, key=lambda target: target.name)),
         errands,
@@ -139,30 +167,40 @@ def _found(environ: Mapping[str, str], deadline: Deadline) -> Findings:
 
 
 def _chosen(asked: Request, plan: Plan) -> list[str]:
-    """The names of those the request means; raise ConfigurationError for one that is unknown, or skipped."""
+    """The names of those the request means; raise ConfigurationError for one that is unknown, or
+    skipped.
+    """
     for skipped in plan.skipped:
         if skipped.target in (asked.targets or ()):
             raise ConfigurationError(f"target {skipped.target!r} is not swept: {skipped.detail}")
     try:
         return [target.name for target in choose(asked, plan.targets, plan.clusters)]
     except ConfigurationError:
-        if plan.problems:  # which may be why it is not known
+        # Which may be why it is not known
+        if plan.problems:
             raise FleetIncomplete("; ".join(plan.problems)) from None
         raise
 
 
-def _message(asked: Request, dry_run: bool, plan: Plan, name: str, run: str, stale: float) -> Message:
+def _message(
+    asked: Request, dry_run: bool, plan: Plan, name: str, run: str, stale: float
+) -> Message:
     errand = plan.errands.get(name)
     body = {
         "trigger": None if asked.trigger is Trigger.MANUAL else asked.trigger,
-        "dry_run": True if dry_run else None,  # never false: that the stack is live is for the sweep to find
+        # Never false: that the stack is live is for the sweep to find
+        "dry_run": True if dry_run else None,
         "rules": dict(asked.rules),
         "targets": None if errand else [name],
         "target": errand and errand.to_json(),
         "not_after": round(stale),
     }
-    text = json.dumps({key: value for key, value in body.items() if value not in (None, {})}, separators=(",", ":"))
-    # By the trigger, too: who calls in an emergency must not wait behind a schedule's message that failed.
+    text = json.dumps(
+        {key: value for key, value in body.items() if value not in (None, {})},
+        separators=(",", ":"),
+    )
+    # By the trigger, too: who calls in an emergency must not wait behind a schedule's message that
+    # failed.
     return Message(name, text, _digest(asked.trigger, name), _digest(run, name))
 
 
@@ -182,15 +220,20 @@ def _stale_seconds(environ: Mapping[str, str]) -> float:
     return seconds
 
 
-def _send(messages: Sequence[Message], environ: Mapping[str, str], deadline: Deadline) -> dict[str, str]:
+def _send(
+    messages: Sequence[Message], environ: Mapping[str, str], deadline: Deadline
+) -> dict[str, str]:
     """Put all into the queue; say why of each that could not be."""
     if not messages:
         return {}
     queue = environ.get(QUEUE_URL)
     if not queue:
-        raise ConfigurationError(f"{QUEUE_URL} is not set; name the queue that the reaper sweeps from")
+        raise ConfigurationError(
+            f"{QUEUE_URL} is not set; name the queue that the reaper sweeps from"
+        )
     sqs = aws_client("sqs", deadline)
-    # Not always from the same end: where there is too little time for all, it would always be the same who get none.
+    # Not always from the same end: where there is too little time for all, it would always be the
+    # same who get none.
     start = int(time.time()) % len(messages)
     unsent: dict[str, str] = {}
     for batch in _batches([*messages[start:], *messages[:start]]):
@@ -213,7 +256,9 @@ def _batches(messages: Sequence[Message]) -> Iterator[list[Message]]:
         yield batch
 
 
-def _send_batch(sqs: Any, queue: str, batch: Sequence[Message], deadline: Deadline) -> dict[str, str]:
+def _send_batch(
+    sqs: Any, queue: str, batch: Sequence[Message], deadline: Deadline
+) -> dict[str, str]:
     """Send, and what failed once more: SQS drops what it had taken after all."""
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -226,13 +271,17 @@ def _send_batch(sqs: Any, queue: str, batch: Sequence[Message], deadline: Deadli
             except (BotoCoreError, ClientError) as problem:
                 failed = dict.fromkeys(failed, str(problem))
             else:
-                failed = {found["Id"]: f"{found['Code']}: {found.get('Message')}" for found in answer.get("Failed", [])}
+                failed = {
+                    found["Id"]: f"{found['Code']}: {found.get('Message')}"
+                    for found in answer.get("Failed", [])
+                }
     return {message.target: failed[message.id] for message in batch if message.id in failed}
 
 
 def _tell(answer: Mapping[str, Any], stack: str) -> None:
     """One log line for each target that is not swept, one for the plan, and the fleet's metrics."""
-    # Powertools, which the command line has no use for and this module's importers must not pay for.
+    # Powertools, which the command line has no use for and this module's importers must not pay
+    # for.
     from reaper.log import logger
     from reaper.metrics import Tally, publish
 
@@ -243,5 +292,9 @@ def _tell(answer: Mapping[str, Any], stack: str) -> None:
     for problem in answer["problems"]:
         logger().error("not found", extra={"problem": problem})
     counts = {key: len(answer[key]) for key in ("targets", "skipped", "unsent", "problems")}
-    logger().info("plan", extra={"trigger": answer["trigger"], "dry_run": answer["dry_run"], **counts})
-    publish(Tally(counts["targets"], counts["unsent"] + counts["problems"], counts["skipped"]), stack)
+    logger().info(
+        "plan", extra={"trigger": answer["trigger"], "dry_run": answer["dry_run"], **counts}
+    )
+    publish(
+        Tally(counts["targets"], counts["unsent"] + counts["problems"], counts["skipped"]), stack
+    )

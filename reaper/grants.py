@@ -1,4 +1,6 @@
-"""The SQL that makes the reaper's account, with the rights it needs on this engine and flavour and no others. Pure."""
+"""The SQL that makes the reaper's account, with the rights it needs on this engine and flavour and
+no others. Pure.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,19 @@ class Flavour(StrEnum):
 
 # The first is the engine's own.
 _FLAVOURS = {
-    EngineName.MYSQL: (Flavour.MYSQL, Flavour.AURORA, Flavour.RDS, Flavour.MARIADB, Flavour.RDS_MARIADB),
+    EngineName.MYSQL: (
+        Flavour.MYSQL,
+        Flavour.AURORA,
+        Flavour.RDS,
+        Flavour.MARIADB,
+        Flavour.RDS_MARIADB,
+    ),
     EngineName.POSTGRES: (Flavour.POSTGRES, Flavour.RDS, Flavour.AURORA),
 }
 _AMAZONS = (Flavour.AURORA, Flavour.RDS, Flavour.RDS_MARIADB)
 _MARIADBS = (Flavour.MARIADB, Flavour.RDS_MARIADB)
-_WITH_RDS_KILL = (Flavour.RDS, Flavour.RDS_MARIADB)  # no customer of theirs has CONNECTION_ADMIN; Aurora's have
+# No customer of theirs has CONNECTION_ADMIN; Aurora's have
+_WITH_RDS_KILL = (Flavour.RDS, Flavour.RDS_MARIADB)
 
 _DEFINER = "reaper_killer"
 _SEES_STATEMENTS = ("threads", "events_statements_current", "events_transactions_current")
@@ -51,21 +60,35 @@ class Account:
     def __post_init__(self) -> None:
         known = _FLAVOURS[self.engine]
         if self.flavour not in known:
-            raise ConfigurationError(f"--flavour is {self.flavour}; {self.engine} has {', '.join(known)}")
+            raise ConfigurationError(
+                f"--flavour is {self.flavour}; {self.engine} has {', '.join(known)}"
+            )
         if self.auth is Auth.IAM and self.flavour not in _AMAZONS:
             amazons = ", ".join(flavour for flavour in known if flavour in _AMAZONS)
-            raise ConfigurationError(f"--auth iam is Amazon's; with it say --flavour, one of {amazons}")
+            raise ConfigurationError(
+                f"--auth iam is Amazon's; with it say --flavour, one of {amazons}"
+            )
         # Quoting differs with sql_mode, and no account worth having needs more.
         if not re.fullmatch(r"[\w.$-]{1,63}", self.user):
-            raise ConfigurationError(f"--user is {self.user!r}; give a name of letters, digits, _ . $ -")
+            raise ConfigurationError(
+                f"--user is {self.user!r}; give a name of letters, digits, _ . $ -"
+            )
         if self.host is not None and not re.fullmatch(r"[\w.:%/-]{1,255}", self.host):
-            raise ConfigurationError(f"--host is {self.host!r}; give an address or a pattern such as 10.0.%")
+            raise ConfigurationError(
+                f"--host is {self.host!r}; give an address or a pattern such as 10.0.%"
+            )
         if self.engine is EngineName.POSTGRES and self.host is not None:
-            raise ConfigurationError("--host is MySQL's; on PostgreSQL pg_hba.conf says who may come from where")
+            raise ConfigurationError(
+                "--host is MySQL's; on PostgreSQL pg_hba.conf says who may come from where"
+            )
         if self.engine is EngineName.POSTGRES and self.kill_if_idle:
-            raise ConfigurationError("--kill-if-idle is MySQL's; PostgreSQL looks and terminates in one statement")
+            raise ConfigurationError(
+                "--kill-if-idle is MySQL's; PostgreSQL looks and terminates in one statement"
+            )
         if self.engine is EngineName.MYSQL and self.reserved:
-            raise ConfigurationError("--reserved is PostgreSQL's; on MySQL CONNECTION_ADMIN brings a slot")
+            raise ConfigurationError(
+                "--reserved is PostgreSQL's; on MySQL CONNECTION_ADMIN brings a slot"
+            )
 
 
 def own_flavour(engine: EngineName) -> Flavour:
@@ -74,13 +97,17 @@ def own_flavour(engine: EngineName) -> Flavour:
 
 
 def statements(account: Account) -> tuple[str, ...]:
-    """Each whole and without the semicolon that would end it, in the order in which an administrator runs them."""
+    """Each whole and without the semicolon that would end it, in the order in which an
+    administrator runs them.
+    """
     return tuple(_postgres(account) if account.engine is EngineName.POSTGRES else _mysql(account))
 
 
 def script(asked: Iterable[str]) -> str:
     """The statements as the servers' own command-line clients read them."""
-    return "\n".join(f"DELIMITER //\n{one}//\nDELIMITER ;" if ";" in one else f"{one};" for one in asked)
+    return "\n".join(
+        f"DELIMITER //\n{one}//\nDELIMITER ;" if ";" in one else f"{one};" for one in asked
+    )
 
 
 def _postgres(account: Account) -> Iterator[str]:
@@ -97,12 +124,17 @@ def _postgres(account: Account) -> Iterator[str]:
 
 def _mysql(account: Account) -> Iterator[str]:
     name = f"'{account.user}'@'{account.host or '%'}'"
-    login = "WITH AWSAuthenticationPlugin AS 'RDS' REQUIRE SSL" if account.auth is Auth.IAM else "BY '…'"
+    login = (
+        "WITH AWSAuthenticationPlugin AS 'RDS' REQUIRE SSL"
+        if account.auth is Auth.IAM
+        else "BY '…'"
+    )
     yield f"CREATE USER {name} IDENTIFIED {login}"
     yield f"GRANT PROCESS ON *.* TO {name}"
     if not account.kill_if_idle:
         yield f"GRANT {_right_to_kill(account)} TO {name}"
-    if account.flavour not in _MARIADBS:  # performance_schema is off there by default, and the process list tells all
+    # performance_schema is off there by default, and the process list tells all
+    if account.flavour not in _MARIADBS:
         yield from _may_read((*_SEES_STATEMENTS, *_SEES_LOCKS), name)
     yield f"GRANT SELECT (User, max_user_connections) ON mysql.user TO {name}"
     if account.kill_if_idle:
@@ -121,7 +153,9 @@ def _may_read(tables: Iterable[str], name: str) -> Iterator[str]:
 
 
 def _procedure(account: Account) -> Iterator[str]:
-    """The procedure, with the rights of a role: nobody can log in as one, and to nobody else is it granted."""
+    """The procedure, with the rights of a role: nobody can log in as one, and to nobody else is it
+    granted.
+    """
     is_mariadb = account.flavour in _MARIADBS
     yield f"CREATE ROLE IF NOT EXISTS {_DEFINER}"
     yield f"GRANT PROCESS ON *.* TO {_DEFINER}"
@@ -130,7 +164,8 @@ def _procedure(account: Account) -> Iterator[str]:
         yield from _may_read(_SEES_STATEMENTS, _DEFINER)
     yield f"CREATE DATABASE IF NOT EXISTS {procedure.SCHEMA}"
     yield f"DROP PROCEDURE IF EXISTS {procedure.NAME}"
-    if is_mariadb:  # who has set a role may name it as the definer without a right that RDS does not give
+    # Who has set a role may name it as the definer without a right that RDS does not give
+    if is_mariadb:
         yield f"SET ROLE {_DEFINER}"
     yield procedure.create(
         definer="CURRENT_ROLE" if is_mariadb else f"{_DEFINER}@'%'",

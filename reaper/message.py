@@ -1,4 +1,7 @@
-"""What a message of the fan-out carries: a database that RDS knows, and what it may say of it. Pure."""
+"""What a message of the fan-out carries: a database that RDS knows, and what it may say of it.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,15 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Self
 
-from reaper.client.target import Auth, ConfigurationError, choice, hint, reject_unknown_keys, shown, text
+from reaper.client.target import (
+    Auth,
+    ConfigurationError,
+    choice,
+    hint,
+    reject_unknown_keys,
+    shown,
+    text,
+)
 from reaper.model import Rules, SweepTarget
 
 
@@ -19,12 +30,14 @@ class Notice(StrEnum):
     PROXY_SUBNETS = "rds_proxy_subnets_protected"
 
 
-# Whom else to take, what to roll back, and that a dry run is none: for that one must be able to deploy.
+# Whom else to take, what to roll back, and that a dry run is none: for that one must be able to
+# deploy.
 _OF_THE_STACK = ("dry_run", "allow_", "in_transaction", "max_rollback_rows")
 FREE_RULES = tuple(rule.name for rule in fields(Rules) if not rule.name.startswith(_OF_THE_STACK))
 
-# An instance's endpoint, and no cluster's or proxy's, whose second label holds a hyphen. Only Amazon gets a certificate
-# for such a name, so a forged message can have no password sent elsewhere.
+# An instance's endpoint, and no cluster's or proxy's, whose second label holds a hyphen. Only
+# Amazon gets a certificate for such a name, so a forged message can have no password sent
+# elsewhere.
 _ENDPOINT = re.compile(
     r"[a-z][a-z0-9-]*\.[a-z0-9]+\.(?:[a-z]+(?:-[a-z]+)+-\d+\.rds\.amazonaws\.com|rds\.cn-[a-z]+-\d+\.amazonaws\.com\.cn)"
 )
@@ -32,7 +45,9 @@ _ENDPOINT = re.compile(
 
 @dataclass(frozen=True)
 class Errand:
-    """A target that was found, not listed: the message that asks for its sweep has to bring it along."""
+    """A target that was found, not listed: the message that asks for its sweep has to bring it
+    along.
+    """
 
     target: SweepTarget
     notices: tuple[Notice, ...] = ()
@@ -55,12 +70,19 @@ class Errand:
 
     @classmethod
     def from_json(cls, given: Any, where: str = "message: target") -> Self:
-        """Read what `to_json` wrote. Whoever else wrote it cannot say where to send a password, nor whom to take."""
+        """Read what `to_json` wrote.
+
+        Whoever else wrote it cannot say where to send a password, nor whom to take.
+        """
         reject_unknown_keys(given, _KEYS, where)
         if choice(given, "auth", Auth, where) not in (Auth.IAM, Auth.SECRET):
-            raise ConfigurationError(f"{where}: auth is {shown('auth', given.get('auth'))}; say iam or secret")
+            raise ConfigurationError(
+                f"{where}: auth is {shown('auth', given.get('auth'))}; say iam or secret"
+            )
         if not _ENDPOINT.fullmatch(host := text(given, "host", where) or ""):
-            raise ConfigurationError(f"{where}: host is {shown('host', host)}, which is no RDS instance's endpoint")
+            raise ConfigurationError(
+                f"{where}: host is {shown('host', host)}, which is no RDS instance's endpoint"
+            )
         entry = {key: value for key, value in given.items() if key != "notices"}
         target = SweepTarget.from_mapping(entry | {"tls": "verify"}, where)
         check_rules(target.rules, FREE_RULES, f"{where}: rules")
@@ -73,7 +95,9 @@ _KEYS = ("name", "id", "engine", "host", "port", "user", "auth", "secret", "rule
 def _notices(given: Mapping[str, Any], where: str) -> tuple[Notice, ...]:
     value = given.get("notices") or []
     if not isinstance(value, list) or any(item not in list(Notice) for item in value):
-        raise ConfigurationError(f"{where}: notices is {shown('notices', value)}; known: {', '.join(Notice)}")
+        raise ConfigurationError(
+            f"{where}: notices is {shown('notices', value)}; known: {', '.join(Notice)}"
+        )
     return tuple(map(Notice, value))
 
 
@@ -87,6 +111,10 @@ def check_rules(names: Iterable[str], free: Iterable[str], where: str) -> None:
 
 
 def put_over(rules: Rules, given: Mapping[str, Any]) -> Rules:
-    """The rules with the given ones, known to be good, over them; who is protected already stays so."""
-    more = {name: (*getattr(rules, name), *given[name]) for name in given if name.startswith("protect_")}
+    """The rules with the given ones, known to be good, over them; who is protected already stays
+    so.
+    """
+    more = {
+        name: (*getattr(rules, name), *given[name]) for name in given if name.startswith("protect_")
+    }
     return rules.override({**given, **more})

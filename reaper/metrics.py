@@ -8,7 +8,9 @@ from enum import StrEnum
 from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
-from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
+from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import (
+    AmazonCloudWatchEMFProvider,
+)
 
 from reaper.client.emf import dimension
 from reaper.model import Outcome, State
@@ -20,7 +22,9 @@ Measures = dict[str, tuple[MetricUnit, float]]
 
 
 class TargetMetrics(StrEnum):
-    """How many metrics a target has of its own, each of which CloudWatch charges for; the stack has them all."""
+    """How many metrics a target has of its own, each of which CloudWatch charges for; the stack has
+    them all.
+    """
 
     ALL = "all"
     FEW = "few"
@@ -32,19 +36,32 @@ FEW = ("Utilization", "Freed", "SweepFailed")
 
 @dataclass(frozen=True)
 class Tally:
-    """A fleet's numbers. The planner counts what it planned and could not; the sweeps add what became of the rest."""
+    """A fleet's numbers. The planner counts what it planned and could not; the sweeps add what
+    became of the rest.
+    """
 
     planned: int | None = None
     failed: int = 0
     skipped: int = 0
 
     def measures(self) -> Measures:
-        found = {"Targets": self.planned, "TargetsFailed": self.failed, "TargetsSkipped": self.skipped}
-        return {name: (MetricUnit.Count, float(value)) for name, value in found.items() if value is not None}
+        found = {
+            "Targets": self.planned,
+            "TargetsFailed": self.failed,
+            "TargetsSkipped": self.skipped,
+        }
+        return {
+            name: (MetricUnit.Count, float(value))
+            for name, value in found.items()
+            if value is not None
+        }
 
 
 def measures(report: Report) -> Measures:
-    """What a report says, by metric name. What was not read is left out; what alarms watch is always there."""
+    """What a report says, by metric name.
+
+    What was not read is left out; what alarms watch is always there.
+    """
     error = report.error.kind if report.error else None
     saw = report.saw
     utilization = saw.utilization if saw else None
@@ -69,17 +86,27 @@ def measures(report: Report) -> Measures:
         "PressureRemains": (MetricUnit.Count, report.pressure_remains),
         "FirstFreedSeconds": (MetricUnit.Seconds, report.first_freed_seconds),
     }
-    return {name: (unit, round(float(value), 3)) for name, (unit, value) in found.items() if value is not None}
+    return {
+        name: (unit, round(float(value), 3))
+        for name, (unit, value) in found.items()
+        if value is not None
+    }
 
 
-def embedded(report: Report, stack: str, of_target: TargetMetrics = TargetMetrics.ALL) -> dict[str, Any]:
-    """One EMF document with two dimension sets, [Stack, Target] and [Stack], so that an alarm finds either."""
+def embedded(
+    report: Report, stack: str, of_target: TargetMetrics = TargetMetrics.ALL
+) -> dict[str, Any]:
+    """One EMF document with two dimension sets, [Stack, Target] and [Stack], so that an alarm finds
+    either.
+    """
     document = _document(stack, measures(report), report.target)
     return document if of_target is TargetMetrics.ALL else _with_few(document)
 
 
 def _with_few(document: dict[str, Any]) -> dict[str, Any]:
-    """The same document, of which CloudWatch takes all metrics for the stack and a few for the target."""
+    """The same document, of which CloudWatch takes all metrics for the stack and a few for the
+    target.
+    """
     (directive,) = document["_aws"]["CloudWatchMetrics"]
     few = [metric for metric in directive["Metrics"] if metric["Name"] in FEW]
     parted = [
@@ -107,6 +134,12 @@ def _document(stack: str, measured: Measures, target: str | None = None) -> dict
 
 
 def publish(told: Report | Tally, stack: str, of_target: TargetMetrics = TargetMetrics.ALL) -> None:
-    """Print the document on standard output, from where CloudWatch Logs takes it; no endpoint is needed."""
-    document = embedded(told, stack, of_target) if isinstance(told, Report) else embedded_tally(told, stack)
+    """Print the document on standard output, from where CloudWatch Logs takes it; no endpoint is
+    needed.
+    """
+    document = (
+        embedded(told, stack, of_target)
+        if isinstance(told, Report)
+        else embedded_tally(told, stack)
+    )
     print(json.dumps(document, separators=(",", ":")), flush=True)

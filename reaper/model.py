@@ -22,7 +22,9 @@ from reaper.client.target import (
 
 
 class Word(StrEnum):
-    """Hashed as the text that it is: Enum's own hash is a call into Python, several times for each session."""
+    """Hashed as the text that it is: Enum's own hash is a call into Python, several times for each
+    session.
+    """
 
     __hash__ = str.__hash__
 
@@ -33,11 +35,15 @@ class State(Word):
     ACTIVE = "active"
     IDLE = "idle"
     IDLE_IN_TRANSACTION = "idle_in_transaction"
-    HANDSHAKE = "handshake"  # has not logged in yet
+    # Has not logged in yet
+    HANDSHAKE = "handshake"
     REPLICATION = "replication"
-    BACKGROUND = "background"  # the server's own: no client, no slot
-    UNSEEN = "unseen"  # the account may not see what it does
-    UNKNOWN = "unknown"  # facts are missing or contradict each other
+    # The server's own: no client, no slot
+    BACKGROUND = "background"
+    # The account may not see what it does
+    UNSEEN = "unseen"
+    # Facts are missing or contradict each other
+    UNKNOWN = "unknown"
 
 
 class Holding(Word):
@@ -47,11 +53,13 @@ class Holding(Word):
     LISTEN = "listen"
 
 
-# One or more for each of thousands of sessions in a sweep, and a frozen dataclass takes three times as long to make.
+# One or more for each of thousands of sessions in a sweep, and a frozen dataclass takes three times
+# as long to make.
 class Mark(NamedTuple):
     """What must be found again before a strike, or the session has woken or is another one.
 
-    `since` is when its present sleep began, by the server's clock; `slack` what that clock's rounding forgives.
+    `since` is when its present sleep began, by the server's clock; `slack` what that clock's
+    rounding forgives.
     """
 
     key: tuple[object, ...]
@@ -65,8 +73,9 @@ class Mark(NamedTuple):
 class Session(NamedTuple):
     """One server-side connection. Seconds by the server's clock; None where the server did not say.
 
-    `idle_seconds` is time since the last statement ended. Where only an upper bound is known it stands in
-    `idle_at_most` until a second look confirms it. `mark` is what the engine must find again before it strikes.
+    `idle_seconds` is time since the last statement ended. Where only an upper bound is known it
+    stands in `idle_at_most` until a second look confirms it. `mark` is what the engine must find
+    again before it strikes.
     """
 
     id: int
@@ -98,7 +107,8 @@ class Session(NamedTuple):
 class Snapshot:
     """All sessions and the server's counts and limits at one moment.
 
-    `max_connections` is the server's setting, `reserved` the slots of it that an ordinary client cannot use.
+    `max_connections` is the server's setting, `reserved` the slots of it that an ordinary client
+    cannot use.
     """
 
     engine: EngineName
@@ -112,15 +122,19 @@ class Snapshot:
     superusers: frozenset[str] = frozenset()
     user_limits: Mapping[str, int] = field(default_factory=dict)
     database_limits: Mapping[str, int] = field(default_factory=dict)
-    server: str | None = None  # which one this was, where the address may lead to another next time
-    lag_seconds: float = 0.0  # what happened within the last so many seconds may not show yet
+    # Which one this was, where the address may lead to another next time
+    server: str | None = None
+    # What happened within the last so many seconds may not show yet
+    lag_seconds: float = 0.0
     blind: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
     def usable(self) -> int | None:
         """What an ordinary client can use of max_connections."""
-        return None if self.max_connections is None else max(0, self.max_connections - self.reserved)
+        return (
+            None if self.max_connections is None else max(0, self.max_connections - self.reserved)
+        )
 
     @property
     def utilization(self) -> float | None:
@@ -180,11 +194,16 @@ class Verdict(NamedTuple):
 class Outcome(Word):
     """What became of a victim. Only what was seen is claimed."""
 
-    TERMINATED = "terminated"  # verified gone, nothing rolling back
-    SIGNALLED = "signalled"  # sent, not yet gone when last seen
-    GONE = "gone"  # had already ended
-    CHANGED = "changed"  # woke up or is another session now: spared at the last moment
-    REFUSED = "refused"  # no right
+    # Verified gone, nothing rolling back
+    TERMINATED = "terminated"
+    # Sent, not yet gone when last seen
+    SIGNALLED = "signalled"
+    # Had already ended
+    GONE = "gone"
+    # Woke up or is another session now: spared at the last moment
+    CHANGED = "changed"
+    # No right
+    REFUSED = "refused"
     FAILED = "failed"
     WOULD_TERMINATE = "would_terminate"
 
@@ -200,7 +219,8 @@ class InTransaction(StrEnum):
 
 
 _MOST = 10**9
-_MOST_NAMES, _LONGEST_NAME = 1000, 255  # each session is compared with each, within the deadline
+# Each session is compared with each, within the deadline
+_MOST_NAMES, _LONGEST_NAME = 1000, 255
 
 
 def _flag(value: object, where: str) -> bool:
@@ -212,7 +232,9 @@ def _flag(value: object, where: str) -> bool:
 def _number(value: object, where: str, unit: str) -> float:
     # NaN fails every comparison, infinity the upper bound.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST:
-        raise ConfigurationError(f"{where} is {shown(where, value)}; give {unit} as a number, 0 or more")
+        raise ConfigurationError(
+            f"{where} is {shown(where, value)}; give {unit} as a number, 0 or more"
+        )
     return value
 
 
@@ -223,21 +245,29 @@ def _seconds(value: object, where: str) -> float:
 def _share(value: object, where: str) -> float:
     number = _number(value, where, "a share of the connections")
     if number > 1:
-        raise ConfigurationError(f"{where} is {shown(where, value)}; give a share from 0 to 1, such as 0.8 for 80 %")
+        raise ConfigurationError(
+            f"{where} is {shown(where, value)}; give a share from 0 to 1, such as 0.8 for 80 %"
+        )
     return number
 
 
 def _count(value: object, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
-        raise ConfigurationError(f"{where} is {shown(where, value)}; give a whole number, 0 or more")
+        raise ConfigurationError(
+            f"{where} is {shown(where, value)}; give a whole number, 0 or more"
+        )
     return value
 
 
 def _names(value: object, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name for name in value):
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(name, str) and name for name in value
+    ):
         raise ConfigurationError(f"{where} is {shown(where, value)}; give a list of names or globs")
     if len(value) > _MOST_NAMES or any(len(name) > _LONGEST_NAME for name in value):
-        raise ConfigurationError(f"{where} is too long; give at most {_MOST_NAMES} names of {_LONGEST_NAME} letters")
+        raise ConfigurationError(
+            f"{where} is too long; give at most {_MOST_NAMES} names of {_LONGEST_NAME} letters"
+        )
     return tuple(value)
 
 
@@ -248,7 +278,9 @@ def _hosts(value: object, where: str) -> tuple[str, ...]:
             try:
                 ip_network(host, strict=False)
             except ValueError:
-                raise ConfigurationError(f"{where} holds {host!r}, which is no network such as 10.0.0.0/16") from None
+                raise ConfigurationError(
+                    f"{where} holds {host!r}, which is no network such as 10.0.0.0/16"
+                ) from None
     return hosts
 
 
@@ -258,13 +290,17 @@ def _in_transaction(value: object, where: str) -> InTransaction:
     return InTransaction(str(value))
 
 
-def _rule(default: Any, parse: Callable[[object, str], Any]) -> Any:  # what dataclasses.field is typed as
+# What dataclasses.field is typed as
+def _rule(default: Any, parse: Callable[[object, str], Any]) -> Any:
     return field(default=default, metadata={"parse": parse})
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The policy's settings, and the one owner of their defaults. Essential, pressure, limits, who, transactions."""
+    """The policy's settings, and the one owner of their defaults.
+
+    Essential, pressure, limits, who, transactions.
+    """
 
     dry_run: bool = _rule(True, _flag)
     idle_seconds: float = _rule(900.0, _seconds)
@@ -292,10 +328,17 @@ class Rules:
     max_rollback_rows: int = _rule(100_000, _count)
 
     def override(self, given: Mapping[str, Any], where: str = "rules") -> Self:
-        """These rules with the given ones put over them; raise ConfigurationError for a bad key or value."""
+        """These rules with the given ones put over them; raise ConfigurationError for a bad key or
+        value.
+        """
         reject_unknown_keys(given, [f.name for f in fields(self)], where)
         named = [rule for rule in fields(self) if rule.name in given]
-        return replace(self, **{rule.name: _parse(rule, given[rule.name], f"{where}: {rule.name}") for rule in named})
+        return replace(
+            self,
+            **{
+                rule.name: _parse(rule, given[rule.name], f"{where}: {rule.name}") for rule in named
+            },
+        )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -303,10 +346,12 @@ class Rules:
         names = {f"REAPER_{f.name.upper()}": f for f in fields(cls)}
         _reject_near_misses(environ, list(names))
         found = {variable: rule for variable, rule in names.items() if environ.get(variable)}
-        return cls(**{
-            rule.name: _parse(rule, _from_text(environ[variable], rule.default), variable)
-            for variable, rule in found.items()
-        })
+        return cls(
+            **{
+                rule.name: _parse(rule, _from_text(environ[variable], rule.default), variable)
+                for variable, rule in found.items()
+            }
+        )
 
 
 def _parse(rule: Any, value: object, where: str) -> Any:
@@ -351,7 +396,9 @@ class SweepTarget:
 
     @property
     def resource(self) -> str:
-        """What an alarm's DBInstanceIdentifier or DBClusterIdentifier calls it: its id, else its host's first label."""
+        """What an alarm's DBInstanceIdentifier or DBClusterIdentifier calls it: its id, else its
+        host's first label.
+        """
         return self.id or first_label(self.target.host)
 
     @classmethod
@@ -363,7 +410,9 @@ class SweepTarget:
         """Read one entry of the target list; raise ConfigurationError naming the key and the value."""
         known = [*(f.name for f in fields(Target)), "id", "rules"]
         reject_unknown_keys(given, known, where)
-        target = Target.from_mapping({k: v for k, v in given.items() if k not in ("id", "rules")}, where)
+        target = Target.from_mapping(
+            {k: v for k, v in given.items() if k not in ("id", "rules")}, where
+        )
         where = f"target {target.name!r}"
         rules = {} if given.get("rules") is None else given["rules"]
         Rules().override(rules, f"{where}: rules")

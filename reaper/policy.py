@@ -24,23 +24,25 @@ from reaper.model import (
     Verdict,
 )
 
-# Exact names: `admin` and `root` belong to the customer. Source: RDS master account documentation and the
-# engines' own reserved accounts.
-PROVIDER_ACCOUNTS = frozenset({
-    "rdsadmin",
-    "rdsrepladmin",
-    "rdsrepladmin_priv_checks_user",
-    "rdsgrprepladmin",
-    "rdsproxyadmin",
-    "rdstopmgr",
-    "system user",
-    "event_scheduler",
-    "unauthenticated user",
-    "mysql.sys",
-    "mysql.session",
-    "mysql.infoschema",
-    "mariadb.sys",
-})
+# Exact names: `admin` and `root` belong to the customer. Source: RDS master account documentation
+# and the engines' own reserved accounts.
+PROVIDER_ACCOUNTS = frozenset(
+    {
+        "rdsadmin",
+        "rdsrepladmin",
+        "rdsrepladmin_priv_checks_user",
+        "rdsgrprepladmin",
+        "rdsproxyadmin",
+        "rdstopmgr",
+        "system user",
+        "event_scheduler",
+        "unauthenticated user",
+        "mysql.sys",
+        "mysql.session",
+        "mysql.infoschema",
+        "mariadb.sys",
+    }
+)
 
 _STATE_REASONS = {
     State.REPLICATION: Reason.REPLICATION,
@@ -54,12 +56,15 @@ _STATE_REASONS = {
 # Tuples: members of an enum are found in them by identity.
 _NO_CLIENTS = (State.REPLICATION, State.BACKGROUND, State.HANDSHAKE)
 _CONDEMNED = (Reason.IDLE, Reason.IDLE_IN_TRANSACTION, Reason.PRESSURE)
-_ROUNDING = 1e-9  # 0.6 * 95 is not quite 57 in binary
+# 0.6 * 95 is not quite 57 in binary
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdicts, the victims as they were chosen, then the spared by id; and the mode they were reached in."""
+    """The verdicts, the victims as they were chosen, then the spared by id; and the mode they were
+    reached in.
+    """
 
     mode: Mode
     verdicts: tuple[Verdict, ...]
@@ -85,7 +90,11 @@ def judge(snapshot: Snapshot, rules: Rules, pressed: Collection[Scope] = ()) -> 
     What an earlier look found `pressed` stays so until the target is reached.
     """
     excess = find_pressure(snapshot, rules, pressed)
-    repeated = {id_ for id_, count in Counter(session.id for session in snapshot.sessions).items() if count > 1}
+    repeated = {
+        id_
+        for id_, count in Counter(session.id for session in snapshot.sessions).items()
+        if count > 1
+    }
     youngest = _youngest(snapshot.sessions, rules.min_idle_per_user)
     exclusions = _Exclusions(rules)
     routine: list[Verdict] = []
@@ -98,7 +107,9 @@ def judge(snapshot: Snapshot, rules: Rules, pressed: Collection[Scope] = ()) -> 
         elif session.id in youngest:
             spared.append(Verdict(session, Action.SPARE, Reason.MIN_IDLE_PER_USER))
         else:
-            (wanted if reason is Reason.PRESSURE else routine).append(Verdict(session, Action.TERMINATE, reason))
+            (wanted if reason is Reason.PRESSURE else routine).append(
+                Verdict(session, Action.TERMINATE, reason)
+            )
     for condemned in (routine, wanted):
         condemned.sort(key=lambda verdict: _longest_idle_first(verdict.session))
     chosen, left_over = _until_relieved(routine, wanted, excess)
@@ -112,10 +123,14 @@ def _spare(condemned: Iterable[Verdict], reason: Reason) -> list[Verdict]:
     return [Verdict(verdict.session, Action.SPARE, reason) for verdict in condemned]
 
 
-def find_pressure(snapshot: Snapshot, rules: Rules, pressed: Collection[Scope] = ()) -> dict[Scope, float]:
-    """What is under pressure, each with the number of slots that must come free to reach the target.
+def find_pressure(
+    snapshot: Snapshot, rules: Rules, pressed: Collection[Scope] = ()
+) -> dict[Scope, float]:
+    """What is under pressure, each with the number of slots that must come free to reach the
+    target.
 
-    A user or a database at its own limit is pressure for its sessions only. Superusers pass PostgreSQL's limits.
+    A user or a database at its own limit is pressure for its sessions only. Superusers pass
+    PostgreSQL's limits.
     """
     has_limits = snapshot.user_limits or snapshot.database_limits
     clients = (session for session in snapshot.sessions if has_limits and session.is_client)
@@ -160,13 +175,19 @@ def _reason(
     return (
         _protection(session, snapshot)
         or exclusions[session.user, session.database, session.application, session.host]
-        or (_in_transaction if session.state is State.IDLE_IN_TRANSACTION else _idle)(session, rules, under_pressure)
+        or (_in_transaction if session.state is State.IDLE_IN_TRANSACTION else _idle)(
+            session, rules, under_pressure
+        )
     )
 
 
 def _protection(session: Session, snapshot: Snapshot) -> Reason | None:
     """The built-in protections: no rule reaches them."""
-    return _whose(session, snapshot) or _STATE_REASONS.get(session.state) or _in_doubt(session, snapshot)
+    return (
+        _whose(session, snapshot)
+        or _STATE_REASONS.get(session.state)
+        or _in_doubt(session, snapshot)
+    )
 
 
 def _whose(session: Session, snapshot: Snapshot) -> Reason | None:
@@ -194,7 +215,8 @@ _Names = tuple[str | None, str | None, str | None, str | None]
 
 
 class _Exclusions(dict[_Names, Reason | None]):
-    """What protect_* and allow_* say of a user, database, application and host; each four are compared once.
+    """What protect_* and allow_* say of a user, database, application and host; each four are
+    compared once.
 
     Protection wins, and what cannot be told is spared.
     """
@@ -232,7 +254,8 @@ def _in_transaction(session: Session, rules: Rules, under_pressure: bool) -> Rea
         return Reason.ROLLBACK_TOO_LARGE
     if session.transaction_seconds is None:
         return Reason.UNKNOWN
-    # MySQL counts Time from the start of the last statement, so the transaction it began may be younger.
+    # MySQL counts Time from the start of the last statement, so the transaction it began may be
+    # younger.
     idle = min(_at_most(session), session.transaction_seconds)
     if idle < rules.in_transaction_seconds:
         return Reason.NOT_IDLE_LONG_ENOUGH
@@ -258,14 +281,18 @@ def _idle(session: Session, rules: Rules, under_pressure: bool) -> Reason:
 def _until_relieved(
     routine: list[Verdict], pressed: list[Verdict], excess: Mapping[Scope, float]
 ) -> tuple[list[Verdict], list[Verdict]]:
-    """All routine victims, then of those that only pressure condemns as many as the target takes; and the others."""
+    """All routine victims, then of those that only pressure condemns as many as the target takes;
+    and the others.
+    """
     if not excess:
         return routine, []
     needed = dict(excess)
     chosen, left_over = [], []
     for verdict in [*routine, *pressed]:
         scopes = [scope for scope in _scopes(verdict.session) if scope in needed]
-        if verdict.reason is Reason.PRESSURE and all(needed[scope] <= _ROUNDING for scope in scopes):
+        if verdict.reason is Reason.PRESSURE and all(
+            needed[scope] <= _ROUNDING for scope in scopes
+        ):
             left_over.append(verdict)
             continue
         chosen.append(verdict)
@@ -305,7 +332,9 @@ def _longest_idle_first(session: Session) -> tuple[float, int]:
 
 
 def matches_name(name: str | None, patterns: Iterable[str]) -> bool | None:
-    """Whether a name equals a pattern or fits it as a glob; None where the name is not known and it matters."""
+    """Whether a name equals a pattern or fits it as a glob; None where the name is not known and it
+    matters.
+    """
     if name is None:
         return None if any(patterns) else False
     return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
@@ -323,7 +352,8 @@ def matches_host(host: str | None, patterns: Iterable[str]) -> bool | None:
 
 
 def _matches_one_host(host: str, pattern: str) -> bool | None:
-    if not (networks := _networks(pattern)):  # a name or a glob
+    # a name or a glob
+    if not (networks := _networks(pattern)):
         return fnmatchcase(host.lower(), pattern.lower())
     if host.lower() == pattern:
         return True
@@ -332,18 +362,26 @@ def _matches_one_host(host: str, pattern: str) -> bool | None:
     return any(address in network for address in addresses for network in networks)
 
 
-# Thousands of sessions are compared with the same hundreds of patterns, and reading an address takes microseconds.
+# Thousands of sessions are compared with the same hundreds of patterns, and reading an address
+# takes microseconds.
 _remembered = lru_cache(maxsize=4096)
 
 
 @_remembered
 def _networks(pattern: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    return (ip_network(pattern, strict=False),) if "/" in pattern else tuple(map(ip_network, _addresses(pattern)))
+    return (
+        (ip_network(pattern, strict=False),)
+        if "/" in pattern
+        else tuple(map(ip_network, _addresses(pattern)))
+    )
 
 
 @_remembered
 def _addresses(host: str) -> tuple[IPv4Address | IPv6Address, ...]:
-    """The addresses a host spells: an IPv4 client on an IPv6 socket is shown as ::ffff:10.0.1.15. None for a name."""
+    """The addresses a host spells: an IPv4 client on an IPv6 socket is shown as ::ffff:10.0.1.15.
+
+    None for a name.
+    """
     try:
         address = ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:

@@ -1,4 +1,6 @@
-"""What AWS says of instances, clusters, proxies and who is connected: each answer to its last page, in bounded time."""
+"""What AWS says of instances, clusters, proxies and who is connected: each answer to its last page,
+in bounded time.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,13 @@ from typing import Any
 
 from reaper.client.deadline import Deadline, DeadlineExceeded
 
-Facts = Mapping[str, Any]  # as AWS gave them
+# As AWS gave them
+Facts = Mapping[str, Any]
 
-QUIET_MINUTES = 5  # after no less than that an Aurora Serverless pauses itself
-_MOST_QUERIES = 500  # of one GetMetricData
+# After no less than that an Aurora Serverless pauses itself
+QUIET_MINUTES = 5
+# Of one GetMetricData
+_MOST_QUERIES = 500
 
 
 class AwsRefused(Exception):
@@ -47,23 +52,39 @@ class Aws:
 
     def proxies(self) -> list[Proxy]:
         return [
-            Proxy(found["DBProxyName"], found["VpcId"], found["VpcSubnetIds"], self._behind(found["DBProxyName"]))
+            Proxy(
+                found["DBProxyName"],
+                found["VpcId"],
+                found["VpcSubnetIds"],
+                self._behind(found["DBProxyName"]),
+            )
             for found in self._pages("rds", "describe_db_proxies", "DBProxies")
         ]
 
     def _behind(self, proxy: str) -> frozenset[str]:
-        targets = list(self._pages("rds", "describe_db_proxy_targets", "Targets", DBProxyName=proxy))
+        targets = list(
+            self._pages("rds", "describe_db_proxy_targets", "Targets", DBProxyName=proxy)
+        )
         return frozenset(
-            found[key] for found in targets for key in ("RdsResourceId", "TrackedClusterId") if found.get(key)
+            found[key]
+            for found in targets
+            for key in ("RdsResourceId", "TrackedClusterId")
+            if found.get(key)
         )
 
     def addresses(self, proxy: Proxy) -> list[str]:
         """From where a proxy connects, by its network interfaces; RDS itself does not tell."""
-        # Nowhere documented, but what they have been called for years; should a name follow, it does no harm.
+        # Nowhere documented, but what they have been called for years; should a name follow, it
+        # does no harm.
         called = f"Network interface for DBProxy {proxy.name}*"
-        filters = [{"Name": "description", "Values": [called]}, {"Name": "vpc-id", "Values": [proxy.vpc]}]
+        filters = [
+            {"Name": "description", "Values": [called]},
+            {"Name": "vpc-id", "Values": [proxy.vpc]},
+        ]
         found = []
-        for interface in self._pages("ec2", "describe_network_interfaces", "NetworkInterfaces", Filters=filters):
+        for interface in self._pages(
+            "ec2", "describe_network_interfaces", "NetworkInterfaces", Filters=filters
+        ):
             found += [own["PrivateIpAddress"] for own in interface.get("PrivateIpAddresses", [])]
             found += [own["Ipv6Address"] for own in interface.get("Ipv6Addresses", [])]
         return sorted(found)
@@ -77,7 +98,9 @@ class Aws:
         return sorted(found)
 
     def in_company(self, instances: Sequence[str]) -> set[str]:
-        """Those to whom somebody was connected in each of the last minutes; the reaper's own login lasts a second."""
+        """Those to whom somebody was connected in each of the last minutes; the reaper's own login
+        lasts a second.
+        """
         now = datetime.now(UTC)
         found: set[str] = set()
         for start in range(0, len(instances), _MOST_QUERIES):
@@ -86,11 +109,15 @@ class Aws:
                 "cloudwatch",
                 "get_metric_data",
                 "MetricDataResults",
-                MetricDataQueries=[_fewest_connections(f"m{place}", name) for place, name in enumerate(some)],
+                MetricDataQueries=[
+                    _fewest_connections(f"m{place}", name) for place, name in enumerate(some)
+                ],
                 StartTime=now - timedelta(minutes=QUIET_MINUTES),
                 EndTime=now,
             )
-            fewest = {some[int(answer["Id"].removeprefix("m"))]: answer["Values"] for answer in answers}
+            fewest = {
+                some[int(answer["Id"].removeprefix("m"))]: answer["Values"] for answer in answers
+            }
             found |= {name for name, values in fewest.items() if values and min(values) > 0}
         return found
 
@@ -103,14 +130,17 @@ class Aws:
         if service not in self._clients:
             client = self._session.client(service, config=_patience())
             # Before every attempt, so that trying again ends with the deadline, too.
-            client.meta.events.register("before-send", lambda **_: self._deadline.check("to ask AWS"))
+            client.meta.events.register(
+                "before-send", lambda **_: self._deadline.check("to ask AWS")
+            )
             self._clients[service] = client
         return self._clients[service]
 
     @cached_property
     def _session(self) -> Any:
         """What makes clients: boto3 itself, or a session with the role's credentials."""
-        import boto3  # half a second on a cold start, which importing this module must not cost
+        # Half a second on a cold start, which importing this module must not cost
+        import boto3
 
         if self._role is None:
             return boto3
@@ -120,10 +150,14 @@ class Aws:
 
 
 def _patience() -> Any:
-    """For one call. RDS throttles whoever describes a large fleet, and lets him in a second or two later."""
+    """For one call. RDS throttles whoever describes a large fleet, and lets him in a second or two
+    later.
+    """
     from botocore.config import Config
 
-    return Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 6})
+    return Config(
+        connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 6}
+    )
 
 
 @contextmanager

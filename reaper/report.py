@@ -28,9 +28,11 @@ class ErrorKind(StrEnum):
 class Entry(StrEnum):
     """How the reaper got in."""
 
-    SEAT = "seat"  # the connection it had kept
+    # The connection it had kept
+    SEAT = "seat"
     LOGIN = "login"
-    RESERVED = "reserved"  # by a login that an ordinary client would have been refused
+    # By a login that an ordinary client would have been refused
+    RESERVED = "reserved"
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,19 @@ class Report:
     trigger: str
     dry_run: bool
     entry: Entry | None = None
-    attempts: int = 0  # logins, or one look at the seat
+    # Logins, or one look at the seat
+    attempts: int = 0
     mode: Mode = Mode.ROUTINE
     method: str | None = None
     snapshot: Snapshot | None = field(default=None, repr=False)
     verdicts: Sequence[Verdict] = field(default=(), repr=False)
-    last_verdicts: Sequence[Verdict] = field(default=(), repr=False)  # those of the look after the strike, if any
+    # Those of the look after the strike, if any
+    last_verdicts: Sequence[Verdict] = field(default=(), repr=False)
     victims: Sequence[Victim] = field(default=(), repr=False)
     warnings: Sequence[str] = ()
     pressure_remains: bool | None = None
-    first_freed_seconds: float | None = None  # from the invocation until a slot was seen to be free
+    # From the invocation until a slot was seen to be free
+    first_freed_seconds: float | None = None
     duration_seconds: float = 0.0
     error: SweepError | None = None
 
@@ -94,7 +99,9 @@ class Report:
     @property
     def zombies(self) -> int:
         """All that the rules condemn, those beyond max_kills included."""
-        return sum(v.action is Action.TERMINATE or v.reason is Reason.MAX_KILLS for v in self.verdicts)
+        return sum(
+            v.action is Action.TERMINATE or v.reason is Reason.MAX_KILLS for v in self.verdicts
+        )
 
     @property
     def outcomes(self) -> Counter[Outcome]:
@@ -111,7 +118,11 @@ class Report:
 
     @property
     def oldest_idle_seconds(self) -> float | None:
-        idle = [s.idle_seconds for s in self.saw.in_state(State.IDLE) if s.idle_seconds is not None] if self.saw else []
+        idle = (
+            [s.idle_seconds for s in self.saw.in_state(State.IDLE) if s.idle_seconds is not None]
+            if self.saw
+            else []
+        )
         return max(idle, default=None)
 
     def count(self, *states: State) -> int | None:
@@ -119,17 +130,28 @@ class Report:
 
     @property
     def total(self) -> int | None:
-        return None if self.saw is None else sum(s.state is not State.BACKGROUND for s in self.saw.sessions)
+        return (
+            None
+            if self.saw is None
+            else sum(s.state is not State.BACKGROUND for s in self.saw.sessions)
+        )
 
     @property
     def holding(self) -> Counter[Reason]:
-        """Where pressure remains: who holds the slots, by the reason why they were left or could not be taken."""
+        """Where pressure remains: who holds the slots, by the reason why they were left or could
+        not be taken.
+        """
         if not self.pressure_remains:
             return Counter()
-        left = {v.session.id: v.reason for v in self.last_verdicts or self.verdicts if v.session.is_client}
+        left = {
+            v.session.id: v.reason
+            for v in self.last_verdicts or self.verdicts
+            if v.session.is_client
+        }
         for victim in self.victims:
             if victim.outcome is Outcome.SIGNALLED:
-                left[victim.session.id] = victim.verdict.reason  # MySQL lists no session that is rolling back
+                # MySQL lists no session that is rolling back
+                left[victim.session.id] = victim.verdict.reason
             elif victim.outcome is Outcome.TERMINATED:
                 left.pop(victim.session.id, None)
         return Counter(left.values())
@@ -167,7 +189,9 @@ class Report:
             "holding": _by_name(self.holding),
             "first_freed_seconds": rounded(self.first_freed_seconds),
             "duration_seconds": rounded(self.duration_seconds),
-            "error": {"kind": self.error.kind, "message": self.error.message} if self.error else None,
+            "error": {"kind": self.error.kind, "message": self.error.message}
+            if self.error
+            else None,
         }
 
 

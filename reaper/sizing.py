@@ -1,4 +1,7 @@
-"""How many connections there are and how many functions they are enough for, with the arithmetic. Pure."""
+"""How many connections there are and how many functions they are enough for, with the arithmetic.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from reaper.client.target import ConfigurationError
 from reaper.model import Rules
 
 GIB = 2**30
-OTHERS = 5  # connections for people, jobs and the reaper, where nobody says otherwise
-POOL = 1  # an environment serves one request at a time, so a second connection would only wait
+# Connections for people, jobs and the reaper, where nobody says otherwise
+OTHERS = 5
+# An environment serves one request at a time, so a second connection would only wait
+POOL = 1
 
 RDS = "https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/CHAP_Limits.html#RDS_Limits.MaxConnections"
-AURORA_MYSQL = (
-    "https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/AuroraMySQL.Managing.Performance.html#max_connections"
-)
+AURORA_MYSQL = "https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/AuroraMySQL.Managing.Performance.html#max_connections"
 AURORA_POSTGRES = (
     "https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/"
     "AuroraPostgreSQL.Managing.html#AuroraPostgreSQL.Managing.MaxConnections"
@@ -42,7 +45,9 @@ class Flavour(StrEnum):
 
     @property
     def reserved(self) -> int:
-        """Slots that an ordinary client cannot use: PostgreSQL's three for superusers, and RDS's own two."""
+        """Slots that an ordinary client cannot use: PostgreSQL's three for superusers, and RDS's
+        own two.
+        """
         return 3 + 2 if self in (Flavour.POSTGRES, Flavour.AURORA_POSTGRES) else 0
 
 
@@ -61,9 +66,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Load:
-    """What a function has to do: `rate` requests a second, each an invocation of `duration` seconds.
+    """What a function has to do: `rate` requests a second, each an invocation of `duration`
+    seconds.
 
-    `response` are the seconds of it that the database takes to answer, all statements of a request together.
+    `response` are the seconds of it that the database takes to answer, all statements of a request
+    together.
     """
 
     name: str
@@ -93,14 +100,19 @@ class Share:
     def steps(self) -> tuple[Step, ...]:
         load = self.load
         steps = [
-            Step("at_work", load.at_work, f"{load.rate:g}/s x {_time(load.duration)}, by Little's law"),
+            Step(
+                "at_work",
+                load.at_work,
+                f"{load.rate:g}/s x {_time(load.duration)}, by Little's law",
+            ),
             Step("at_the_peak", load.peak, _how_peak(load.at_work)),
             Step("reserved_concurrency", self.reserved_concurrency, self._how),
             Step("pool_size", POOL, "an environment serves one request at a time"),
             Step(
                 "requests_a_second_at_most",
                 round(self.reserved_concurrency / load.duration, 1),
-                f"{self.reserved_concurrency} / {_time(load.duration)}; Lambda refuses those beyond",
+                f"{self.reserved_concurrency} / {_time(load.duration)}; Lambda refuses those "
+                f"beyond",
             ),
         ]
         if load.response is not None:
@@ -127,16 +139,19 @@ class Sizing:
         return {
             "steps": {step.name: step.to_json() for step in self.steps},
             "functions": {
-                share.load.name: {step.name: step.to_json() for step in share.steps} for share in self.shares
+                share.load.name: {step.name: step.to_json() for step in share.steps}
+                for share in self.shares
             },
         }
 
 
 def size(limit: Step, reserved: int, others: int, loads: Sequence[Load], rules: Rules) -> Sizing:
-    """What functions may take of a database's connections. Raises ConfigurationError where nothing is left for them.
+    """What functions may take of a database's connections.
 
-    They stay below the threshold at which the reaper sees pressure: what is above it is room for a deploy, whose new
-    environments come while the old ones still hold their connections.
+    Raises ConfigurationError where nothing is left for them.
+
+    They stay below the threshold at which the reaper sees pressure: what is above it is room for a
+    deploy, whose new environments come while the old ones still hold their connections.
     """
     total = int(limit.value)
     usable = total - reserved
@@ -145,17 +160,33 @@ def size(limit: Step, reserved: int, others: int, loads: Sequence[Load], rules: 
     available = pressure - 1 - others
     if available < max(1, len(loads)):
         raise ConfigurationError(
-            f"of {total} connections {max(0, available)} are left for functions: {reserved} are reserved, "
-            f"{others} are for others, and from {pressure} on there is pressure; take a larger database, or a proxy"
+            f"of {total} connections {max(0, available)} are left for functions: {reserved} are "
+            f"reserved, "
+            f"{others} are for others, and from {pressure} on there is pressure; take a larger "
+            f"database, or a proxy"
         )
     alarm = math.ceil(total * trigger)
     steps = (
         limit,
-        Step("usable", usable, f"{total} - {reserved} reserved", RDS_RESERVED if reserved else None),
-        Step("alarm_at", alarm, f"{trigger:.0%} of {total}; MaxConnections={total} AlarmPercent={100 * trigger:.0f}"),
+        Step(
+            "usable", usable, f"{total} - {reserved} reserved", RDS_RESERVED if reserved else None
+        ),
+        Step(
+            "alarm_at",
+            alarm,
+            f"{trigger:.0%} of {total}; MaxConnections={total} AlarmPercent={100 * trigger:.0f}",
+        ),
         Step("pressure_at", pressure, f"{trigger:.0%} of {usable}, trigger_utilization"),
-        Step("relieved_at", math.floor(usable * target), f"{target:.0%} of {usable}, target_utilization"),
-        Step("for_functions", available, f"{pressure} - 1, which is below pressure, - {others} for others"),
+        Step(
+            "relieved_at",
+            math.floor(usable * target),
+            f"{target:.0%} of {usable}, target_utilization",
+        ),
+        Step(
+            "for_functions",
+            available,
+            f"{pressure} - 1, which is below pressure, - {others} for others",
+        ),
     )
     return Sizing(steps, shares(loads, available))
 
@@ -165,14 +196,18 @@ def shares(loads: Sequence[Load], available: int) -> tuple[Share, ...]:
     wanted = sum(load.peak for load in loads)
     if wanted <= available:
         return tuple(Share(load, load.peak, available) for load in loads)
-    spare = available - len(loads)  # one each comes first
+    # One each comes first
+    spare = available - len(loads)
     return tuple(
-        Share(load, 1 + spare * (load.peak - 1) // (wanted - len(loads)), available) for load in loads
+        Share(load, 1 + spare * (load.peak - 1) // (wanted - len(loads)), available)
+        for load in loads
     )
 
 
 def peak(mean: float) -> int:
-    """Where requests come at random, more than this are at work for a few thousandths of the time at most."""
+    """Where requests come at random, more than this are at work for a few thousandths of the time
+    at most.
+    """
     return max(1, math.ceil(mean + 3 * math.sqrt(mean)))
 
 
@@ -200,23 +235,33 @@ def limit_of_memory(flavour: Flavour, memory: float) -> Step:
 
 
 def limit_of_capacity(flavour: Flavour, most: float, least: float | None) -> Step:
-    """max_connections of an Aurora Serverless v2 that may grow to `most` capacity units, and shrink to `least`."""
+    """max_connections of an Aurora Serverless v2 that may grow to `most` capacity units, and shrink
+    to `least`.
+    """
     if flavour not in _SERVERLESS:
         raise ConfigurationError(f"{flavour} has no capacity units; Aurora Serverless v2 has")
     step = _from_table(_SERVERLESS[flavour], most, "ACU", SERVERLESS)
-    if flavour is Flavour.AURORA_POSTGRES and least is not None and least <= 0.5 and step.value > _SMALL_LEAST:
+    if (
+        flavour is Flavour.AURORA_POSTGRES
+        and least is not None
+        and least <= 0.5
+        and step.value > _SMALL_LEAST
+    ):
         how = f"{step.how}, but at most {_SMALL_LEAST} where the least is {least:g} ACU"
         return Step(step.name, _SMALL_LEAST, how, step.source)
     return step
 
 
 def memory_of(instance_class: str) -> float:
-    """The memory of `db.r6g.large` and its kin, in bytes: within a family it goes with the number of processors."""
+    """The memory of `db.r6g.large` and its kin, in bytes: within a family it goes with the number
+    of processors.
+    """
     family, size = r"(t[234]g?|m[5-9]\w*|r[5-9]\w*|x2g)", r"(micro|small|medium|large|(\d*)xlarge)"
     found = re.fullmatch(rf"db\.{family}\.{size}", instance_class)
     if found is None or (found[2] in _SMALL and not found[1].startswith("t")):
         raise ConfigurationError(
-            f"instance class {instance_class!r} is not known here; give its memory instead, as AWS lists it"
+            f"instance class {instance_class!r} is not known here; give its memory instead, as "
+            f"AWS lists it"
         )
     if found[2] in _SMALL:
         return _SMALL[found[2]] * GIB
@@ -228,7 +273,9 @@ def _from_formula(memory: float, divisor: int, cap: int | None, source: str) -> 
     value, formula = int(memory // divisor), f"{memory / GIB:g} GiB / {divisor}"
     if cap is not None:
         value, formula = min(value, cap), f"LEAST({formula}, {cap})"
-    return Step("max_connections", value, f"{formula}; a little less, since RDS keeps some memory", source)
+    return Step(
+        "max_connections", value, f"{formula}; a little less, since RDS keeps some memory", source
+    )
 
 
 def _from_table(table: dict[float, int], given: float, unit: str, source: str) -> Step:
@@ -248,7 +295,16 @@ _AURORA_MYSQL: dict[float, int] = {
 }  # fmt: skip
 # By the largest capacity.
 _SERVERLESS: dict[Flavour, dict[float, int]] = {
-    Flavour.AURORA_MYSQL: {1: 90, 4: 135, 8: 1000, 16: 2000, 32: 3000, 64: 4000, 128: 5000, 256: 6000},
+    Flavour.AURORA_MYSQL: {
+        1: 90,
+        4: 135,
+        8: 1000,
+        16: 2000,
+        32: 3000,
+        64: 4000,
+        128: 5000,
+        256: 6000,
+    },
     Flavour.AURORA_POSTGRES: {1: 189, 4: 823, 8: 1669, 16: 3360, 32: 5000},
 }
 _SMALL_LEAST = 2000

@@ -24,14 +24,20 @@ from reaper.policy import Judgement, Scope, find_pressure, judge, pressure_remai
 from reaper.report import Entry, ErrorKind, Report, SweepError, Victim
 from reaper.seat import SERVER_ENDS_AFTER, Seat
 
-SECOND_LOOK = 2.0  # seconds between two looks at a session whose true idle time the server does not tell
-VERIFY = 1.0  # seconds to wait for the victims to be gone
-_SHORTEST_STEP, _LONGEST_STEP = 0.005, 0.16  # seconds between two looks whether the victims are gone
+# Seconds between two looks at a session whose true idle time the server does not tell
+SECOND_LOOK = 2.0
+# Seconds to wait for the victims to be gone
+VERIFY = 1.0
+# Seconds between two looks whether the victims are gone
+_SHORTEST_STEP, _LONGEST_STEP = 0.005, 0.16
 _REFUSALS_IN_A_ROW = 3
-_TAKE_OVER = 1.0  # seconds to wait for a lock whose frozen holder was terminated
-# At a full server two logins a second on average, each refused at once: what many clients do all the time.
+# Seconds to wait for a lock whose frozen holder was terminated
+_TAKE_OVER = 1.0
+# At a full server two logins a second on average, each refused at once: what many clients do all
+# the time.
 _AT_THE_DOOR = Patience(first_wait=0.05, longest_wait=1.0)
-_LONGEST_FROM = 5  # failures; the doubling of ever more would not end in a number
+# Failures; the doubling of ever more would not end in a number
+_LONGEST_FROM = 5
 
 _KINDS = {
     Fault.TOO_MANY: ErrorKind.LOCKED_OUT,
@@ -55,7 +61,11 @@ class Sightings(dict[int, Session]):
         """Keep the sleepers whose mark a later look can compare, and nobody else."""
         if self.server != snapshot.server:
             self.clear()
-        seen = {session.id: self._first(session) for session in snapshot.sessions if session.mark is not None}
+        seen = {
+            session.id: self._first(session)
+            for session in snapshot.sessions
+            if session.mark is not None
+        }
         self.clear()
         self.update(seen)
         self.server = snapshot.server
@@ -79,11 +89,16 @@ def _yes(_: Sequence[Verdict]) -> bool:
 
 @dataclass(frozen=True)
 class Observers:
-    """What somebody beside the sweep may want to see or say. Defaults: nobody watches, nobody objects."""
+    """What somebody beside the sweep may want to see or say.
 
-    approve: Callable[[Sequence[Verdict]], bool] = _yes  # asked once, before the first kill
+    Defaults: nobody watches, nobody objects.
+    """
+
+    # Asked once, before the first kill
+    approve: Callable[[Sequence[Verdict]], bool] = _yes
     looked: Callable[[Look], None] = lambda _: None
-    met: Callable[[Server], None] = lambda _: None  # before the first look
+    # Before the first look
+    met: Callable[[Server], None] = lambda _: None
     struck: Callable[[int, int], None] = lambda done, of: None  # noqa: ARG005  named for the caller
 
 
@@ -93,28 +108,38 @@ class _Course:
 
     report: Report
     chosen: list[Verdict] = field(default_factory=list)
-    outcomes: dict[int, Outcome] = field(default_factory=dict)  # of the chosen, by session
-    first_freed: float | None = None  # when a slot was first seen to be free
+    # Of the chosen, by session
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    # When a slot was first seen to be free
+    first_freed: float | None = None
     latest: Snapshot | None = None
-    usable: bool = True  # the connection, for another sweep
+    # The connection, for another sweep
+    usable: bool = True
 
     @property
     def victims(self) -> tuple[Victim, ...]:
-        return tuple(Victim(verdict, self.outcomes.get(verdict.session.id)) for verdict in self.chosen)
+        return tuple(
+            Victim(verdict, self.outcomes.get(verdict.session.id)) for verdict in self.chosen
+        )
 
     def whose(self, outcome: Outcome | None) -> list[Session]:
         """The chosen with this outcome; None for those that were not reached yet."""
-        return [verdict.session for verdict in self.chosen if self.outcomes.get(verdict.session.id) is outcome]
+        return [
+            verdict.session
+            for verdict in self.chosen
+            if self.outcomes.get(verdict.session.id) is outcome
+        ]
 
 
 @dataclass(frozen=True)
 class Sweep:
     """Everything one sweep needs; `run` never raises for what the server or the network did.
 
-    `sightings` are the sleepers of unknown idle time that this environment's previous sweep saw on the target.
-    `two_looks` confirms those within this sweep: in manual runs, and always under pressure. `seat` is kept for the
-    next sweep; without one a connection is opened and closed. A sweep's lock that its holder has slept on for
-    `frozen_after` seconds is taken over. `invoked` is when the whole invocation began, on this sweep's clock.
+    `sightings` are the sleepers of unknown idle time that this environment's previous sweep saw on
+    the target. `two_looks` confirms those within this sweep: in manual runs, and always under
+    pressure. `seat` is kept for the next sweep; without one a connection is opened and closed. A
+    sweep's lock that its holder has slept on for `frozen_after` seconds is taken over. `invoked` is
+    when the whole invocation began, on this sweep's clock.
     """
 
     target: SweepTarget
@@ -172,10 +197,13 @@ class Sweep:
         )
 
     def _enter(self, seat: Seat, driver: Driver, course: _Course) -> Connection:
-        """The seat's connection, or a new one: a full server is asked again, with jitter, while there is time."""
+        """The seat's connection, or a new one: a full server is asked again, with jitter, while
+        there is time.
+        """
         if not self.deadline.remaining():
             raise SweepFailed(SweepError(ErrorKind.DEADLINE, "no time was left for this target"))
-        at_the_door = self.deadline.less(min(10.0, self.deadline.remaining() / 5))  # the rest is for the sweep
+        # The rest is for the sweep
+        at_the_door = self.deadline.less(min(10.0, self.deadline.remaining() / 5))
         kept, attempts, has_read_again = seat.connection, 0, False
         while True:
             attempts += 1
@@ -184,7 +212,8 @@ class Sweep:
             except Exception as refused:
                 fault = driver.fault(refused)
                 if fault is Fault.CREDENTIALS and seat.login_can_change and not has_read_again:
-                    seat.forget_login()  # rotated since it was read, perhaps: once more
+                    # Rotated since it was read, perhaps: once more
+                    seat.forget_login()
                     has_read_again = True
                     continue
                 wait = _AT_THE_DOOR.wait(min(attempts, _LONGEST_FROM), self.dice)
@@ -202,7 +231,8 @@ class Sweep:
         """Look, judge, strike, verify, adding to the report what each step found."""
         engine = self.engines(self.target.target.engine)
         server = engine.server(connection, self.clock)
-        is_attended = self.observers.approve is not _yes  # somebody thinks it over, and holds no lock meanwhile
+        # Somebody thinks it over, and holds no lock meanwhile
+        is_attended = self.observers.approve is not _yes
         has_lock = False
         try:
             if not self.rules.dry_run and not is_attended:
@@ -210,15 +240,21 @@ class Sweep:
             self.observers.met(server)
             judgement = self._first_look(engine, server, course)
             if self.rules.dry_run:
-                course.outcomes = {verdict.session.id: Outcome.WOULD_TERMINATE for verdict in course.chosen}
+                course.outcomes = {
+                    verdict.session.id: Outcome.WOULD_TERMINATE for verdict in course.chosen
+                }
             elif course.chosen and self.observers.approve(judgement.victims):
                 if not driver.is_alive(connection):
-                    raise SweepFailed(SweepError(ErrorKind.SERVER, "the connection ended after the look"))
+                    raise SweepFailed(
+                        SweepError(ErrorKind.SERVER, "the connection ended after the look")
+                    )
                 has_lock = has_lock or self._lock(server)
                 self._strike_until_relieved(engine, server, course)
         except Exception as problem:  # noqa: BLE001  whatever it was is told in the report, never swallowed
             course.report = replace(course.report, error=_error(problem, driver))
-            course.usable = isinstance(problem, SweepFailed | TooSlowToStrikeError | ConfigurationError)
+            course.usable = isinstance(
+                problem, SweepFailed | TooSlowToStrikeError | ConfigurationError
+            )
         if has_lock:
             course.usable = course.usable and self._unlocked(server)
 
@@ -227,7 +263,10 @@ class Sweep:
         course.latest = snapshot
         powerless = ("no_right_to_terminate",) if server.method is None else ()
         course.report = report = replace(
-            course.report, snapshot=snapshot, method=server.method, warnings=snapshot.warnings + powerless
+            course.report,
+            snapshot=snapshot,
+            method=server.method,
+            warnings=snapshot.warnings + powerless,
         )
         if snapshot.blind:
             raise SweepFailed(blind_error(engine))
@@ -238,7 +277,9 @@ class Sweep:
         return judgement
 
     def _lock(self, server: Server) -> bool:
-        """Take the lock, from a frozen environment of our own if need be; raise SweepFailed where another sweeps."""
+        """Take the lock, from a frozen environment of our own if need be; raise SweepFailed where
+        another sweeps.
+        """
         if server.lock():
             return True
         holder = server.holder()
@@ -250,11 +291,13 @@ class Sweep:
                 self.sleep(_LONGEST_STEP)
             if taken:
                 return True
-        if holder and not holder.is_ours:  # no sweep of ours, and no reason to be silent: anybody can take such a lock
+        # No sweep of ours, and no reason to be silent: anybody can take such a lock
+        if holder and not holder.is_ours:
             raise SweepFailed(
                 SweepError(
                     ErrorKind.CONFIGURATION,
-                    f"session {holder.id} of another account holds the reaper's lock; see who that is, "
+                    f"session {holder.id} of another account holds the reaper's lock; see who "
+                    f"that is, "
                     "or give all reapers of this server the same account",
                 )
             )
@@ -262,7 +305,9 @@ class Sweep:
         raise SweepFailed(SweepError(ErrorKind.BUSY, f"another sweep holds this server: {who}"))
 
     def _unlocked(self, server: Server) -> bool:
-        """Let go of the lock; a connection on which that fails is of no further use, and its end frees the lock."""
+        """Let go of the lock; a connection on which that fails is of no further use, and its end
+        frees the lock.
+        """
         try:
             server.unlock()
         except Exception:  # noqa: BLE001  the sweep itself is done, and told
@@ -270,7 +315,8 @@ class Sweep:
         return True
 
     def _strike_until_relieved(self, engine: Engine, server: Server, course: _Course) -> None:
-        """Strike; under pressure look and strike again while that finds others to take and the target is not reached.
+        """Strike; under pressure look and strike again while that finds others to take and the
+        target is not reached.
 
         Some of the first choice may have woken up, or hold their slots until they are rolled back.
         """
@@ -281,7 +327,9 @@ class Sweep:
             course.latest, judgement = self._look(engine, server, rules, pressed)
             known = {verdict.session.id for verdict in course.chosen}
             fresh = [verdict for verdict in judgement.victims if verdict.session.id not in known]
-            verdicts = {verdict.session.id: verdict for verdict in (*course.report.verdicts, *fresh)}
+            verdicts = {
+                verdict.session.id: verdict for verdict in (*course.report.verdicts, *fresh)
+            }
             course.report = replace(
                 course.report, verdicts=tuple(verdicts.values()), last_verdicts=judgement.verdicts
             )
@@ -296,8 +344,14 @@ class Sweep:
         with uncollected():
             look, snapshot = self._confirmed(engine, server)
             judgement = judge(snapshot, rules, pressed)
-        doubted = not pressed and any(verdict.reason is Reason.UNCONFIRMED for verdict in judgement.verdicts)
-        if doubted and (self.two_looks or judgement.mode is Mode.PRESSURE) and self.deadline.affords(SECOND_LOOK):
+        doubted = not pressed and any(
+            verdict.reason is Reason.UNCONFIRMED for verdict in judgement.verdicts
+        )
+        if (
+            doubted
+            and (self.two_looks or judgement.mode is Mode.PRESSURE)
+            and self.deadline.affords(SECOND_LOOK)
+        ):
             self.sleep(SECOND_LOOK)
             look, snapshot = self._confirmed(engine, server)
             judgement = judge(snapshot, rules, pressed)
@@ -316,7 +370,9 @@ class Sweep:
         return look, snapshot
 
     def _strike_and_verify(self, server: Server, course: _Course, right: str) -> None:
-        """Deal with all that have no outcome yet; what was struck is verified, whatever ends the striking."""
+        """Deal with all that have no outcome yet; what was struck is verified, whatever ends the
+        striking.
+        """
         try:
             for wave in self._waves(course.whose(None)):
                 self._strike(server, course, wave, right)
@@ -325,17 +381,23 @@ class Sweep:
             self._verify(server, course)
             raise
         if course.whose(None):
-            raise SweepFailed(SweepError(ErrorKind.DEADLINE, "the time ran out before all victims were struck"))
+            raise SweepFailed(
+                SweepError(ErrorKind.DEADLINE, "the time ran out before all victims were struck")
+            )
 
     def _waves(self, victims: Sequence[Session]) -> Iterator[list[Session]]:
-        """All at once, or each user's evenly over the seconds of `spread_seconds` that the deadline leaves."""
+        """All at once, or each user's evenly over the seconds of `spread_seconds` that the deadline
+        leaves.
+        """
         seconds = min(self.rules.spread_seconds, max(0.0, self.deadline.remaining() - 2 * VERIFY))
         began = self.clock()
         for second, wave in sorted(spread(victims, seconds).items()):
             self.sleep(max(0.0, began + second - self.clock()))
             yield wave
 
-    def _strike(self, server: Server, course: _Course, victims: Sequence[Session], right: str) -> None:
+    def _strike(
+        self, server: Server, course: _Course, victims: Sequence[Session], right: str
+    ) -> None:
         """Give each victim its outcome, in order; stop where going on is pointless."""
         refused = most_refused = 0
         for chunk in strike_all(server, victims, self.deadline.less(VERIFY)):
@@ -356,7 +418,9 @@ class Sweep:
         )
 
     def _verify(self, server: Server, course: _Course) -> None:
-        """Look again until the signalled are gone, for a second at most: only then are they terminated."""
+        """Look again until the signalled are gone, for a second at most: only then are they
+        terminated.
+        """
         until, step = self.deadline.sooner(VERIFY), _SHORTEST_STEP
         while True:
             waiting = course.whose(Outcome.SIGNALLED)
@@ -373,9 +437,11 @@ class Sweep:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Without Python's search for cycles, which among tens of thousands of new rows finds none and takes half the time.
+    """Without Python's search for cycles, which among tens of thousands of new rows finds none and
+    takes half the time.
 
-    It is the process's: of several sweeps at once the first that ends has it searched again, and the others are slower.
+    It is the process's: of several sweeps at once the first that ends has it searched again, and
+    the others are slower.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -387,7 +453,9 @@ def uncollected() -> Iterator[None]:
 
 
 def spread(victims: Sequence[Session], seconds: float) -> dict[int, list[Session]]:
-    """The victims by the second in which they are due: each user's evenly, so that its clients come back bit by bit."""
+    """The victims by the second in which they are due: each user's evenly, so that its clients come
+    back bit by bit.
+    """
     of_user = Counter(victim.user for victim in victims)
     so_far: Counter[str | None] = Counter()
     waves: dict[int, list[Session]] = defaultdict(list)
@@ -398,7 +466,9 @@ def spread(victims: Sequence[Session], seconds: float) -> dict[int, list[Session
 
 
 def confirm(snapshot: Snapshot, earlier: Mapping[int, Session]) -> Snapshot:
-    """The snapshot in which sleepers that an earlier look saw in the same sleep have their idle time confirmed."""
+    """The snapshot in which sleepers that an earlier look saw in the same sleep have their idle
+    time confirmed.
+    """
     sessions = tuple(_confirm(session, earlier.get(session.id)) for session in snapshot.sessions)
     return replace(snapshot, sessions=sessions)
 
@@ -407,7 +477,8 @@ def _confirm(session: Session, before: Session | None) -> Session:
     at_most = session.idle_at_most
     if session.idle_seconds is not None or at_most is None or before is None:
         return session
-    # Between two looks in quick succession a statement that ended before the first would pass for a sleep.
+    # Between two looks in quick succession a statement that ended before the first would pass for a
+    # sleep.
     if not _is_same_sleep(session, before) or at_most - _time(before) < SECOND_LOOK:
         return session
     return session._replace(idle_seconds=at_most, idle_at_most=None)
@@ -421,11 +492,21 @@ def _is_same_sleep(session: Session, before: Session) -> bool:
 
 def _time(session: Session) -> float:
     """How long it had slept by the server's own count, of which its statement may be a part."""
-    return next((seconds for seconds in (session.idle_at_most, session.idle_seconds) if seconds is not None), 0.0)
+    return next(
+        (
+            seconds
+            for seconds in (session.idle_at_most, session.idle_seconds)
+            if seconds is not None
+        ),
+        0.0,
+    )
 
 
 def _error(problem: Exception, driver: Driver) -> SweepError:
-    """What went wrong, in the report's words. Text below the first line could quote SQL, so it stays out."""
+    """What went wrong, in the report's words.
+
+    Text below the first line could quote SQL, so it stays out.
+    """
     match problem:
         case SweepFailed():
             return problem.error
@@ -439,17 +520,22 @@ def _error(problem: Exception, driver: Driver) -> SweepError:
 
 
 def _login_error(problem: Exception, driver: Driver) -> SweepError:
-    """While logging in, silence means that nobody is there: a security group drops packets without a word."""
+    """While logging in, silence means that nobody is there: a security group drops packets without
+    a word.
+    """
     error = _error(problem, driver)
     is_silence = error.kind is ErrorKind.DEADLINE and not isinstance(problem, SweepFailed)
     return SweepError(ErrorKind.UNREACHABLE, error.message) if is_silence else error
 
 
 def _locked_out(refused: Exception, attempts: int) -> SweepError:
-    return SweepError(ErrorKind.LOCKED_OUT, f"no slot came free in {attempts} attempts: {first_line(refused)}")
+    return SweepError(
+        ErrorKind.LOCKED_OUT, f"no slot came free in {attempts} attempts: {first_line(refused)}"
+    )
 
 
 def blind_error(engine: Engine) -> SweepError:
     return SweepError(
-        ErrorKind.BLIND, f"the account cannot see the sessions of others; GRANT it {engine.right_to_see}"
+        ErrorKind.BLIND,
+        f"the account cannot see the sessions of others; GRANT it {engine.right_to_see}",
     )

@@ -1,4 +1,6 @@
-"""`python -m release pins | licences | sbom | compiled BUILD | archives BUILD ARCHITECTURE`: what make's goals run."""
+"""`python -m release pins | licences | sbom | compiled BUILD | archives BUILD ARCHITECTURE`: what
+make's goals run.
+"""
 
 from __future__ import annotations
 

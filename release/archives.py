@@ -1,4 +1,6 @@
-"""Archives for Lambda that are the same bytes whenever and wherever they are made of the same files."""
+"""Archives for Lambda that are the same bytes whenever and wherever they are made of the same
+files.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,17 @@ from release.bill import bill
 from release.packages import shipped
 from release.pins import ROOT
 
-# The certificates of RDS are as AWS has them on that day, so they are not of this commit; `make deploy` fetches them.
+# The certificates of RDS are as AWS has them on that day, so they are not of this commit; `make
+# deploy` fetches them.
 CERTIFICATES = ("reaper", "certs")
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a ZIP file can say, and the one that SAM writes
+# The first that a ZIP file can say, and the one that SAM writes
+_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def publish(build: Path, into: Path, architecture: str) -> list[Path]:
-    """Write what a release publishes for one processor, out of what `sam build` made, with the list of its digests."""
+    """Write what a release publishes for one processor, out of what `sam build` made, with the list
+    of its digests.
+    """
     into.mkdir(parents=True, exist_ok=True)
     function, layer = build / "ReaperFunction", build / "ClientLayer"
     made = [
@@ -34,11 +40,14 @@ def publish(build: Path, into: Path, architecture: str) -> list[Path]:
 
 
 def pack(folder: Path, archive: Path) -> Path:
-    """A ZIP file with the folder's files in the order of their names, of no time, and with one of two permissions."""
+    """A ZIP file with the folder's files in the order of their names, of no time, and with one of
+    two permissions.
+    """
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         for name, path in sorted(_files(folder)):
             info = zipfile.ZipInfo(name, _EPOCH)
-            info.create_system = 3  # Unix, or nobody would ask for permissions
+            # Unix, or nobody would ask for permissions
+            info.create_system = 3
             info.external_attr = (stat.S_IFREG | _mode(path)) << 16
             packed.writestr(info, path.read_bytes(), zipfile.ZIP_DEFLATED)
     return archive

@@ -1,4 +1,6 @@
-"""The bill of materials, as CycloneDX has it: every package and library that is shipped. The same input, the same text.
+"""The bill of materials, as CycloneDX has it: every package and library that is shipped.
+
+The same input, the same text.
 
 No time and no random number are in it, so that it can be made again and compared.
 """
@@ -14,7 +16,8 @@ from typing import Any
 from release.packages import Package
 from release.pins import LAYER, ROOT, ROOTS, plain, read
 
-_OURS = uuid.UUID("7b0a6a53-3c0f-4a86-9d5b-7f0f0a1a5c11")  # the namespace of our serial numbers, drawn once
+# The namespace of our serial numbers, drawn once
+_OURS = uuid.UUID("7b0a6a53-3c0f-4a86-9d5b-7f0f0a1a5c11")
 
 
 def bill(packages: Sequence[Package]) -> str:
@@ -28,7 +31,10 @@ def bill(packages: Sequence[Package]) -> str:
         "components": [_component(package) for package in packages],
         "dependencies": [
             {"ref": reaper["bom-ref"], "dependsOn": _asked(packages)},
-            *({"ref": _ref(package), "dependsOn": _needed(package, packages)} for package in packages),
+            *(
+                {"ref": _ref(package), "dependsOn": _needed(package, packages)}
+                for package in packages
+            ),
         ],
     }
     serial = uuid.uuid5(_OURS, json.dumps(document, sort_keys=True))

@@ -1,4 +1,6 @@
-"""Modules compiled ahead, in what `sam build` made: Lambda cannot write them, and would compile at each cold start."""
+"""Modules compiled ahead, in what `sam build` made: Lambda cannot write them, and would compile at
+each cold start.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ _CACHE = "__pycache__"
 
 
 def add(build: Path) -> list[str]:
-    """Compile all modules of a build by the Python of its runtime; returns what there is to say to whoever builds.
+    """Compile all modules of a build by the Python of its runtime; returns what there is to say to
+    whoever builds.
 
-    Each is bound to its source by a hash, so that one whose source was edited afterwards is not used, and names its
-    source as Lambda unpacks it. Another version of Python does not look at them.
+    Each is bound to its source by a hash, so that one whose source was edited afterwards is not
+    used, and names its source as Lambda unpacks it. Another version of Python does not look at
+    them.
     """
     said = []
     for folder, python, unpacked_at in _parts(build):
@@ -25,7 +29,10 @@ def add(build: Path) -> list[str]:
         if interpreter := shutil.which(python):
             _compile(interpreter, folder, unpacked_at)
         else:
-            said.append(f"{python} is not on the PATH: {folder.name} is built, and compiles at each cold start")
+            said.append(
+                f"{python} is not on the PATH: {folder.name} is built, and compiles at each cold "
+                f"start"
+            )
     return said
 
 
@@ -45,6 +52,7 @@ def _compile(interpreter: str, folder: Path, unpacked_at: str) -> None:
             *(interpreter, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash"),
             *("-s", str(folder), "-p", unpacked_at, str(folder)),
         ],
-        env={**os.environ, "PYTHONHASHSEED": "0"},  # the order of a set among the constants
+        # The order of a set among the constants
+        env={**os.environ, "PYTHONHASHSEED": "0"},
         check=True,
     )

@@ -20,5 +20,8 @@ def text(packages: Sequence[Package]) -> str:
     """The list: name, version, and the licence as SPDX writes it."""
     rows = [(package.name, package.version, package.licence) for package in packages]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     return _HEAD + "\n".join(lines) + "\n"

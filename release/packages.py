@@ -21,13 +21,16 @@ class Package:
     version: str
     licence: str
     needs: frozenset[str] = field(default_factory=frozenset)
-    libraries: tuple[tuple[str, str], ...] = ()  # file name and SHA-256
+    # File name and SHA-256
+    libraries: tuple[tuple[str, str], ...] = ()
 
 
 def shipped(folder: Path | None = None) -> list[Package]:
-    """Those that the requirements pin, found in the folder of a build or, without one, in this environment.
+    """Those that the requirements pin, found in the folder of a build or, without one, in this
+    environment.
 
-    Raises LookupError where one is missing or of another version: then this is no list of what is shipped.
+    Raises LookupError where one is missing or of another version: then this is no list of what is
+    shipped.
     """
     path = sys.path if folder is None else [str(folder)]
     found = {plain(distribution.name): distribution for distribution in distributions(path=path)}
@@ -35,7 +38,10 @@ def shipped(folder: Path | None = None) -> list[Package]:
     for name, version in pins.items():
         if name not in found or found[name].version != version:
             has = found[name].version if name in found else "none"
-            raise LookupError(f"{name} {version} is pinned, and there is {has}; install what requirements-dev.txt says")
+            raise LookupError(
+                f"{name} {version} is pinned, and there is {has}; install what "
+                f"requirements-dev.txt says"
+            )
     return [_package(found[name], {*pins} - {name}) for name in sorted(pins)]
 
 
@@ -55,7 +61,9 @@ def _licence(found: Distribution) -> str:
     metadata = found.metadata.json
     told = str(metadata.get("license_expression") or metadata.get("license") or "")
     if not re.fullmatch(r"[\w.+-]+( (AND|OR|WITH) [\w.+-]+)*", told):
-        raise LookupError(f"{found.name} tells no licence in short, but {told[:60]!r}; read its files")
+        raise LookupError(
+            f"{found.name} tells no licence in short, but {told[:60]!r}; read its files"
+        )
     return told
 
 

@@ -1,4 +1,6 @@
-"""The packages of the function and of the layer, to the byte: `make pins` writes the hashes of all files they have."""
+"""The packages of the function and of the layer, to the byte: `make pins` writes the hashes of all
+files they have.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,43 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 VERSIONS = ROOT / "requirements-dev.txt"
-LAYER, FUNCTION = ROOT / "reaper" / "client" / "requirements.txt", ROOT / "reaper" / "requirements.txt"
-# What each asks for beyond the other; what these need is found. Up to Python 3.12 psycopg needs typing-extensions.
-ROOTS = {LAYER: ("PyMySQL", "psycopg[binary]", "typing-extensions"), FUNCTION: ("aws-lambda-powertools",)}
+LAYER, FUNCTION = (
+    ROOT / "reaper" / "client" / "requirements.txt",
+    ROOT / "reaper" / "requirements.txt",
+)
+# What each asks for beyond the other; what these need is found. Up to Python 3.12 psycopg needs
+# typing-extensions.
+ROOTS = {
+    LAYER: ("PyMySQL", "psycopg[binary]", "typing-extensions"),
+    FUNCTION: ("aws-lambda-powertools",),
+}
 HEADS = {
     LAYER: "# What the client layer needs at run time, pinned; `make pins` writes this.\n",
-    FUNCTION: "# What the function needs at run time, pinned; `make pins` writes this. boto3 comes with Lambda.\n"
+    FUNCTION: "# What the function needs at run time, pinned; `make pins` writes this. boto3 "
+    "comes with Lambda.\n"
     "-r client/requirements.txt\n",
 }
-# Nothing of this machine's own settings goes into the file: which index was asked is nobody's business.
+# Nothing of this machine's own settings goes into the file: which index was asked is nobody's
+# business.
 _COMPILE = (
-    *("-m", "piptools", "compile", "--quiet", "--generate-hashes", "--no-reuse-hashes", "--strip-extras"),
-    *("--no-header", "--no-annotate", "--no-emit-options", "--no-config", "--output-file", "-", "-"),
+    *(
+        "-m",
+        "piptools",
+        "compile",
+        "--quiet",
+        "--generate-hashes",
+        "--no-reuse-hashes",
+        "--strip-extras",
+    ),
+    *(
+        "--no-header",
+        "--no-annotate",
+        "--no-emit-options",
+        "--no-config",
+        "--output-file",
+        "-",
+        "-",
+    ),
 )
 _LINE = re.compile(r"(?P<name>[\w.-]+)==(?P<version>\S+)(?P<hashes>( --hash=sha256:[0-9a-f]{64})*)")
 
@@ -41,7 +68,10 @@ class Pin:
 
 
 def read(path: Path) -> list[Pin]:
-    """What a requirements file pins, with the files it includes. Raises ValueError for whatever is no pin."""
+    """What a requirements file pins, with the files it includes.
+
+    Raises ValueError for whatever is no pin.
+    """
     found: list[Pin] = []
     for line in _lines(path.read_text(encoding="utf-8")):
         if line.startswith("-r "):
@@ -57,9 +87,13 @@ def plain(name: str) -> str:
 
 
 def renew() -> None:
-    """Write both files anew: the versions are those of the development environment, the hashes the registry's."""
+    """Write both files anew: the versions are those of the development environment, the hashes the
+    registry's.
+    """
     layer = _compiled(ROOTS[LAYER])
-    function = [pin for pin in _compiled(ROOTS[FUNCTION]) if pin.name not in {pin.name for pin in layer}]
+    function = [
+        pin for pin in _compiled(ROOTS[FUNCTION]) if pin.name not in {pin.name for pin in layer}
+    ]
     for path, found in ((LAYER, layer), (FUNCTION, function)):
         path.write_text(HEADS[path] + "".join(map(str, found)), encoding="utf-8")
 
@@ -82,4 +116,6 @@ def _lines(text: str) -> Iterator[str]:
 def _parsed(line: str, where: str) -> Pin:
     if not (found := _LINE.fullmatch(line)):
         raise ValueError(f"{where} says {line!r}; a line is NAME==VERSION and its hashes")
-    return Pin(plain(found["name"]), found["version"], tuple(re.findall(r"sha256:(\w+)", found["hashes"])))
+    return Pin(
+        plain(found["name"]), found["version"], tuple(re.findall(r"sha256:(\w+)", found["hashes"]))
+    )

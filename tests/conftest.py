@@ -16,12 +16,16 @@ MISSING = pytest.StashKey[dict[str, str]]()
 
 
 def names(engine: str | None = None) -> list[str]:
-    """The servers to test against; one named by a DSN stands in for all that its engine would start."""
+    """The servers to test against; one named by a DSN stands in for all that its engine would
+    start.
+    """
     found = []
     for name in NAMES:
         kind = "postgres" if name.startswith("postgres") else "mysql"
         if engine in (None, kind):
-            found.append(f"{kind}-elsewhere" if os.environ.get(f"REAPER_TEST_{kind.upper()}_DSN") else name)
+            found.append(
+                f"{kind}-elsewhere" if os.environ.get(f"REAPER_TEST_{kind.upper()}_DSN") else name
+            )
     return list(dict.fromkeys(found))
 
 
@@ -34,12 +38,15 @@ def pytest_report_header() -> list[str]:
     return [f"servers: {', '.join(names())}; required: {required}"]
 
 
-# Run side by side, the servers are as many as the processes that ask for them, and what is missing is known to those.
+# Run side by side, the servers are as many as the processes that ask for them, and what is missing
+# is known to those.
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One process for each core, up to four; one alone where they would share a server that is not ours."""
+    """One process for each core, up to four; one alone where they would share a server that is not
+    ours.
+    """
     shares = any(name.startswith("REAPER_TEST_") and name.endswith("_DSN") for name in os.environ)
     return 1 if shares else min(os.cpu_count() or 1, 4)
 
@@ -55,7 +62,9 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash[MISSING].update(getattr(node, "workeroutput", {}).get("missing", {}))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     for name, reason in config.stash[MISSING].items():
         terminalreporter.write_line(f"not tested, {name}: {reason}", yellow=True)
 
@@ -98,11 +107,15 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`server` means every server, `postgres` and `mysql` those of one engine; less those a module leaves out."""
+    """`server` means every server, `postgres` and `mysql` those of one engine; less those a module
+    leaves out.
+    """
     left_out = getattr(metafunc.module, "LEFT_OUT", ())
     for fixture, engine in (("server", None), ("postgres", "postgres"), ("mysql", "mysql")):
         if fixture in metafunc.fixturenames:
-            metafunc.parametrize("server_name", [name for name in names(engine) if name not in left_out])
+            metafunc.parametrize(
+                "server_name", [name for name in names(engine) if name not in left_out]
+            )
 
 
 @pytest.fixture
@@ -132,7 +145,9 @@ def sessions(request: pytest.FixtureRequest) -> Iterator[Sessions]:
 
 
 @pytest.fixture
-def function(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Lambda]:
+def function(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Lambda]:
     """The deployed function: its environment, its handler, what it printed."""
     deployed = Lambda(monkeypatch, capsys)
     yield deployed

@@ -37,10 +37,12 @@ class FakeClient:
     id: int
     user: str = "app"
     idle: float | None = 1000.0
-    at_most: float | None = None  # at the clock's beginning
+    # At the clock's beginning
+    at_most: float | None = None
     statements: int = 0
     refuses: bool = False
-    rolls_back: float = 0.0  # seconds that its slot stays taken after the kill
+    # Seconds that its slot stays taken after the kill
+    rolls_back: float = 0.0
     killed_at: float | None = None
 
     def run(self, sql: str) -> list[tuple[int]]:
@@ -80,8 +82,10 @@ class FakeDatabase:
     refuses_login: Exception | None = None
     refuses_limit: Exception | None = None
     user: str = "reaper"
-    session: int = 0  # which of the sessions on this server this is
-    holders: list[Holder] = field(default_factory=list)  # of the sweep's lock, at most one; the same for all sessions
+    # Which of the sessions on this server this is
+    session: int = 0
+    # Of the sweep's lock, at most one; the same for all sessions
+    holders: list[Holder] = field(default_factory=list)
 
     def sleeping(self, n: int, **facts: Any) -> list[FakeClient]:
         first = len(self.clients) + 1
@@ -111,9 +115,13 @@ class FakeDatabase:
         return self
 
     def run(self, connection: FakeDatabase, sql: str, params: Any = None) -> Result:
-        raise AssertionError(f"a sweep runs no statement of an application's: {sql}, {params} on {connection}")
+        raise AssertionError(
+            f"a sweep runs no statement of an application's: {sql}, {params} on {connection}"
+        )
 
-    def stop(self, connection: FakeDatabase, another: Callable[[Deadline], Any], deadline: Deadline) -> None:
+    def stop(
+        self, connection: FakeDatabase, another: Callable[[Deadline], Any], deadline: Deadline
+    ) -> None:
         raise AssertionError("a sweep stops no statement of its own")
 
     def size(self, connection: FakeDatabase, sql: str, params: Any) -> int:
@@ -189,14 +197,20 @@ class FakeDatabase:
         self.holders.clear()
 
     def holder(self) -> Holder | None:
-        return next((replace(h, idle_seconds=None) if h.id == self.session else h for h in self.holders), None)
+        return next(
+            (replace(h, idle_seconds=None) if h.id == self.session else h for h in self.holders),
+            None,
+        )
 
     def end(self, holder: Holder) -> None:
         self.holders[:] = [other for other in self.holders if other.id != holder.id]
 
     def look(self) -> Look:
         self.looks += 1
-        return Look(EngineName.MYSQL, [{"session": self._session(c)} for c in self.clients.values() if c.alive()])
+        return Look(
+            EngineName.MYSQL,
+            [{"session": self._session(c)} for c in self.clients.values() if c.alive()],
+        )
 
     def _session(self, client: FakeClient) -> Session:
         return Session(
@@ -205,7 +219,9 @@ class FakeDatabase:
             host="10.0.0.1",
             state=State.IDLE,
             idle_seconds=client.idle,
-            idle_at_most=None if client.at_most is None else client.at_most + self.time() - _BEGINNING,
+            idle_at_most=None
+            if client.at_most is None
+            else client.at_most + self.time() - _BEGINNING,
             mark=client.mark,
         )
 
@@ -244,4 +260,6 @@ class FakeDatabase:
         return client.killed_at is None or self.time() < client.killed_at + client.rolls_back
 
 
-TARGET = SweepTarget.from_mapping({"name": "fake", "engine": "mysql", "host": "127.0.0.1", "user": "reaper"})
+TARGET = SweepTarget.from_mapping(
+    {"name": "fake", "engine": "mysql", "host": "127.0.0.1", "user": "reaper"}
+)

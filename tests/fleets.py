@@ -22,7 +22,9 @@ _MODELS = Loader()
 
 
 def know_the_services() -> None:
-    """Have this test's session use the descriptions of AWS's services that an earlier one read, which takes long."""
+    """Have this test's session use the descriptions of AWS's services that an earlier one read,
+    which takes long.
+    """
     boto3._get_default_session()._session.register_component("data_loader", _MODELS)
 
 
@@ -41,7 +43,12 @@ def instance(name: str, engine: str = "mysql", marks: dict[str, str] = ON, **mor
         Engine=engine,
         DBInstanceClass=more.pop("DBInstanceClass", "db.t3.micro"),
         Tags=tags(marks),
-        **({} if "DBClusterIdentifier" in more else {"EnableIAMDatabaseAuthentication": True, **ALONE}) | more,
+        **(
+            {}
+            if "DBClusterIdentifier" in more
+            else {"EnableIAMDatabaseAuthentication": True, **ALONE}
+        )
+        | more,
     )
     return name
 
@@ -50,7 +57,11 @@ ALONE = {"MasterUsername": "boss", "MasterUserPassword": "a-word-of-moto", "Allo
 
 
 def cluster(
-    name: str, members: tuple[str, ...], engine: str = "aurora-mysql", marks: dict[str, str] = ON, **more: Any
+    name: str,
+    members: tuple[str, ...],
+    engine: str = "aurora-mysql",
+    marks: dict[str, str] = ON,
+    **more: Any,
 ) -> None:
     """An Aurora cluster; the tags are its own, its instances have none."""
     if not more.get("ManageMasterUserPassword"):
@@ -82,14 +93,20 @@ def proxy(
     rds().create_db_proxy(
         DBProxyName=name,
         EngineFamily="MYSQL",
-        Auth=[{"AuthScheme": "SECRETS", "SecretArn": "arn:aws:secretsmanager:eu-central-1:123456789012:secret:x"}],
+        Auth=[
+            {
+                "AuthScheme": "SECRETS",
+                "SecretArn": "arn:aws:secretsmanager:eu-central-1:123456789012:secret:x",
+            }
+        ],
         RoleArn="arn:aws:iam::123456789012:role/proxy",
         VpcSubnetIds=[subnet["SubnetId"] for subnet in subnets],
     )
     rds().register_db_proxy_targets(DBProxyName=name, **{kind: [before]})
     made = [
         ec2.create_network_interface(
-            SubnetId=subnets[place % 2]["SubnetId"], Description=f"Network interface for DBProxy {name}"
+            SubnetId=subnets[place % 2]["SubnetId"],
+            Description=f"Network interface for DBProxy {name}",
         )
         for place in range(interfaces)
     ]
@@ -98,7 +115,9 @@ def proxy(
 
 
 def refuse(operation: str, code: str = "AccessDenied") -> None:
-    """Have every call of an operation, such as `rds.DescribeDBClusters`, end in an error that is final."""
+    """Have every call of an operation, such as `rds.DescribeDBClusters`, end in an error that is
+    final.
+    """
 
     def refused(**_: Any) -> None:
         name = operation.rpartition(".")[2]
@@ -108,19 +127,24 @@ def refuse(operation: str, code: str = "AccessDenied") -> None:
 
 
 THROTTLED = (
-    "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code><Message>Rate exceeded</Message></Error>"
+    "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code><Message>Rate "
+    "exceeded</Message></Error>"
     "<RequestId>1</RequestId></ErrorResponse>"
 )
 
 
 def throttle(operation: str, times: float, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Have RDS refuse that many attempts at an operation as too many; the waits that this costs, unslept."""
+    """Have RDS refuse that many attempts at an operation as too many; the waits that this costs,
+    unslept.
+    """
     waits: list[float] = []
     left = [times]
 
     def throttled(request: Any, **_: Any) -> AWSResponse | None:
         left[0] -= 1
-        return AWSResponse(request.url, 400, {}, MockRawResponse(THROTTLED)) if left[0] >= 0 else None
+        return (
+            AWSResponse(request.url, 400, {}, MockRawResponse(THROTTLED)) if left[0] >= 0 else None
+        )
 
     class Clock:
         sleep: Callable[[float], None] = waits.append
@@ -137,7 +161,9 @@ class Queue:
         sqs = boto3.client("sqs")
         fifo = {"FifoQueue": "true"}
         self.dead = sqs.create_queue(QueueName="dead.fifo", Attributes=fifo)["QueueUrl"]
-        arn = sqs.get_queue_attributes(QueueUrl=self.dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        arn = sqs.get_queue_attributes(QueueUrl=self.dead, AttributeNames=["QueueArn"])[
+            "Attributes"
+        ]["QueueArn"]
         redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": tries})
         attributes = fifo | {"RedrivePolicy": redrive, "VisibilityTimeout": str(visibility)}
         self.url = sqs.create_queue(QueueName="fleet.fifo", Attributes=attributes)["QueueUrl"]
@@ -158,7 +184,9 @@ class Queue:
 
     def delete(self, messages: list[dict[str, Any]]) -> None:
         for message in messages:
-            boto3.client("sqs").delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
+            boto3.client("sqs").delete_message(
+                QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"]
+            )
 
     def release(self, messages: list[dict[str, Any]]) -> None:
         """What the visibility timeout does in the end."""

@@ -28,7 +28,9 @@ def sweep(server: Server, user: str = "reaper", trigger: str = "manual", **rules
 
 
 def settle(server: Server, sees_fractions: bool = True) -> None:
-    """Wait until MySQL's innodb_trx cannot lag behind what the sessions did last, and Time is not zero."""
+    """Wait until MySQL's innodb_trx cannot lag behind what the sessions did last, and Time is not
+    zero.
+    """
     if server.engine == "mysql":
         time.sleep(0.25 if sees_fractions and server.name != "mysql_nops" else 1.1)
 
@@ -65,7 +67,9 @@ class Lambda:
         try:
             return handler.lambda_handler(event, Context(seconds))
         finally:
-            self.lines += [json.loads(line) for line in self._capsys.readouterr().out.splitlines() if line]
+            self.lines += [
+                json.loads(line) for line in self._capsys.readouterr().out.splitlines() if line
+            ]
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
@@ -73,7 +77,9 @@ class Lambda:
         found: dict[str, dict[str, float]] = {}
         for line in self.lines:
             if "_aws" in line:
-                names = [metric["Name"] for metric in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]]
+                names = [
+                    metric["Name"] for metric in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]
+                ]
                 found[line["Target"]] = {name: line[name][0] for name in names}
         return found
 

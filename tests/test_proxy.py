@@ -17,7 +17,8 @@ import pytest
 from lab.proxy import Proxy, Then, Where
 from lab.servers import Client, Server, Sessions, until
 
-pytestmark = pytest.mark.own_server  # another's may speak TLS, in which no pattern is found
+# another's may speak TLS, in which no pattern is found
+pytestmark = pytest.mark.own_server
 
 NUMBERS = itertools.count(1000)
 
@@ -52,7 +53,8 @@ def login(proxy: Proxy, server: Server) -> Client:
 
 
 def close(client: Client) -> None:
-    with suppress(Exception):  # the drivers differ in what they say of a connection that is dead
+    # The drivers differ in what they say of a connection that is dead
+    with suppress(Exception):
         client.close()
 
 
@@ -62,19 +64,27 @@ def insert(number: int) -> str:
 
 def stored(server: Server, number: int) -> int:
     with closing(server.connect()) as connection:
-        found = server.kind.client(connection, "app").run(f"SELECT count(*) FROM scratch WHERE value = {number}")
+        found = server.kind.client(connection, "app").run(
+            f"SELECT count(*) FROM scratch WHERE value = {number}"
+        )
     return int(found[0][0])
 
 
 def terminate(server: Server, client: Client) -> None:
     """End the session; return when the server has."""
-    server.query(f"SELECT pg_terminate_backend({client.id})" if server.engine == "postgres" else f"KILL {client.id}")
+    server.query(
+        f"SELECT pg_terminate_backend({client.id})"
+        if server.engine == "postgres"
+        else f"KILL {client.id}"
+    )
     assert until(lambda: client.id not in server.states())
 
 
 def descriptor(client: Client) -> int:
     connection = client.connection  # type: ignore[attr-defined]
-    return int(connection.pgconn.socket if hasattr(connection, "pgconn") else connection._sock.fileno())
+    return int(
+        connection.pgconn.socket if hasattr(connection, "pgconn") else connection._sock.fileno()
+    )
 
 
 def seen(client: Client | socket.socket) -> str:
@@ -128,7 +138,8 @@ def test_a_goodbye_is_passed_on(server: Server, proxy: Proxy, client: Client) ->
     assert until(lambda: other.id not in server.states())
     assert until(lambda: proxy.connections == 1)
     terminate(server, client)
-    assert until(lambda: seen(client) in ("FIN", "bytes"))  # PostgreSQL has last words
+    # PostgreSQL has last words
+    assert until(lambda: seen(client) in ("FIN", "bytes"))
     with pytest.raises(server.kind.errors):
         client.run("SELECT 1")
     close(client)
@@ -136,7 +147,9 @@ def test_a_goodbye_is_passed_on(server: Server, proxy: Proxy, client: Client) ->
 
 
 def test_nothing_is_left(server: Server, number: int) -> None:
-    """Closing takes thread, descriptors and sessions along, lost, stalled and open transactions notwithstanding."""
+    """Closing takes thread, descriptors and sessions along, lost, stalled and open transactions
+    notwithstanding.
+    """
     threads, descriptors = threading.active_count(), psutil.Process().num_fds()
     clients = []
     with Proxy(server.host, server.port) as proxy:
@@ -162,10 +175,15 @@ def test_nothing_is_left(server: Server, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("then", "sign"), [("close", "FIN"), ("reset", "RST"), ("silence", "nothing"), ("lost", "nothing")]
+    ("then", "sign"),
+    [("close", "FIN"), ("reset", "RST"), ("silence", "nothing"), ("lost", "nothing")],
 )
-def test_a_dropped_answer(server: Server, proxy: Proxy, client: Client, number: int, then: Then, sign: str) -> None:
-    """The server has run the statement exactly once; the client sees the end that was asked for, or nothing at all."""
+def test_a_dropped_answer(
+    server: Server, proxy: Proxy, client: Client, number: int, then: Then, sign: str
+) -> None:
+    """The server has run the statement exactly once; the client sees the end that was asked for, or
+    nothing at all.
+    """
     trap = proxy.drop_after_request(then=then)
     client.start(insert(number))
     assert trap.met.wait(30)
@@ -177,7 +195,9 @@ def test_a_dropped_answer(server: Server, proxy: Proxy, client: Client, number: 
             client.finish()
 
 
-def test_the_nth_answer_is_dropped(server: Server, proxy: Proxy, client: Client, number: int) -> None:
+def test_the_nth_answer_is_dropped(
+    server: Server, proxy: Proxy, client: Client, number: int
+) -> None:
     """Requests before the n-th are answered, and only as many answers are lost as were asked for."""
     trap = proxy.drop_after_request(n=2, then="reset")
     client.run("SELECT 1")
@@ -201,7 +221,9 @@ def test_a_cancelled_trap_catches_nothing(proxy: Proxy, client: Client) -> None:
 def test_silence_is_told_of_the_clients_end_and_a_lost_route_not(
     server: Server, proxy: Proxy, client: Client, then: Then
 ) -> None:
-    """After silence the client's close ends the session; on a lost route it stays, with all its locks."""
+    """After silence the client's close ends the session; on a lost route it stays, with all its
+    locks.
+    """
     trap = proxy.drop_after_request(then=then)
     client.start("SELECT 1")
     assert trap.cut.wait(30)
@@ -225,7 +247,10 @@ def test_silence_is_told_of_the_clients_end_and_a_lost_route_not(
 def test_a_commit_is_cut(
     server: Server, proxy: Proxy, client: Client, number: int, where: Where, rows: int, then: Then
 ) -> None:
-    """A COMMIT cut before it reaches the server is a rollback; one cut after it has taken effect. Both look alike."""
+    """A COMMIT cut before it reaches the server is a rollback; one cut after it has taken effect.
+
+    Both look alike.
+    """
     trap = proxy.cut_when(b"COMMIT", where, then)
     client.run("BEGIN")
     client.run(insert(number))
@@ -236,7 +261,9 @@ def test_a_commit_is_cut(
     assert stored(server, number) == rows
 
 
-def test_a_commit_that_is_cut_at_once(server: Server, proxy: Proxy, client: Client, number: int) -> None:
+def test_a_commit_that_is_cut_at_once(
+    server: Server, proxy: Proxy, client: Client, number: int
+) -> None:
     """Cut during without an event leaves it open whether the server has run it: all or nothing."""
     proxy.cut_when(b"COMMIT", "during", "reset")
     client.run("BEGIN")
@@ -267,7 +294,9 @@ def test_a_statement_is_cut_while_it_runs(server: Server, proxy: Proxy) -> None:
 BLOCKING = {"postgres": b"pg_advisory_xact_lock_shared", "mysql": b"LOCK IN SHARE MODE"}
 
 
-def test_an_answer_during_is_lost(server: Server, proxy: Proxy, client: Client, number: int) -> None:
+def test_an_answer_during_is_lost(
+    server: Server, proxy: Proxy, client: Client, number: int
+) -> None:
     """A statement that ends before it is cut is not answered all the same."""
     now = threading.Event()
     trap = proxy.cut_when(b"INSERT", "during", on=now)
@@ -284,7 +313,9 @@ def test_an_answer_during_is_lost(server: Server, proxy: Proxy, client: Client, 
 # Silence
 
 
-def test_a_stall_keeps_everything(server: Server, proxy: Proxy, client: Client, number: int) -> None:
+def test_a_stall_keeps_everything(
+    server: Server, proxy: Proxy, client: Client, number: int
+) -> None:
     """Nothing arrives on either side while it lasts, and all does afterwards."""
     proxy.stall()
     client.start(insert(number))
@@ -360,7 +391,9 @@ def test_all_connections_end(
 
 
 def test_a_hidden_end(server: Server, proxy: Proxy, client: Client) -> None:
-    """The dead session looks alive, last words included; the first statement meets a reset, a new connection works."""
+    """The dead session looks alive, last words included; the first statement meets a reset, a new
+    connection works.
+    """
     proxy.hide_fin()
     terminate(server, client)
     other = login(proxy, server)
@@ -376,7 +409,9 @@ def test_a_hidden_end(server: Server, proxy: Proxy, client: Client) -> None:
 
 
 def test_hiding_ends_leaves_the_living_alone(server: Server, proxy: Proxy, client: Client) -> None:
-    """Sessions that live answer as ever, and what the server said of its own accord is late, not lost."""
+    """Sessions that live answer as ever, and what the server said of its own accord is late, not
+    lost.
+    """
     if server.engine == "postgres":
         client.run("LISTEN hidden")
     proxy.hide_fin()
@@ -536,7 +571,8 @@ def test_a_refusal_is_no_end_to_hide() -> None:
             dead.refuse()
             proxy.to(dead.host, dead.port)
             proxy.hide_fin()
-            with suppress(ConnectionResetError), dial(proxy) as late:  # the reset may be quicker than the connect
+            # The reset may be quicker than the connect
+            with suppress(ConnectionResetError), dial(proxy) as late:
                 assert until(lambda: seen(late) == "RST")
             assert until(lambda: (proxy.counts.accepted, proxy.connections) == (2, 1))
         assert (seen(near), seen(far)) == ("nothing", "nothing")

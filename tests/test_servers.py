@@ -27,7 +27,9 @@ def states(server: Server, clients: list[Client]) -> set[str | None]:
 def test_standard_accounts_can_log_in(server: Server) -> None:
     """Every account that a test may name exists, without further set-up."""
     users = {"app", "other", "reaper", "blind", "rdsadmin", "replicator"}
-    users |= {"reaper_rds", "norights", "root"} if server.engine == "mysql" else {"boss", "postgres"}
+    users |= (
+        {"reaper_rds", "norights", "root"} if server.engine == "mysql" else {"boss", "postgres"}
+    )
     for user in users:
         server.connect(user, server.home).close()
 
@@ -43,7 +45,9 @@ def test_there_are_items(sessions: Sessions) -> None:
 def test_settings_are_the_servers(server: Server) -> None:
     """A test can have a server with few connections."""
     with start(server.name, settings={"max_connections": "25"}) as small:
-        setting = "SHOW max_connections" if small.engine == "postgres" else "SELECT @@max_connections"
+        setting = (
+            "SHOW max_connections" if small.engine == "postgres" else "SELECT @@max_connections"
+        )
         assert int(small.query(setting)[0][0]) == 25
 
 
@@ -58,7 +62,11 @@ def test_sleeping_sessions_are_idle(server: Server, sessions: Sessions) -> None:
 def test_terminated_sessions_are_not_alive(server: Server, sessions: Sessions) -> None:
     """`alive` tells a terminated session from the others."""
     kept, lost = sessions.sleeping(2)
-    server.query(f"SELECT pg_terminate_backend({lost.id})" if server.engine == "postgres" else f"KILL {lost.id}")
+    server.query(
+        f"SELECT pg_terminate_backend({lost.id})"
+        if server.engine == "postgres"
+        else f"KILL {lost.id}"
+    )
     assert until(lambda: not lost.alive())
     assert kept.alive()
 
@@ -78,7 +86,9 @@ def test_transactions_are_open(server: Server, sessions: Sessions) -> None:
     if server.engine == "postgres":
         assert states(server, clients) == {"idle in transaction"}
     else:
-        rows = server.query("SELECT trx_mysql_thread_id, trx_rows_modified FROM information_schema.innodb_trx")
+        rows = server.query(
+            "SELECT trx_mysql_thread_id, trx_rows_modified FROM information_schema.innodb_trx"
+        )
         seen: dict[int, int] = dict(rows)
         assert [seen[client.id] for client in clients] == [1, 1, 1, 500]
 
@@ -88,7 +98,9 @@ def test_transactions_are_undone_when_closed(server: Server) -> None:
 
     def items() -> list[tuple[Any, ...]]:
         with closing(server.connect()) as connection:
-            return server.kind.client(connection, "app").run("SELECT id, value FROM items ORDER BY id")
+            return server.kind.client(connection, "app").run(
+                "SELECT id, value FROM items ORDER BY id"
+            )
 
     before = items()
     with Sessions(server) as opened:
@@ -106,15 +118,20 @@ def test_lock_holders_keep_others_out(server: Server, sessions: Sessions) -> Non
     """A lock holder sleeps outside any transaction and keeps its lock."""
     clients = sessions.lock_holders(2)
     assert states(server, clients) <= ASLEEP
-    free = "pg_try_advisory_lock(1)::int" if server.engine == "postgres" else "IS_FREE_LOCK('lock 1')"
-    (other,) = sessions.sleeping(1)  # in the same database: PostgreSQL's advisory locks belong to one
+    free = (
+        "pg_try_advisory_lock(1)::int" if server.engine == "postgres" else "IS_FREE_LOCK('lock 1')"
+    )
+    # In the same database: PostgreSQL's advisory locks belong to one
+    (other,) = sessions.sleeping(1)
     assert other.run(f"SELECT {free}") == [(0,)]
 
 
 def test_table_lock_holders_sleep(mysql: Server, sessions: Sessions) -> None:
     """A session with LOCK TABLES is asleep, and its table is in use."""
     assert states(mysql, sessions.table_lock_holders(1)) == {"Sleep"}
-    assert [row[1] for row in mysql.query("SHOW OPEN TABLES FROM shop WHERE In_use > 0")] == ["stock"]
+    assert [row[1] for row in mysql.query("SHOW OPEN TABLES FROM shop WHERE In_use > 0")] == [
+        "stock"
+    ]
 
 
 def test_listeners_are_idle(postgres: Server, sessions: Sessions) -> None:
@@ -128,7 +145,10 @@ def test_privileged_sessions_are_there(server: Server, sessions: Sessions) -> No
     """The superuser's and the provider's sessions are idle, under their own names."""
     clients = sessions.superuser(1) + sessions.provider(1)
     assert states(server, clients) <= ASLEEP
-    assert [client.user for client in clients] == ["boss" if server.engine == "postgres" else "root", "rdsadmin"]
+    assert [client.user for client in clients] == [
+        "boss" if server.engine == "postgres" else "root",
+        "rdsadmin",
+    ]
 
 
 def test_replication_is_a_replica(server: Server, sessions: Sessions) -> None:
@@ -147,7 +167,9 @@ def test_handshakes_never_become_sessions(server: Server, sessions: Sessions) ->
     assert all(client.alive() for client in clients)
     if server.engine == "mysql":
         rows = server.query("SHOW FULL PROCESSLIST")
-        assert {row[0] for row in rows if row[1] == "unauthenticated user"} == {client.id for client in clients}
+        assert {row[0] for row in rows if row[1] == "unauthenticated user"} == {
+            client.id for client in clients
+        }
 
 
 def test_rds_kill_ends_an_ordinary_session(mysql: Server, sessions: Sessions) -> None:
@@ -230,9 +252,13 @@ time.sleep(600)
 
 @pytest.mark.parametrize("name", ["postgres16", "mariadb"])
 def test_nothing_outlives_a_killed_run(servers: Servers, name: str) -> None:
-    """The servers, functions and folders of a test run that is killed with SIGKILL are gone within seconds."""
+    """The servers, functions and folders of a test run that is killed with SIGKILL are gone within
+    seconds.
+    """
     command = [sys.executable, "-c", ORPHANS, servers[name].name]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as run:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+    ) as run:
         assert run.stdout is not None
         server_pid, function_pid, folder = run.stdout.readline().split()
         run.kill()

@@ -24,7 +24,9 @@ ARMED = DRY | {"REAPER_DRY_RUN": "false"}
 
 
 def play_all(play: Play, tell: Narrator, by_schedule: bool = False) -> Record:
-    """The whole story, in the order it is told; with `by_schedule` there are sweeps between its steps, too."""
+    """The whole story, in the order it is told; with `by_schedule` there are sweeps between its
+    steps, too.
+    """
     with ExitStack() as stack:
         stage = Stage(play, stack.enter_context(start(play.server, settings=play.settings)))
         before = introduce(stage, tell)
@@ -52,7 +54,8 @@ def introduce(stage: Stage, tell: Narrator) -> Slots:
 def fill(stage: Stage, cast: Cast, tell: Narrator, by_schedule: bool) -> None:
     tell.step("Lambda functions connect, work, and are frozen")
     tell.say(
-        "Each process here plays one Lambda environment. When a function returns, Lambda freezes its "
+        "Each process here plays one Lambda environment. When a function returns, Lambda freezes "
+        "its "
         "environment; the connection stays open, used by nobody, maybe for ever."
     )
     for environment in cast.busy:
@@ -63,7 +66,8 @@ def fill(stage: Stage, cast: Cast, tell: Narrator, by_schedule: bool) -> None:
     for number, environment in enumerate(cast.frozen, start=1):
         environment.work()
         environment.freeze()
-        stage.watch(BETWEEN_FREEZES)  # so that they have not all been idle equally long
+        # So that they have not all been idle equally long
+        stage.watch(BETWEEN_FREEZES)
         if by_schedule and number % 3 == 1:
             stage.reap(SCHEDULE, DRY)
     tell.say(f"- {len(cast.frozen)} have booked one order each and are frozen (SIGSTOP).")
@@ -75,10 +79,15 @@ def fill(stage: Stage, cast: Cast, tell: Narrator, by_schedule: bool) -> None:
 
 def refuse(stage: Stage, cast: Cast, tell: Narrator) -> None:
     tell.step("A newcomer is refused: too many clients")
-    tell.say(f"One more customer, so one more environment, {cast.newcomer.name}. The server tells it:")
+    tell.say(
+        f"One more customer, so one more environment, {cast.newcomer.name}. The server tells it:"
+    )
     error = cast.newcomer.invoke()
     check(error is not None, "the newcomer was not refused")
-    check(any(words in str(error) for words in stage.play.refusals), f"the newcomer met another error: {error}")
+    check(
+        any(words in str(error) for words in stage.play.refusals),
+        f"the newcomer met another error: {error}",
+    )
     stage.record.note("a newcomer is refused")
     tell.quote(str(error).rpartition("failed: ")[2])
     if stage.play.refusal_note:
@@ -88,15 +97,20 @@ def refuse(stage: Stage, cast: Cast, tell: Narrator) -> None:
 def dry_run(stage: Stage, cast: Cast, tell: Narrator) -> Invocation:
     tell.step("Dry run: whom would the reaper terminate?")
     tell.say(
-        f'Its Lambda handler is invoked with the event {{"dry_run": true}}. A zombie is a session that has been '
+        f'Its Lambda handler is invoked with the event {{"dry_run": true}}. A zombie is a session '
+        f"that has been "
         f"idle for REAPER_IDLE_SECONDS={IDLE_SECONDS} or longer (by default 900)."
     )
-    stage.watch(IDLE_SECONDS)  # until the last one frozen has been idle long enough to be a zombie
+    # Until the last one frozen has been idle long enough to be a zombie
+    stage.watch(IDLE_SECONDS)
     found = stage.reap({"dry_run": True}, DRY)
     stage.record.note(f"dry run: {len(found.victims)} would go")
     tell.victims(found.report["victims"])
     asleep = {session for environment in cast.frozen for session in environment.sessions}
-    check(set(found.victims) == asleep, "the dry run did not name exactly the frozen processes' sessions")
+    check(
+        set(found.victims) == asleep,
+        "the dry run did not name exactly the frozen processes' sessions",
+    )
     tell.say(f"Spared: {spared(found, len(cast.busy))} (the busy ones and the reaper itself).")
     slots = stage.slots()
     check(slots.taken == slots.usable, f"the dry run changed something: {slots}")
@@ -105,21 +119,32 @@ def dry_run(stage: Stage, cast: Cast, tell: Narrator) -> Invocation:
 
 
 def spared(found: Invocation, busy: int) -> str:
-    """Why the busy ones and the reaper itself were spared; a busy one may be seen between two statements."""
+    """Why the busy ones and the reaper itself were spared; a busy one may be seen between two
+    statements.
+    """
     reasons = ("active", "not_idle_long_enough", "own_account")
     counts = {reason: found.report["spared"].get(reason, 0) for reason in reasons}
-    check(counts["active"] + counts["not_idle_long_enough"] == busy, f"not all busy ones were spared: {counts}")
+    check(
+        counts["active"] + counts["not_idle_long_enough"] == busy,
+        f"not all busy ones were spared: {counts}",
+    )
     return ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
 
 
 def for_real(stage: Stage, cast: Cast, dry: Invocation, tell: Narrator) -> Invocation:
     tell.step("For real: the slots come back")
-    tell.say("The same handler with REAPER_DRY_RUN=false (without it nothing is ever terminated) and the event {}.")
+    tell.say(
+        "The same handler with REAPER_DRY_RUN=false (without it nothing is ever terminated) and "
+        "the event {}."
+    )
     before = stage.slots()
     live = stage.reap({}, ARMED)
     stage.record.note(f"for real: {len(live.victims)} terminated")
     check(live.victims == dry.victims, "the sweep did not take those that the dry run had named")
-    check(live.report["outcomes"] == {"terminated": len(cast.frozen)}, f"outcomes: {live.report['outcomes']}")
+    check(
+        live.report["outcomes"] == {"terminated": len(cast.frozen)},
+        f"outcomes: {live.report['outcomes']}",
+    )
     until(lambda: stage.slots().taken == len(cast.busy), timeout=5)
     after = stage.slots()
     check(after.taken == len(cast.busy), f"the slots did not come back: {after}")
@@ -136,7 +161,8 @@ def show_output(live: Invocation, tell: Narrator) -> None:
     tell.say(f"{len(others) + 1} log lines, one for each session terminated. The first:")
     tell.document(sample)
     tell.say(
-        "One line of metrics, which CloudWatch turns into graphs and alarms; only the list of names and units "
+        "One line of metrics, which CloudWatch turns into graphs and alarms; only the list of "
+        "names and units "
         "is abridged here. The counts include the reaper's own session."
     )
     tell.document(abridged(live.metrics))
@@ -151,7 +177,10 @@ def let_in(stage: Stage, cast: Cast, tell: Narrator) -> None:
 
 
 def go_on(stage: Stage, cast: Cast, by_schedule: bool) -> None:
-    """A little of the time after, for the picture. The newcomer works, or a sweep would find it idle as well."""
+    """A little of the time after, for the picture.
+
+    The newcomer works, or a sweep would find it idle as well.
+    """
     cast.newcomer.start_work()
     stage.watch(0.5)
     for _ in range(2 if by_schedule else 0):
@@ -170,10 +199,14 @@ def count_orders(stage: Stage, cast: Cast, tell: Narrator) -> None:
     booked = stage.orders()
     for environment in cast.busy:
         found = booked[environment.name]
-        check(found == environment.orders, f"{environment.name} booked {environment.orders}, the database has {found}")
+        check(
+            found == environment.orders,
+            f"{environment.name} booked {environment.orders}, the database has {found}",
+        )
     counts = ", ".join(str(environment.orders) for environment in cast.busy)
     tell.say(
-        f"All {len(cast.busy)} worked through it all, each on its first connection, without an error: "
+        f"All {len(cast.busy)} worked through it all, each on its first connection, without an "
+        f"error: "
         f"{counts} orders booked, and the database has as many of each."
     )
 
@@ -198,7 +231,8 @@ def show_pictures(record: Record, folder: Path, with_dashboard: bool, tell: Narr
     tell.plot(record)
     drawn = {"demo.svg": chart(record)}
     if with_dashboard:
-        from examples.demo.dashboard import dashboard  # it loads SAM's translator, which takes a second
+        # It loads SAM's translator, which takes a second
+        from examples.demo.dashboard import dashboard
 
         drawn["dashboard.svg"] = dashboard(record)
     folder.mkdir(parents=True, exist_ok=True)
@@ -209,18 +243,28 @@ def show_pictures(record: Record, folder: Path, with_dashboard: bool, tell: Narr
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
-    parser.add_argument("engine", nargs="?", choices=PLAYS, default="postgres", help="mysql plays on MariaDB")
     parser.add_argument(
-        "--into", metavar="FOLDER", type=Path, default=Path("build"), help="where to put the picture; build by default"
+        "engine", nargs="?", choices=PLAYS, default="postgres", help="mysql plays on MariaDB"
     )
     parser.add_argument(
-        "--dashboard", action="store_true", help="draw the stack's dashboard, too; sweeps more often for it"
+        "--into",
+        metavar="FOLDER",
+        type=Path,
+        default=Path("build"),
+        help="where to put the picture; build by default",
+    )
+    parser.add_argument(
+        "--dashboard",
+        action="store_true",
+        help="draw the stack's dashboard, too; sweeps more often for it",
     )
     asked = parser.parse_args()
     play = PLAYS[asked.engine]
     tell = Narrator()
     began = time.monotonic()
-    tell.console.print("Frozen functions fill a database; the reaper makes room again.", style="bold")
+    tell.console.print(
+        "Frozen functions fill a database; the reaper makes room again.", style="bold"
+    )
     tell.say(f"Setting up a throwaway {play.title} takes a few seconds.", "dim")
     try:
         record = play_all(play, tell, by_schedule=asked.dashboard)

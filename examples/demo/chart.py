@@ -1,4 +1,6 @@
-"""The demo's connections over time as a picture: who works, who is idle, the limit, and what happened when."""
+"""The demo's connections over time as a picture: who works, who is idle, the limit, and what
+happened when.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def chart(record: Record) -> str:
 
 
 def _head(record: Record) -> Iterator[str]:
-    yield svg.text(16, 28, f"Connections of {record.server}, as the server counts them", kind="title", size=16)
+    yield svg.text(
+        16, 28, f"Connections of {record.server}, as the server counts them", kind="title", size=16
+    )
     x = WIDTH - RIGHT - 150
     for name, colour in (("working", _WORKING), ("idle", _IDLE)):
         yield svg.swatch(x, 18, colour)
@@ -45,8 +49,12 @@ def _head(record: Record) -> Iterator[str]:
 
 def _areas(record: Record, across: svg.Scale, up: svg.Scale) -> Iterator[str]:
     """One above the other; a count holds until the next one."""
-    working = _stairs(record.samples, [sample.working for sample in record.samples], record.end, across, up)
-    taken = _stairs(record.samples, [sample.taken for sample in record.samples], record.end, across, up)
+    working = _stairs(
+        record.samples, [sample.working for sample in record.samples], record.end, across, up
+    )
+    taken = _stairs(
+        record.samples, [sample.taken for sample in record.samples], record.end, across, up
+    )
     yield svg.area(taken, up(0), _IDLE)
     yield svg.area(working, up(0), _WORKING)
 
@@ -56,24 +64,34 @@ def _stairs(
 ) -> list[tuple[float, float]]:
     until = [*(sample.at for sample in samples[1:]), end]
     steps = zip(samples, counts, until, strict=True)
-    return [(across(time), up(count)) for sample, count, then in steps for time in (sample.at, then)]
+    return [
+        (across(time), up(count)) for sample, count, then in steps for time in (sample.at, then)
+    ]
 
 
 def _limit(record: Record, across: svg.Scale, up: svg.Scale) -> Iterator[str]:
     y = up(record.limit)
     yield svg.line(across.start, y, across.end, y, svg.ALERT, "7 4")
-    yield svg.text(across.start + 6, y - 6, f"all {record.limit} slots", kind="legend", fill=svg.ALERT)
+    yield svg.text(
+        across.start + 6, y - 6, f"all {record.limit} slots", kind="legend", fill=svg.ALERT
+    )
 
 
 def lanes_of(moments: Sequence[Moment], across: svg.Scale) -> list[int]:
-    """The line that each label stands on, from the lowest up, so that it covers no other label and no pole.
+    """The line that each label stands on, from the lowest up, so that it covers no other label and
+    no pole.
 
-    A label ends at its pole, which goes down from it: so it only has to be above those that it would reach.
+    A label ends at its pole, which goes down from it: so it only has to be above those that it
+    would reach.
     """
     lanes: list[int] = []
     for moment in moments:
         left = across(moment.at) - svg.width_of(moment.what) - 2 * _GAP
-        reached = [lane for earlier, lane in zip(moments, lanes, strict=False) if across(earlier.at) >= left]
+        reached = [
+            lane
+            for earlier, lane in zip(moments, lanes, strict=False)
+            if across(earlier.at) >= left
+        ]
         lanes.append(max(reached, default=-1) + 1)
     return lanes
 

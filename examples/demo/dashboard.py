@@ -1,4 +1,6 @@
-"""The stack's dashboard as a picture: the template's panels as CloudWatch would place them, with the demo's figures."""
+"""The stack's dashboard as a picture: the template's panels as CloudWatch would place them, with
+the demo's figures.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from examples.demo import svg
 from examples.demo.record import Record
 from lab.cloudformation import Stack
 
-UNIT_X, UNIT_Y, GAP = 40, 34, 8  # a dashboard is 24 units wide
+# a dashboard is 24 units wide
+UNIT_X, UNIT_Y, GAP = 40, 34, 8
 _WIDTH = 24 * UNIT_X + GAP
 _LEFT, _RIGHT, _HEAD, _SECONDS, _LEGEND_LINE = 52, 20, 40, 24, 18
 _COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#7f7f7f")
@@ -54,7 +57,10 @@ def dashboard(record: Record) -> str:
         max(place.y + place.height for place in places) + GAP,
         "The reaper's dashboard",
         "; ".join(widget["properties"]["title"] for widget in found),
-        [svg.group("panel", panel(widget, place, record)) for widget, place in zip(found, places, strict=True)],
+        [
+            svg.group("panel", panel(widget, place, record))
+            for widget, place in zip(found, places, strict=True)
+        ],
     )
 
 
@@ -71,7 +77,12 @@ def flow(found: Sequence[Widget]) -> Iterator[Place]:
     for widget in found:
         if x + widget["width"] > 24:
             x, y, height = 0, y + height, 0
-        yield Place(x * UNIT_X + GAP, y * UNIT_Y + GAP, widget["width"] * UNIT_X - GAP, widget["height"] * UNIT_Y - GAP)
+        yield Place(
+            x * UNIT_X + GAP,
+            y * UNIT_Y + GAP,
+            widget["width"] * UNIT_X - GAP,
+            widget["height"] * UNIT_Y - GAP,
+        )
         x, height = x + widget["width"], max(height, widget["height"])
 
 
@@ -91,7 +102,13 @@ def _alarms(arns: Sequence[str], place: Place) -> Iterator[str]:
     for number, arn in enumerate(arns):
         x, y = place.x + 14 + number * room, place.y + place.height - 12
         yield svg.swatch(x, y - 10, _AT_REST)
-        yield svg.text(x + 17, y, arn.strip("<>").removesuffix(".Arn").removesuffix("Alarm"), kind="legend", size=12)
+        yield svg.text(
+            x + 17,
+            y,
+            arn.strip("<>").removesuffix(".Arn").removesuffix("Alarm"),
+            kind="legend",
+            size=12,
+        )
 
 
 def _graph(properties: Widget, place: Place, record: Record) -> Iterator[str]:
@@ -106,17 +123,25 @@ def _graph(properties: Widget, place: Place, record: Record) -> Iterator[str]:
     for limit in limits:
         yield svg.line(across.start, up(limit.value), across.end, up(limit.value), svg.ALERT, "7 4")
         label = f"{limit.label}: {limit.value:g}"
-        yield svg.text(across.start + 6, up(limit.value) - 5, label, kind="limit", size=12, fill=svg.ALERT)
+        yield svg.text(
+            across.start + 6, up(limit.value) - 5, label, kind="limit", size=12, fill=svg.ALERT
+        )
     for number, line in enumerate(found):
         # What lies beneath is wider, or nobody would see it where two lines run together.
         yield from _drawn(line, number, 2 + 3 * (len(found) - 1 - number) / len(found), across, up)
     for row, entries in enumerate(legend):
-        yield from _entries(entries, place, place.y + place.height - 10 - _LEGEND_LINE * (len(legend) - 1 - row))
+        yield from _entries(
+            entries, place, place.y + place.height - 10 - _LEGEND_LINE * (len(legend) - 1 - row)
+        )
 
 
-def _ends(properties: Widget, found: Sequence[Line], limits: Sequence[Limit]) -> tuple[float, float]:
+def _ends(
+    properties: Widget, found: Sequence[Line], limits: Sequence[Limit]
+) -> tuple[float, float]:
     said = properties.get("yAxis", {}).get("left", {})
-    values = [value for line in found for _, value in line.points] + [limit.value for limit in limits]
+    values = [value for line in found for _, value in line.points] + [
+        limit.value for limit in limits
+    ]
     highest = max(values, default=0)
     return said.get("min", 0), said.get("max", highest * 1.15 or 1)
 
@@ -125,7 +150,9 @@ def _colour(number: int) -> str:
     return _COLOURS[number % len(_COLOURS)]
 
 
-def _drawn(line: Line, number: int, width: float, across: svg.Scale, up: svg.Scale) -> Iterator[str]:
+def _drawn(
+    line: Line, number: int, width: float, across: svg.Scale, up: svg.Scale
+) -> Iterator[str]:
     placed = [(across(time), up(value)) for time, value in line.points]
     if placed:
         yield svg.curve(placed, _colour(number), width)
@@ -188,4 +215,6 @@ def _constant(expression: str, known: Mapping[str, float]) -> float:
         return float(series[1])
     if share := re.fullmatch(r"(\w+) \* (\d+) / (\d+)", expression):
         return known[share[1]] * int(share[2]) / int(share[3])
-    raise ValueError(f"the dashboard's expression {expression!r} cannot be drawn; teach _constant to read it")
+    raise ValueError(
+        f"the dashboard's expression {expression!r} cannot be drawn; teach _constant to read it"
+    )

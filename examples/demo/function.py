@@ -1,6 +1,9 @@
-"""A function as many are written, and the loop that plays one Lambda environment for it. A script of its own.
+"""A function as many are written, and the loop that plays one Lambda environment for it.
 
-The first invocation connects; the connection is kept for the next one. That is what a freeze leaves open.
+A script of its own.
+
+The first invocation connects; the connection is kept for the next one. That is what a freeze leaves
+open.
 """
 
 from __future__ import annotations
@@ -47,7 +50,10 @@ class Function:
 def main() -> None:
     lines = open(0, "rb", buffering=0)  # noqa: SIM115  unbuffered, so that select sees each line not yet read
     function = Function(**json.loads(lines.readline()))
-    ends = {b"invoke\n": lambda: True, b"work\n": lambda: bool(select.select([lines], [], [], 0)[0])}
+    ends = {
+        b"invoke\n": lambda: True,
+        b"work\n": lambda: bool(select.select([lines], [], [], 0)[0]),
+    }
     for line in lines:
         if line in ends:
             print(json.dumps(function.work_until(ends[line])), flush=True)

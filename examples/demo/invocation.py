@@ -1,4 +1,6 @@
-"""One invocation of the reaper's real handler: a process of its own, its environment, an event, its output."""
+"""One invocation of the reaper's real handler: a process of its own, its environment, an event, its
+output.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class Context:
 
 @dataclass(frozen=True)
 class Invocation:
-    """What the handler printed, which is what CloudWatch Logs would receive, and what it reported of its target."""
+    """What the handler printed, which is what CloudWatch Logs would receive, and what it reported
+    of its target.
+    """
 
     documents: list[dict[str, Any]]
     report: dict[str, Any]
@@ -47,19 +51,28 @@ class Invocation:
 
 
 def invoke(event: Mapping[str, Any], settings: Mapping[str, str]) -> Invocation:
-    """Run the handler on the event with these settings and no others; raise DemoFailed if it raises."""
+    """Run the handler on the event with these settings and no others; raise DemoFailed if it
+    raises.
+    """
     # A REAPER_DRY_RUN in the caller's shell would spoil the story.
-    rest = {key: value for key, value in os.environ.items() if not key.startswith(("REAPER_", "POWERTOOLS_"))}
+    rest = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("REAPER_", "POWERTOOLS_"))
+    }
     done = subprocess.run(
         [sys.executable, "-m", __name__, json.dumps(event)],
         env={**rest, **settings},
         capture_output=True,
         text=True,
         check=False,
-        start_new_session=True,  # Ctrl-C is for the demo, which then ends this process itself
+        # Ctrl-C is for the demo, which then ends this process itself
+        start_new_session=True,
     )
     if done.returncode:
-        raise DemoFailed(f"the handler failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
+        raise DemoFailed(
+            f"the handler failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}"
+        )
     *logs, answer = map(json.loads, done.stdout.splitlines())
     (report,) = answer["targets"]
     return Invocation(logs, report)

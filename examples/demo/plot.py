@@ -10,7 +10,8 @@ from rich.text import Text
 
 from examples.demo.record import Moment, Record
 
-ROWS = 16  # one for each slot of the demo's servers
+# One for each slot of the demo's servers
+ROWS = 16
 _MARGIN = 5
 _STYLES = {"working": "green", "idle": "red"}
 
@@ -30,7 +31,10 @@ _TYPED = Glyphs("#", ":", "-", "|", "+", "-", "+")
 
 
 def plot(record: Record, width: int, encoding: str = "utf-8") -> list[Text]:
-    """Each line of the picture, no longer than `width`. An encoding without block elements gets plain ASCII."""
+    """Each line of the picture, no longer than `width`.
+
+    An encoding without block elements gets plain ASCII.
+    """
     glyphs = _glyphs(encoding)
     columns = _columns(record, width - _MARGIN)
     return [
@@ -38,7 +42,10 @@ def plot(record: Record, width: int, encoding: str = "utf-8") -> list[Text]:
         *_rows(record, columns, glyphs),
         *map(Text, _axis(record, len(columns), glyphs)),
         _legend(record, glyphs),
-        *(Text(f"{letter:>4} {moment.at:5.1f} s  {moment.what}") for letter, moment in _lettered(record)),
+        *(
+            Text(f"{letter:>4} {moment.at:5.1f} s  {moment.what}")
+            for letter, moment in _lettered(record)
+        ),
     ]
 
 
@@ -103,11 +110,13 @@ def _axis(record: Record, columns: int, glyphs: Glyphs) -> tuple[str, str]:
 
 
 def _legend(record: Record, glyphs: Glyphs) -> Text:
-    return Text(" " * _MARGIN).append_tokens([
-        (glyphs.working, _STYLES["working"]),
-        (" working   ", None),
-        (glyphs.idle, _STYLES["idle"]),
-        (" idle   ", None),
-        (glyphs.limit, None),
-        (f" all {record.limit} slots", None),
-    ])
+    return Text(" " * _MARGIN).append_tokens(
+        [
+            (glyphs.working, _STYLES["working"]),
+            (" working   ", None),
+            (glyphs.idle, _STYLES["idle"]),
+            (" idle   ", None),
+            (glyphs.limit, None),
+            (f" all {record.limit} slots", None),
+        ]
+    )

@@ -1,4 +1,6 @@
-"""What the demo measured: connections as the server counted them, what happened when, and every sweep's metrics."""
+"""What the demo measured: connections as the server counted them, what happened when, and every
+sweep's metrics.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Sweep(NamedTuple):
 
 @dataclass
 class Record:
-    """Times are seconds since the record was begun; `limit` is how many connections applications may have."""
+    """Times are seconds since the record was begun; `limit` is how many connections applications
+    may have.
+    """
 
     server: str
     limit: int
@@ -61,8 +65,12 @@ class Record:
     @property
     def end(self) -> float:
         """The last thing that is known."""
-        return max(moment.at for moments in (self.samples, self.moments, self.sweeps) for moment in moments)
+        return max(
+            moment.at for moments in (self.samples, self.moments, self.sweeps) for moment in moments
+        )
 
     def at(self, time: float) -> Sample:
         """What the server had said last by then; before the first look, what that one found."""
-        return self.samples[max(0, bisect_right(self.samples, time, key=lambda sample: sample.at) - 1)]
+        return self.samples[
+            max(0, bisect_right(self.samples, time, key=lambda sample: sample.at) - 1)
+        ]

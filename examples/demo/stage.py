@@ -1,4 +1,6 @@
-"""The stage of the demo: a throwaway server with few slots, its own numbers, and the reaper beside it."""
+"""The stage of the demo: a throwaway server with few slots, its own numbers, and the reaper beside
+it.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,12 @@ BETWEEN_LOOKS = 0.25
 
 @dataclass(frozen=True)
 class Play:
-    """What differs between the engines. `book` is the workers' statement: it takes a moment and tells its session.
+    """What differs between the engines.
 
-    `count` asks for the slots that applications have; a look that has not quite left takes none of theirs. Who works
-    is asleep for a millisecond between two statements: that is not idle.
+    `book` is the workers' statement: it takes a moment and tells its session.
+
+    `count` asks for the slots that applications have; a look that has not quite left takes none of
+    theirs. Who works is asleep for a millisecond between two statements: that is not idle.
     """
 
     title: str
@@ -45,7 +49,11 @@ PLAYS = {
     "postgres": Play(
         title="PostgreSQL",
         server="postgres18",
-        settings={"max_connections": "20", "superuser_reserved_connections": "3", "reserved_connections": "1"},
+        settings={
+            "max_connections": "20",
+            "superuser_reserved_connections": "3",
+            "reserved_connections": "1",
+        },
         grant="GRANT pg_use_reserved_connections TO reaper",
         driver="psycopg",
         book="INSERT INTO orders SELECT '{name}' FROM pg_sleep(0.05) RETURNING pg_backend_pid()",
@@ -72,7 +80,8 @@ PLAYS = {
             FROM information_schema.processlist WHERE USER = 'app'""",
         refusals=("Too many connections",),
         version="SELECT VERSION()",
-        way_in="The server keeps one more for accounts with CONNECTION ADMIN; the reaper has that right, "
+        way_in="The server keeps one more for accounts with CONNECTION ADMIN; the reaper has that "
+        "right, "
         "or it could not get in when all is taken.",
         missing_note=" (Debian and Ubuntu: apt install mariadb-server-core)",
     ),
@@ -80,7 +89,9 @@ PLAYS = {
 
 
 class Slots(NamedTuple):
-    """What applications may use, what they have taken, and how much of that is idle, in the server's own numbers."""
+    """What applications may use, what they have taken, and how much of that is idle, in the
+    server's own numbers.
+    """
 
     usable: int
     taken: int
@@ -92,7 +103,9 @@ class Slots(NamedTuple):
 
 @dataclass(frozen=True)
 class Cast:
-    """Who plays: environments that stay busy, environments that will be frozen, and one that comes late."""
+    """Who plays: environments that stay busy, environments that will be frozen, and one that comes
+    late.
+    """
 
     busy: list[Environment]
     frozen: list[Environment]
@@ -112,7 +125,9 @@ class Stage:
         self.record = Record(self.name, self._count().usable)
 
     def cast(self, slots: int, stack: ExitStack) -> Cast:
-        """One environment for each slot and one more; all start in the background and end with the stack."""
+        """One environment for each slot and one more; all start in the background and end with the
+        stack.
+        """
 
         def environment(name: str) -> Environment:
             made = self._environment(name)
@@ -121,14 +136,19 @@ class Stage:
 
         return Cast(
             busy=[environment(f"checkout-{n}") for n in range(1, BUSY + 1)],
-            frozen=[environment(f"{('search', 'invoices')[n % 2]}-{n // 2 + 1}") for n in range(slots - BUSY)],
+            frozen=[
+                environment(f"{('search', 'invoices')[n % 2]}-{n // 2 + 1}")
+                for n in range(slots - BUSY)
+            ],
             newcomer=environment(f"checkout-{BUSY + 1}"),
         )
 
     def _environment(self, name: str) -> Environment:
         connect = arguments(self.server.dsn("app"), name.rpartition("-")[0])
         statement = self.play.book.format(name=name)
-        return Environment(name, {"driver": self.play.driver, "connect": connect, "statement": statement})
+        return Environment(
+            name, {"driver": self.play.driver, "connect": connect, "statement": statement}
+        )
 
     def slots(self) -> Slots:
         """Ask the server, and keep its answer for the picture."""
@@ -152,7 +172,9 @@ class Stage:
                 found.extend(self.server.query(self.play.count))
             return found
 
-        check(until(look, timeout=5), "the server does not let the demo in to count its connections")
+        check(
+            until(look, timeout=5), "the server does not let the demo in to count its connections"
+        )
         return Slots(*map(int, found[0]))
 
     def orders(self) -> dict[str, int]:
@@ -163,8 +185,16 @@ class Stage:
     def reap(self, event: Mapping[str, Any], settings: Mapping[str, str]) -> Invocation:
         """Invoke the reaper's handler with this server as its one target."""
         server = self.server
-        target = {"name": "shop", "engine": server.engine, "host": server.host, "port": server.port, "user": "reaper"}
-        done = invoke(event, {"REAPER_TARGETS": json.dumps([target]), "REAPER_STACK": "demo", **settings})
+        target = {
+            "name": "shop",
+            "engine": server.engine,
+            "host": server.host,
+            "port": server.port,
+            "user": "reaper",
+        }
+        done = invoke(
+            event, {"REAPER_TARGETS": json.dumps([target]), "REAPER_STACK": "demo", **settings}
+        )
         self.record.swept(done.measures)
         return done
 

@@ -1,4 +1,6 @@
-"""What the pictures are drawn with: text, lines, scales, on a ground of their own that no dark mode swallows."""
+"""What the pictures are drawn with: text, lines, scales, on a ground of their own that no dark mode
+swallows.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,20 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+        return round(
+            self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1
+        )
 
     def ticks(self, most: int) -> list[float]:
         """Round values, no more than `most` steps of 1, 2 or 5 times a power of ten."""
         power = 10.0 ** math.floor(math.log10((self.high - self.low) / most))
-        step = next(power * n for n in (1, 2, 5, 10, 20) if (self.high - self.low) / (power * n) <= most)
-        return [step * n for n in range(math.ceil(self.low / step), math.floor(self.high / step + 1e-9) + 1)]
+        step = next(
+            power * n for n in (1, 2, 5, 10, 20) if (self.high - self.low) / (power * n) <= most
+        )
+        return [
+            step * n
+            for n in range(math.ceil(self.low / step), math.floor(self.high / step + 1e-9) + 1)
+        ]
 
 
 def width_of(words: str, size: float = 13) -> float:
@@ -38,15 +47,18 @@ def width_of(words: str, size: float = 13) -> float:
 
 def picture(width: float, height: float, title: str, description: str, parts: Iterable[str]) -> str:
     """A whole document; title and description are for those who do not see it."""
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
-        f'viewBox="0 0 {width:g} {height:g}" role="img" aria-labelledby="title desc" font-family="{_FONT}">',
-        f'<title id="title">{escape(title)}</title>',
-        f'<desc id="desc">{escape(description)}</desc>',
-        box(0.5, 0.5, width - 1, height - 1, GROUND),
-        *parts,
-        "</svg>\n",
-    ])
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
+            f'viewBox="0 0 {width:g} {height:g}" role="img" aria-labelledby="title desc" '
+            f'font-family="{_FONT}">',
+            f'<title id="title">{escape(title)}</title>',
+            f'<desc id="desc">{escape(description)}</desc>',
+            box(0.5, 0.5, width - 1, height - 1, GROUND),
+            *parts,
+            "</svg>\n",
+        ]
+    )
 
 
 def group(kind: str, parts: Iterable[str]) -> str:
@@ -64,7 +76,14 @@ def swatch(x: float, y: float, fill: str) -> str:
 
 
 def text(
-    x: float, y: float, words: str, *, kind: str = "", size: float = 13, fill: str = INK, anchor: str = "start"
+    x: float,
+    y: float,
+    words: str,
+    *,
+    kind: str = "",
+    size: float = 13,
+    fill: str = INK,
+    anchor: str = "start",
 ) -> str:
     known = f' class="{kind}"' if kind else ""
     weight = ' font-weight="600"' if kind == "title" else ""
@@ -89,7 +108,9 @@ def dot(x: float, y: float, fill: str, radius: float) -> str:
 
 def area(points: Sequence[tuple[float, float]], floor: float, fill: str) -> str:
     """Between the points and a level below them."""
-    placed = " ".join(f"{x:g},{y:g}" for x, y in [(points[0][0], floor), *points, (points[-1][0], floor)])
+    placed = " ".join(
+        f"{x:g},{y:g}" for x, y in [(points[0][0], floor), *points, (points[-1][0], floor)]
+    )
     return f'<polygon points="{placed}" fill="{fill}"/>'
 
 
@@ -107,4 +128,7 @@ def levels(across: Scale, up: Scale, most: int) -> list[str]:
 
 def seconds(across: Scale, y: float, most: int) -> list[str]:
     """The time below a chart."""
-    return [text(across(time), y, f"{time:g} s", size=12, fill=FAINT, anchor="middle") for time in across.ticks(most)]
+    return [
+        text(across(time), y, f"{time:g} s", size=12, fill=FAINT, anchor="middle")
+        for time in across.ticks(most)
+    ]

@@ -1,4 +1,6 @@
-"""How the demo speaks: numbered steps on 80 columns, a table of victims, a JSON document made readable."""
+"""How the demo speaks: numbered steps on 80 columns, a table of victims, a JSON document made
+readable.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ class Narrator:
 
     def document(self, document: Mapping[str, Any]) -> None:
         """A JSON document on a few lines; _aws, which is long, on its own."""
-        parts = [f"{json.dumps(key)}:{json.dumps(value, separators=(', ', ':'))}" for key, value in document.items()]
+        parts = [
+            f"{json.dumps(key)}:{json.dumps(value, separators=(', ', ':'))}"
+            for key, value in document.items()
+        ]
         if "_aws" in document:
             parts[0] += ","
             text = parts[0] + "\n" + ", ".join(parts[1:])
@@ -47,13 +52,18 @@ class Narrator:
         self._print(self._filled("{" + text + "}", INDENT + 2), "yellow")
 
     def victims(self, victims: Sequence[Mapping[str, Any]]) -> None:
-        """Who, where from, idle how long, why. A column that this engine knows nothing of is left out."""
+        """Who, where from, idle how long, why.
+
+        A column that this engine knows nothing of is left out.
+        """
         shown = [column for column in _COLUMNS if any(victim[column] for victim in victims)]
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
         for column in shown:
             table.add_column(column, justify="right" if column == "idle_seconds" else "left")
         for victim in victims:
-            table.add_row(*(f"{victim[c]:.1f}" if c == "idle_seconds" else str(victim[c]) for c in shown))
+            table.add_row(
+                *(f"{victim[c]:.1f}" if c == "idle_seconds" else str(victim[c]) for c in shown)
+            )
         self.console.print(Padding(table, (0, 0, 0, INDENT + 2)))
 
     def plot(self, record: Record) -> None:
@@ -69,7 +79,8 @@ class Narrator:
                 initial_indent=margin,
                 subsequent_indent=margin,
                 break_on_hyphens=False,
-                break_long_words=False,  # a path is there to be copied
+                # a path is there to be copied
+                break_long_words=False,
             )
             for line in text.splitlines()
         )

@@ -27,9 +27,12 @@ def check(held: bool, otherwise: str) -> None:
 
 
 class Environment:
-    """One process with one function in it. It starts in the background and connects when first invoked.
+    """One process with one function in it.
 
-    `sessions` and `orders` are what it says of its work: the server's sessions it used, the orders it booked.
+    It starts in the background and connects when first invoked.
+
+    `sessions` and `orders` are what it says of its work: the server's sessions it used, the orders
+    it booked.
     """
 
     def __init__(self, name: str, function: dict[str, Any]) -> None:
@@ -39,8 +42,13 @@ class Environment:
         script = Path(__file__).with_name("function.py")
         pipe = subprocess.PIPE
         # `-I`: an application's process, which knows nothing of the reaper.
-        self.process = processes.spawn([sys.executable, "-I", str(script)], stdin=pipe, stdout=pipe, bufsize=0)
-        self._commands, self._answers = cast(IO[bytes], self.process.stdin), cast(IO[bytes], self.process.stdout)
+        self.process = processes.spawn(
+            [sys.executable, "-I", str(script)], stdin=pipe, stdout=pipe, bufsize=0
+        )
+        self._commands, self._answers = (
+            cast(IO[bytes], self.process.stdin),
+            cast(IO[bytes], self.process.stdout),
+        )
         self._send(json.dumps(function))
 
     def invoke(self) -> str | None:
@@ -78,7 +86,8 @@ class Environment:
         self._answers.close()
 
     def _send(self, line: str) -> None:
-        with suppress(BrokenPipeError):  # it has ended, which the missing answer will tell
+        # It has ended, which the missing answer will tell
+        with suppress(BrokenPipeError):
             self._commands.write(line.encode() + b"\n")
 
     def _answer(self) -> str | None:

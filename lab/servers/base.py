@@ -1,4 +1,6 @@
-"""A database server to test against: its address, its accounts, and, if the tests started it, its process."""
+"""A database server to test against: its address, its accounts, and, if the tests started it, its
+process.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ class Kind(Protocol):
     def template(self) -> Callable[[], Path]: ...
     def command(self, data: Path, port: int, settings: Mapping[str, str]) -> list[str]: ...
     def discard(self, data: Path) -> None: ...
-    def connect(self, server: Server, user: str, database: str, application: str | None) -> Connection: ...
+    def connect(
+        self, server: Server, user: str, database: str, application: str | None
+    ) -> Connection: ...
     def client(self, connection: Connection, user: str) -> Client: ...
     def data_folder(self, connection: Connection) -> str: ...
     def states(self, connection: Connection) -> dict[int, str]: ...
@@ -114,12 +118,18 @@ class Server:
 
     def dsn(self, user: str = "app", database: str | None = None, **options: str) -> str:
         scheme = {"postgres": "postgresql"}.get(self.engine, self.engine)
-        login = quote(user, safe="") + (f":{quote(self.password, safe='')}" if self.password else "")
+        login = quote(user, safe="") + (
+            f":{quote(self.password, safe='')}" if self.password else ""
+        )
         database = "shop" if database is None else database
         query = urlencode({**self.options, **options})
-        return f"{scheme}://{login}@{self.host}:{self.port}/{database}" + (f"?{query}" if query else "")
+        return f"{scheme}://{login}@{self.host}:{self.port}/{database}" + (
+            f"?{query}" if query else ""
+        )
 
-    def connect(self, user: str = "app", database: str = "shop", application: str | None = None) -> Connection:
+    def connect(
+        self, user: str = "app", database: str = "shop", application: str | None = None
+    ) -> Connection:
         """Open a driver's connection in autocommit mode; the database may be empty (MySQL)."""
         return self.kind.connect(self, user, database, application)
 
@@ -132,7 +142,9 @@ class Server:
             return self.kind.client(connection, self.root).run(sql)
 
     def states(self) -> dict[int, str]:
-        """Every session by id with the server's own word for what it does: idle, active; Sleep, Query."""
+        """Every session by id with the server's own word for what it does: idle, active; Sleep,
+        Query.
+        """
         with closing(self.admin()) as connection:
             return self.kind.states(connection)
 
@@ -142,7 +154,8 @@ class Server:
         for attempt in range(attempts):
             if self._launched():
                 return
-            time.sleep(0.1 * attempt)  # what the last process left, a port or shared memory, may take a moment
+            # What the last process left, a port or shared memory, may take a moment
+            time.sleep(0.1 * attempt)
         log = (self.folder / "log").read_text(errors="replace")
         raise RuntimeError(f"{self.name} does not start:\n{log[-3000:]}")
 
@@ -151,7 +164,12 @@ class Server:
         command = self.kind.command(self.folder / "data", self.port, self.settings)
         with (self.folder / "log").open("ab") as log:
             self.process = processes.spawn(
-                command, self.kind.abort_signal, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder
+                command,
+                self.kind.abort_signal,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
             )
         if until(lambda: self._ready() or not self._runs()) and self._runs():
             return True
@@ -170,7 +188,8 @@ class Server:
         assert self.folder is not None
         if Path(folder).resolve() == (self.folder / "data").resolve():
             return True
-        self._end(signal.SIGKILL)  # somebody else's server has answered on this port
+        # Somebody else's server has answered on this port
+        self._end(signal.SIGKILL)
         return False
 
     def _end(self, with_signal: signal.Signals) -> None:
@@ -207,15 +226,20 @@ class Server:
 
 
 def removed(folder: Path) -> bool:
-    shutil.rmtree(folder, ignore_errors=True)  # a killed PostgreSQL's children may still be writing
+    # a killed PostgreSQL's children may still be writing
+    shutil.rmtree(folder, ignore_errors=True)
     return not folder.exists()
 
 
-def launched(name: str, kind: Kind, data: Path, settings: Mapping[str, str], port: int | None = None) -> Server:
+def launched(
+    name: str, kind: Kind, data: Path, settings: Mapping[str, str], port: int | None = None
+) -> Server:
     """Run a new server on a copy of `data`."""
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=processes.run().folder))
     shutil.copytree(data, folder / "data", symlinks=True)
-    server = Server(name, kind, "127.0.0.1", port or free_port(), kind.root, settings=settings, folder=folder)
+    server = Server(
+        name, kind, "127.0.0.1", port or free_port(), kind.root, settings=settings, folder=folder
+    )
     for attempt in range(3):
         try:
             server.launch(attempts=1)

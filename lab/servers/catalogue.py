@@ -16,8 +16,12 @@ NAMES = ("postgres16", "postgres18", "mariadb", "mysql", "mysql_nops")
 _lock = threading.Lock()
 
 
-def start(name: str, *, settings: Mapping[str, str] | None = None, port: int | None = None) -> Server:
-    """Start a throwaway server with the standard accounts; raise Unavailable where its programs are missing."""
+def start(
+    name: str, *, settings: Mapping[str, str] | None = None, port: int | None = None
+) -> Server:
+    """Start a throwaway server with the standard accounts; raise Unavailable where its programs are
+    missing.
+    """
     with _lock:
         kind = _kind(name)
     return launched(name, kind, kind.template(), settings or {}, port)
@@ -40,7 +44,9 @@ def _kind(name: str) -> Kind:
 
 
 def elsewhere(engine: str) -> Server | None:
-    """The server that REAPER_TEST_POSTGRES_DSN or REAPER_TEST_MYSQL_DSN names, with the standard accounts added."""
+    """The server that REAPER_TEST_POSTGRES_DSN or REAPER_TEST_MYSQL_DSN names, with the standard
+    accounts added.
+    """
     dsn = os.environ.get(f"REAPER_TEST_{engine.upper()}_DSN")
     if not dsn:
         return None

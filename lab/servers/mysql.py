@@ -19,7 +19,8 @@ from .sockets import hung_up
 
 SETTINGS = {
     "bind_address": "127.0.0.1",
-    "socket": "mysqld.sock",  # in the data folder; a full path may be too long for a socket
+    # In the data folder; a full path may be too long for a socket
+    "socket": "mysqld.sock",
     "pid_file": "mysqld.pid",
     "skip_name_resolve": "ON",
     "innodb_buffer_pool_size": "64M",
@@ -33,7 +34,9 @@ SETTINGS = {
 MYSQL_SETTINGS = {"mysqlx": "OFF", "secure_file_priv": "NULL", "innodb_redo_log_capacity": "8M"}
 MARIADB_SETTINGS = {"innodb_log_file_size": "8M"}
 
-FIRST = "CREATE USER IF NOT EXISTS root@'%'; GRANT ALL PRIVILEGES ON *.* TO root@'%' WITH GRANT OPTION;"
+FIRST = (
+    "CREATE USER IF NOT EXISTS root@'%'; GRANT ALL PRIVILEGES ON *.* TO root@'%' WITH GRANT OPTION;"
+)
 
 ACCOUNTS = {
     "app": ["ALL ON shop.*"],
@@ -86,7 +89,8 @@ class MySQL:
     engine = "mysql"
     root = "root"
     stop_signal = signal.SIGTERM
-    abort_signal = signal.SIGKILL  # one process and throwaway data: nothing to wait for
+    # One process and throwaway data: nothing to wait for
+    abort_signal = signal.SIGKILL
     errors: tuple[type[Exception], ...] = (pymysql.err.Error,)
 
     def __init__(
@@ -108,13 +112,16 @@ class MySQL:
         self._initialise(data)
         first = data / "first.sql"
         first.write_text(FIRST)
-        with launched("template", self, data, {"init_file": "first.sql", "log_bin": "OFF"}) as server:
+        with launched(
+            "template", self, data, {"init_file": "first.sql", "log_bin": "OFF"}
+        ) as server:
             self.install(server)
             server.halt()
             assert server.folder is not None
             shutil.rmtree(data)
             (server.folder / "data").rename(data)
-        (data / "auto.cnf").unlink(missing_ok=True)  # every copy draws its own @@server_uuid
+        # Every copy draws its own @@server_uuid
+        (data / "auto.cnf").unlink(missing_ok=True)
         return data
 
     def _initialise(self, data: Path) -> None:
@@ -123,14 +130,26 @@ class MySQL:
         if self.flavour == "mariadb":
             mode, statements = ("--bootstrap", mariadb_system_tables(self.program))
         command = self._program(data, settings, mode)
-        done = subprocess.run(command, input=statements, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, input=statements, capture_output=True, text=True, check=False
+        )
         if done.returncode:
-            raise Unavailable(f"{self.flavour}: no data folder: {' '.join(done.stderr.split())[-300:]}")
+            raise Unavailable(
+                f"{self.flavour}: no data folder: {' '.join(done.stderr.split())[-300:]}"
+            )
 
     def _program(self, data: Path, settings: Mapping[str, str], *more: str) -> list[str]:
-        scratch = data.with_name(data.name + "-tmp")  # a starting MariaDB deletes every server's files in a shared one
+        # a starting MariaDB deletes every server's files in a shared one
+        scratch = data.with_name(data.name + "-tmp")
         scratch.mkdir(exist_ok=True)
-        fixed = [self.program, "--no-defaults", f"--datadir={data}", f"--tmpdir={scratch}", *as_root(), *more]
+        fixed = [
+            self.program,
+            "--no-defaults",
+            f"--datadir={data}",
+            f"--tmpdir={scratch}",
+            *as_root(),
+            *more,
+        ]
         if self.flavour == "mysql":
             fixed.append(f"--basedir={base_folder(Path(self.program))}")
         return [*fixed, *(f"--{key}={value}" for key, value in settings.items())]
@@ -141,7 +160,9 @@ class MySQL:
     def discard(self, data: Path) -> None:
         """Nothing of it lies outside its folder."""
 
-    def connect(self, server: Server, user: str, database: str, application: str | None) -> Connection:
+    def connect(
+        self, server: Server, user: str, database: str, application: str | None
+    ) -> Connection:
         return pymysql.connect(
             host=server.host,
             port=server.port,
@@ -152,7 +173,8 @@ class MySQL:
             connect_timeout=10,
             read_timeout=60,
             program_name=application,
-            ssl_disabled=server.own,  # PyMySQL prefers TLS, and loads the system's certificates every time: 16 ms
+            # PyMySQL prefers TLS, and loads the system's certificates every time: 16 ms
+            ssl_disabled=server.own,
         )
 
     def client(self, connection: Connection, user: str) -> Client:
@@ -180,10 +202,16 @@ class MySQL:
         connection_admin = "CONNECTION ADMIN" if self.flavour == "mariadb" else "CONNECTION_ADMIN"
         for user, grants in ACCOUNTS.items():
             yield f"CREATE USER IF NOT EXISTS {user}@'%'{password}"
-            yield from (f"GRANT {grant.format(connection_admin=connection_admin)} TO {user}@'%'" for grant in grants)
+            yield from (
+                f"GRANT {grant.format(connection_admin=connection_admin)} TO {user}@'%'"
+                for grant in grants
+            )
         yield f"CREATE USER IF NOT EXISTS rdsadmin@localhost{password}"
         for user in ("reaper", "reaper_rds"):
-            yield from (f"GRANT SELECT ON performance_schema.{table} TO {user}@'%'" for table in SCHEMA_TABLES)
+            yield from (
+                f"GRANT SELECT ON performance_schema.{table} TO {user}@'%'"
+                for table in SCHEMA_TABLES
+            )
 
 
 class MySQLClient:
@@ -232,7 +260,9 @@ def mariadb() -> MySQL:
     return MySQL("mariadb", program, MARIADB_SETTINGS)
 
 
-def mysql(settings: Mapping[str, str] | None = None, template: Callable[[], Path] | None = None) -> MySQL:
+def mysql(
+    settings: Mapping[str, str] | None = None, template: Callable[[], Path] | None = None
+) -> MySQL:
     program = os.environ.get("REAPER_TEST_MYSQLD", "")
     if not os.access(program, os.X_OK):
         raise Unavailable("MySQL: set REAPER_TEST_MYSQLD to a mysqld")
@@ -247,22 +277,31 @@ def found(program: str, otherwise: str) -> str:
 
 
 def base_folder(program: Path) -> Path:
-    """Where this mysqld keeps its share folder: beside a wrapper script's unpacked root, or above its bin folder."""
+    """Where this mysqld keeps its share folder: beside a wrapper script's unpacked root, or above
+    its bin folder.
+    """
     unpacked = program.parent / "root" / "usr"
     return unpacked if unpacked.is_dir() else program.resolve().parent.parent
 
 
 def mariadb_system_tables(program: str) -> str:
-    """What mariadb-install-db feeds to `mariadbd --bootstrap`, less the help texts and the sys schema.
+    """What mariadb-install-db feeds to `mariadbd --bootstrap`, less the help texts and the sys
+    schema.
 
     The script itself needs my_print_defaults, which Debian keeps in the client's package.
     """
     share = base_folder(Path(program)) / "share"
-    names = ("mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql")
+    names = (
+        "mysql_system_tables.sql",
+        "mysql_performance_tables.sql",
+        "mysql_system_tables_data.sql",
+    )
     for folder in (share / "mysql", share / "mariadb", share):
         if all((folder / name).exists() for name in names):
             scripts = [(folder / name).read_text() for name in names]
-            return "\n".join(["CREATE DATABASE mysql;", "USE mysql;", "SET @auth_root_socket = NULL;", *scripts])
+            return "\n".join(
+                ["CREATE DATABASE mysql;", "USE mysql;", "SET @auth_root_socket = NULL;", *scripts]
+            )
     raise Unavailable(f"MariaDB: no {names[0]} under {share}; install mariadb-server-core")
 
 

@@ -25,7 +25,8 @@ SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "on",
     "shared_buffers": "32MB",
-    "dynamic_shared_memory_type": "mmap",  # in the data folder: SIGKILL leaves nothing in /dev/shm
+    # In the data folder: SIGKILL leaves nothing in /dev/shm
+    "dynamic_shared_memory_type": "mmap",
     "max_connections": "300",
     "max_prepared_transactions": "10",
 }
@@ -53,7 +54,8 @@ class Postgres:
     engine = flavour = "postgres"
     root = "postgres"
     stop_signal = signal.SIGINT
-    abort_signal = signal.SIGQUIT  # not SIGKILL: the postmaster has children, and shared memory to give back
+    # Not SIGKILL: the postmaster has children, and shared memory to give back
+    abort_signal = signal.SIGQUIT
     errors: tuple[type[Exception], ...] = (psycopg.Error,)
 
     def __init__(self, programs: Path | None = None) -> None:
@@ -63,9 +65,23 @@ class Postgres:
     def _make_template(self) -> Path:
         """Make a data folder with the accounts in it."""
         data = processes.run().folder / f"template-{self.programs.parent.name}"
-        options = ["--auth=trust", "--username=postgres", "--locale=C", "--encoding=UTF8", "--wal-segsize=1"]
-        initdb = [*demoted(), str(self.programs / "initdb"), f"--pgdata={data}", "--no-sync", *options]
-        done = subprocess.run(initdb, capture_output=True, text=True, cwd=processes.run().folder, check=False)
+        options = [
+            "--auth=trust",
+            "--username=postgres",
+            "--locale=C",
+            "--encoding=UTF8",
+            "--wal-segsize=1",
+        ]
+        initdb = [
+            *demoted(),
+            str(self.programs / "initdb"),
+            f"--pgdata={data}",
+            "--no-sync",
+            *options,
+        ]
+        done = subprocess.run(
+            initdb, capture_output=True, text=True, cwd=processes.run().folder, check=False
+        )
         if done.returncode:
             raise Unavailable(f"PostgreSQL: initdb failed: {' '.join(done.stderr.split())[-300:]}")
         with launched("template", self, data, {}) as server:
@@ -78,7 +94,14 @@ class Postgres:
 
     def command(self, data: Path, port: int, settings: Mapping[str, str]) -> list[str]:
         options = [f"--{key}={value}" for key, value in {**SETTINGS, **settings}.items()]
-        return [*demoted(), str(self.programs / "postgres"), "-D", str(data), f"--port={port}", *options]
+        return [
+            *demoted(),
+            str(self.programs / "postgres"),
+            "-D",
+            str(data),
+            f"--port={port}",
+            *options,
+        ]
 
     def discard(self, data: Path) -> None:
         """Remove the System V segment that a postmaster killed with SIGKILL left behind."""
@@ -87,9 +110,13 @@ class Postgres:
         if len(lines) > 6 and (ipcrm := shutil.which("ipcrm")):
             subprocess.run([ipcrm, "-m", lines[6].split()[1]], capture_output=True, check=False)
 
-    def connect(self, server: Server, user: str, database: str, application: str | None) -> Connection:
+    def connect(
+        self, server: Server, user: str, database: str, application: str | None
+    ) -> Connection:
         dsn = server.dsn(user, database)
-        return psycopg.connect(dsn, autocommit=True, application_name=application or "", connect_timeout=10)
+        return psycopg.connect(
+            dsn, autocommit=True, application_name=application or "", connect_timeout=10
+        )
 
     def client(self, connection: Connection, user: str) -> Client:
         return PostgresClient(connection, user)
@@ -98,13 +125,19 @@ class Postgres:
         return str(connection.execute("SHOW data_directory").fetchone()[0])
 
     def states(self, connection: Connection) -> dict[int, str]:
-        return dict(connection.execute("SELECT pid, state FROM pg_stat_activity WHERE state IS NOT NULL"))
+        return dict(
+            connection.execute("SELECT pid, state FROM pg_stat_activity WHERE state IS NOT NULL")
+        )
 
     def install(self, server: Server) -> None:
         """Create the standard accounts and the database, where they are missing."""
         with closing(server.admin()) as connection:
             for role, attributes in ROLES.items():
-                password = sql.SQL("PASSWORD {}").format(server.password) if server.password else sql.SQL("")
+                password = (
+                    sql.SQL("PASSWORD {}").format(server.password)
+                    if server.password
+                    else sql.SQL("")
+                )
                 statement = sql.SQL("CREATE ROLE {} LOGIN {} {}").format(
                     sql.Identifier(role), password, sql.SQL(attributes)
                 )
@@ -155,7 +188,8 @@ class PostgresClient:
         try:
             self.run("SELECT 1")
         except psycopg.Error:
-            return not self.connection.closed  # a failed transaction refuses SELECT 1, too
+            # a failed transaction refuses SELECT 1, too
+            return not self.connection.closed
         return True
 
     def close(self) -> None:
@@ -165,14 +199,20 @@ class PostgresClient:
 def demoted() -> list[str]:
     """What to put before a PostgreSQL command, which refuses to run as root.
 
-    In a user namespace our own files look like user 1000's, so no account, no chown and no readable path is needed.
+    In a user namespace our own files look like user 1000's, so no account, no chown and no readable
+    path is needed.
     """
     if os.geteuid():
         return []
     prefix = ["unshare", "--user", "--map-user=1000"]
-    if shutil.which("unshare") and not subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
+    if (
+        shutil.which("unshare")
+        and not subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode
+    ):
         return prefix
-    raise Unavailable("PostgreSQL: refuses to run as root, and `unshare --user` is not allowed here")
+    raise Unavailable(
+        "PostgreSQL: refuses to run as root, and `unshare --user` is not allowed here"
+    )
 
 
 def programs(folder: str) -> Path:

@@ -21,8 +21,8 @@ Process = subprocess.Popen[Any]
 class Run:
     """What this process started and has not ended yet.
 
-    The warden does the same work when this process is killed. A pipe, not PR_SET_PDEATHSIG: that one fires when the
-    *thread* that started the child ends, and is cleared by `unshare -U`.
+    The warden does the same work when this process is killed. A pipe, not PR_SET_PDEATHSIG: that
+    one fires when the *thread* that started the child ends, and is cleared by `unshare -U`.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,8 @@ class Run:
         self.warden.stdin.close()
 
     def end(self) -> None:
-        if os.getpid() != self.pid:  # a forked child's exit is not the end of the run
+        # a forked child's exit is not the end of the run
+        if os.getpid() != self.pid:
             return
         for process, last_signal in list(self.live.values()):
             end(process, last_signal)
@@ -72,7 +73,9 @@ def run() -> Run:
         return _run()
 
 
-def spawn(command: Sequence[str], last_signal: signal.Signals = signal.SIGKILL, **options: Any) -> Process:
+def spawn(
+    command: Sequence[str], last_signal: signal.Signals = signal.SIGKILL, **options: Any
+) -> Process:
     """Start a process in a session of its own (so that Ctrl-C reaches only the tests)."""
     current = run()
     process: Process = subprocess.Popen(command, start_new_session=True, **options)
@@ -82,7 +85,9 @@ def spawn(command: Sequence[str], last_signal: signal.Signals = signal.SIGKILL, 
     return process
 
 
-def end(process: Process, with_signal: signal.Signals = signal.SIGKILL, timeout: float = 30) -> None:
+def end(
+    process: Process, with_signal: signal.Signals = signal.SIGKILL, timeout: float = 30
+) -> None:
     """Return when the process is gone: at its own pace up to `timeout`, then by SIGKILL."""
     process.send_signal(with_signal)
     try:

@@ -12,7 +12,8 @@ from .base import Connection, Server
 from .mysql import rows
 from .sockets import SocketClient
 
-HEARTBEAT = 100_000_000  # in nanoseconds; only when it writes does a dump thread see that its replica has gone
+# In nanoseconds; only when it writes does a dump thread see that its replica has gone
+HEARTBEAT = 100_000_000
 
 
 def walsender(server: Server) -> SocketClient:
@@ -28,9 +29,14 @@ def binlog_dump(server: Server) -> SocketClient:
     connection = server.connect("replicator", "")
     prefixes = ("master", "source") if server.flavour == "mysql" else ("master",)
     for prefix in prefixes:
-        rows(connection, f"SET @{prefix}_binlog_checksum = 'NONE', @{prefix}_heartbeat_period = {HEARTBEAT}")
+        rows(
+            connection,
+            f"SET @{prefix}_binlog_checksum = 'NONE', @{prefix}_heartbeat_period = {HEARTBEAT}",
+        )
     session = connection.thread_id()
-    connection._execute_command(COMMAND.COM_REGISTER_SLAVE, struct.pack("<IBBBHII", session, 0, 0, 0, 0, 0, 0))
+    connection._execute_command(
+        COMMAND.COM_REGISTER_SLAVE, struct.pack("<IBBBHII", session, 0, 0, 0, 0, 0, 0)
+    )
     connection._read_packet()
     from_the_first_file = struct.pack("<IHI", 4, 0, session)
     connection._execute_command(COMMAND.COM_BINLOG_DUMP, from_the_first_file)
@@ -39,7 +45,9 @@ def binlog_dump(server: Server) -> SocketClient:
 
 @dataclass(frozen=True)
 class Dump:
-    """The socket of a PyMySQL connection, which would close it when it is no longer referenced itself."""
+    """The socket of a PyMySQL connection, which would close it when it is no longer referenced
+    itself.
+    """
 
     connection: Connection
 

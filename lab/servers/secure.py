@@ -1,4 +1,6 @@
-"""Servers that speak TLS and check passwords, with certificates from an authority made for this run."""
+"""Servers that speak TLS and check passwords, with certificates from an authority made for this
+run.
+"""
 
 from __future__ import annotations
 
@@ -37,17 +39,25 @@ class Authority:
         self.folder.mkdir()
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._signed(self._name, self._key, x509.BasicConstraints(ca=True, path_length=0))
+        certificate = self._signed(
+            self._name, self._key, x509.BasicConstraints(ca=True, path_length=0)
+        )
         self.ca = self._written("ca.pem", certificate.public_bytes(serialization.Encoding.PEM))
 
     def certificate(self, host: str) -> tuple[Path, Path]:
-        """A certificate for one host name, and its key: files that PostgreSQL, too, takes for private."""
+        """A certificate for one host name, and its key: files that PostgreSQL, too, takes for
+        private.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         certificate = self._signed(subject, key, x509.SubjectAlternativeName([x509.DNSName(host)]))
         pem = serialization.Encoding.PEM
-        plain = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        return self._written("server.pem", certificate.public_bytes(pem)), self._written("server.key", plain)
+        plain = key.private_bytes(
+            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return self._written("server.pem", certificate.public_bytes(pem)), self._written(
+            "server.key", plain
+        )
 
     def _signed(
         self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, extension: x509.ExtensionType
@@ -78,7 +88,9 @@ def authority(name: str = "authority") -> Authority:
 
 
 class Front:
-    """TLS for a PostgreSQL that was built without it, as a pooler has it; what comes in plain text goes through."""
+    """TLS for a PostgreSQL that was built without it, as a pooler has it; what comes in plain text
+    goes through.
+    """
 
     _SSL_REQUEST = bytes([0, 0, 0, 8, 4, 210, 22, 47])
 
@@ -103,7 +115,9 @@ class Front:
                 client.sendall(b"S")
                 client = opened.enter_context(self._context.wrap_socket(client, server_side=True))
                 first = b""
-            server = opened.enter_context(socket.create_connection((self._server.host, self._server.port)))
+            server = opened.enter_context(
+                socket.create_connection((self._server.host, self._server.port))
+            )
             server.sendall(first)
             while True:
                 for source in select.select([client, server], [], [])[0]:
@@ -114,10 +128,19 @@ class Front:
 
 @cache
 def secure(name: str) -> Server:
-    """A server by its name in the catalogue, with TLS: its certificate is for `localhost`, and for no address."""
+    """A server by its name in the catalogue, with TLS: its certificate is for `localhost`, and for
+    no address.
+    """
     certificate, key = authority().certificate("localhost")
     if not name.startswith("postgres"):
-        return start(name, settings={"ssl_ca": str(authority().ca), "ssl_cert": str(certificate), "ssl_key": str(key)})
+        return start(
+            name,
+            settings={
+                "ssl_ca": str(authority().ca),
+                "ssl_cert": str(certificate),
+                "ssl_key": str(key),
+            },
+        )
     hba = authority().folder / "pg_hba.conf"
     hba.write_text(HBA)
     server = start(name, settings={"hba_file": str(hba)})

@@ -45,13 +45,17 @@ class Sessions:
     def active(self, n: int, user: str = "app", holder: str = "other") -> list[Client]:
         """In the middle of a statement until `release_active`.
 
-        They wait for a lock that one more session keeps: `holder`, idle in a transaction, of its own user so that a
-        rule can leave it out.
+        They wait for a lock that one more session keeps: `holder`, idle in a transaction, of its
+        own user so that a rule can leave it out.
         """
         if self.holder is None:
             self.holder = self._open(holder)
             self.holder.run("BEGIN")
-            shut = f"SELECT pg_advisory_xact_lock({GATE})" if self._postgres else "SELECT id FROM gate FOR UPDATE"
+            shut = (
+                f"SELECT pg_advisory_xact_lock({GATE})"
+                if self._postgres
+                else "SELECT id FROM gate FOR UPDATE"
+            )
             self.holder.run(shut)
         clients = self.sleeping(n, user)
         for client in clients:
@@ -65,24 +69,30 @@ class Sessions:
         return clients
 
     def release_active(self) -> None:
-        """Let the statements of all `active` sessions that still live finish, and read their results."""
+        """Let the statements of all `active` sessions that still live finish, and read their
+        results.
+        """
         if self.holder is not None:
             self.holder.close()
             self.holder = None
         for client in self._active:
-            with suppress(*self.server.kind.errors):  # terminated
+            # terminated
+            with suppress(*self.server.kind.errors):
                 client.finish()
         self._active.clear()
 
     def in_transaction(self, n: int, rows: int = 1, user: str = "app") -> list[Client]:
-        """Idle in a transaction that has changed `rows` rows: items while there are enough, else a scratch table."""
+        """Idle in a transaction that has changed `rows` rows: items while there are enough, else a
+        scratch table.
+        """
         return [self._changed(self._open(user), rows) for _ in range(n)]
 
     def _changed(self, client: Client, rows: int) -> Client:
         client.run("BEGIN")
         items = list(itertools.islice(self._items, rows)) if rows <= 100 else []
         if items and items[-1] <= 100:
-            for item in items:  # one by one: a range would lock its neighbour's row, too
+            # One by one: a range would lock its neighbour's row, too
+            for item in items:
                 client.run(f"UPDATE items SET value = value + 1 WHERE id = {item}")
         else:
             client.run(f"INSERT INTO scratch (value) VALUES {', '.join(['(0)'] * rows)}")
@@ -116,21 +126,32 @@ class Sessions:
         return self.sleeping(n, "boss" if self._postgres else self.server.root)
 
     def provider(self, n: int) -> list[Client]:
-        """Idle sessions of the cloud provider's own account, which has no rights on the customer's database."""
+        """Idle sessions of the cloud provider's own account, which has no rights on the customer's
+        database.
+        """
         return self.sleeping(n, "rdsadmin", self.server.home, application=None)
 
     def replication(self) -> Client:
         """A streaming replica: a walsender; a binlog dump."""
         stream = replicas.walsender if self._postgres else replicas.binlog_dump
         client = self._kept(stream(self.server))
-        self._wait([client], lambda states: all(state in ("active", "Binlog Dump") for state in states))
+        self._wait(
+            [client], lambda states: all(state in ("active", "Binlog Dump") for state in states)
+        )
         return client
 
     def handshakes(self, n: int) -> list[SocketClient]:
-        """Connections that never log in; the server drops them after 10 s (MySQL), 60 s (PostgreSQL)."""
-        return [self._kept(handshake(self.server.host, self.server.port, self.server.engine)) for _ in range(n)]
+        """Connections that never log in; the server drops them after 10 s (MySQL), 60 s
+        (PostgreSQL).
+        """
+        return [
+            self._kept(handshake(self.server.host, self.server.port, self.server.engine))
+            for _ in range(n)
+        ]
 
-    def _open(self, user: str, database: str = "shop", application: str | None = "lambda") -> Client:
+    def _open(
+        self, user: str, database: str = "shop", application: str | None = "lambda"
+    ) -> Client:
         connection = self.server.connect(user, database, application)
         return self._kept(self.server.kind.client(connection, user))
 
@@ -154,5 +175,6 @@ class Sessions:
         self.clients.clear()
         self._active.clear()
         self.holder = None
-        with suppress(*self.server.kind.errors):  # a test may have stopped the server
+        # a test may have stopped the server
+        with suppress(*self.server.kind.errors):
             until(lambda: ids.isdisjoint(self.server.states()), timeout=30)

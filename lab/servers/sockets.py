@@ -48,10 +48,15 @@ class SocketClient:
 
 
 def handshake(host: str, port: int, engine: str) -> SocketClient:
-    """Connect and say nothing. MySQL speaks first and tells the session's id; PostgreSQL has none yet."""
+    """Connect and say nothing.
+
+    MySQL speaks first and tells the session's id; PostgreSQL has none yet.
+    """
     connection = socket.create_connection((host, port), timeout=10)
     if engine == "postgres":
         return SocketClient(connection)
     greeting = connection.recv(4096)
     after_version = greeting.index(b"\0", 5) + 1
-    return SocketClient(connection, int.from_bytes(greeting[after_version : after_version + 4], "little"))
+    return SocketClient(
+        connection, int.from_bytes(greeting[after_version : after_version + 4], "little")
+    )

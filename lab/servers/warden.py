@@ -1,4 +1,6 @@
-"""Kill what a test run started and remove its folder when the run is gone: a script, at the far end of a pipe."""
+"""Kill what a test run started and remove its folder when the run is gone: a script, at the far end
+of a pipe.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from pathlib import Path
 
 def main(folder: str) -> None:
     watched: dict[int, int] = {}
-    for line in sys.stdin:  # ends when the run has ended, be it by SIGKILL: the kernel closes its end of the pipe
+    # Ends when the run has ended, be it by SIGKILL: the kernel closes its end of the pipe
+    for line in sys.stdin:
         pid, last_signal = map(int, line.split())
         watched[pid] = last_signal
         if not last_signal:
@@ -36,7 +39,8 @@ def exists(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    with suppress(OSError):  # gone meanwhile, or a system without /proc
+    # Gone meanwhile, or a system without /proc
+    with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
 

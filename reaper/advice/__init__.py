@@ -1,4 +1,6 @@
-"""What to change about a server's settings, why, and by which statement: pure, from settings to findings."""
+"""What to change about a server's settings, why, and by which statement: pure, from settings to
+findings.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,11 @@ __all__ = ["Advice", "Finding", "Proxy", "Rule", "Seen", "Severity", "advise", "
 
 def advise(seen: Seen) -> tuple[Finding, ...]:
     """Everything to change about a server, the gravest first; nothing where it is set well."""
-    checks = (*rights.CHECKS, *(postgres.CHECKS if seen.is_postgres else mysql.CHECKS), *slots.CHECKS)
+    checks = (
+        *rights.CHECKS,
+        *(postgres.CHECKS if seen.is_postgres else mysql.CHECKS),
+        *slots.CHECKS,
+    )
     return _in_order(finding for check in checks for finding in check(seen))
 
 
@@ -24,4 +30,8 @@ def advise_proxy(settings: Proxy) -> tuple[Finding, ...]:
 
 def _in_order(findings: Iterator[Finding]) -> tuple[Finding, ...]:
     severities, rules = list(Severity), list(Rule)
-    return tuple(sorted(findings, key=lambda found: (severities.index(found.severity), rules.index(found.rule))))
+    return tuple(
+        sorted(
+            findings, key=lambda found: (severities.index(found.severity), rules.index(found.rule))
+        )
+    )

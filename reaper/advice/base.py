@@ -12,8 +12,8 @@ from reaper.client.target import Auth, EngineName
 from reaper.model import Snapshot
 from reaper.report import SweepError, span
 
-# Seconds. A function uses its connection again after `max_idle` at most, so slightly above that the server may end
-# it; half an hour is as long as a slot should wait for nobody.
+# Seconds. A function uses its connection again after `max_idle` at most, so slightly above that the
+# server may end it; half an hour is as long as a slot should wait for nobody.
 IDLE = round(1.1 * DEFAULTS.max_idle)
 LONGEST_IDLE = 1800
 
@@ -24,7 +24,8 @@ AWS_MANUAL = "https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/"
 
 
 class Severity(StrEnum):
-    HIGH = "high"  # the database fills up, or the reaper cannot help it
+    # The database fills up, or the reaper cannot help it
+    HIGH = "high"
     MEDIUM = "medium"
     LOW = "low"
 
@@ -58,7 +59,9 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to change. `statement` is SQL, an entry of a parameter group or option file, or a command."""
+    """One thing to change. `statement` is SQL, an entry of a parameter group or option file, or a
+    command.
+    """
 
     rule: Rule
     severity: Severity
@@ -94,7 +97,9 @@ class Advice:
             "engine": self.engine,
             "flavour": self.flavour,
             "findings": [finding.to_json() for finding in self.findings],
-            "error": {"kind": self.error.kind, "message": self.error.message} if self.error else None,
+            "error": {"kind": self.error.kind, "message": self.error.message}
+            if self.error
+            else None,
         }
 
 
@@ -102,9 +107,10 @@ class Advice:
 class Seen:
     """What advice is judged by.
 
-    `settings` are the server's, by its own names, times in seconds; what it did not tell is not in there. `clients`
-    are the users and databases of those who are connected, but for the reaper, the provider and superusers. `fitting`
-    is the max_connections that the memory is enough for, where somebody said how much that is.
+    `settings` are the server's, by its own names, times in seconds; what it did not tell is not in
+    there. `clients` are the users and databases of those who are connected, but for the reaper, the
+    provider and superusers. `fitting` is the max_connections that the memory is enough for, where
+    somebody said how much that is.
     """
 
     settings: Mapping[str, Any]
@@ -150,7 +156,9 @@ class Seen:
 
     @property
     def connection_admin(self) -> tuple[str, str]:
-        """The right to KILL, which is also one to a slot beyond max_connections; and where that is written."""
+        """The right to KILL, which is also one to a slot beyond max_connections; and where that is
+        written.
+        """
         if self.is_mariadb:
             return "CONNECTION ADMIN", f"{MARIADB_MANUAL}grant/#connection-admin"
         return "CONNECTION_ADMIN", f"{MYSQL_MANUAL}privileges-provided.html#priv_connection-admin"
@@ -174,6 +182,7 @@ def idle_advice(seconds: float) -> str:
         return f"The retry client uses a connection again for {again}; one that ends earlier has to be opened anew."
     kept = f"for {span(seconds)}" if seconds else "for ever"
     return (
-        f"A frozen function's connection holds its slot {kept}. The retry client uses none again after {again}; "
+        f"A frozen function's connection holds its slot {kept}. The retry client uses none again "
+        f"after {again}; "
         "a limit slightly above that ends only what is left behind."
     )

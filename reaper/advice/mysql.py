@@ -1,4 +1,7 @@
-"""MySQL, MariaDB and Aurora MySQL: time limits, and what can be seen. TCP keepalives are no setting of theirs."""
+"""MySQL, MariaDB and Aurora MySQL: time limits, and what can be seen.
+
+TCP keepalives are no setting of theirs.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,9 @@ def _interactive_timeout(seen: Seen) -> Iterator[Finding]:
     value = seen.settings.get(Rule.INTERACTIVE_TIMEOUT)
     if value is not None and not is_slightly_above(value):
         whose = "It goes for clients that call themselves interactive, as the mysql shell does."
-        yield _setting(seen, Rule.INTERACTIVE_TIMEOUT, Severity.LOW, f"{whose} {idle_advice(value)}")
+        yield _setting(
+            seen, Rule.INTERACTIVE_TIMEOUT, Severity.LOW, f"{whose} {idle_advice(value)}"
+        )
 
 
 def _setting(seen: Seen, rule: Rule, severity: Severity, why: str) -> Finding:
@@ -38,11 +43,20 @@ def _setting(seen: Seen, rule: Rule, severity: Severity, why: str) -> Finding:
     if seen.is_mariadb and not seen.is_managed:
         why += " The same in the option file, under [mariadbd], keeps it over a restart."
     page = f"{MARIADB_MANUAL}server-system-variables/#" if seen.is_mariadb else _VARIABLES
-    return Finding(rule, severity, f"{rule} = {value} ({span(value)})", why, set_global(seen, rule, IDLE), page + rule)
+    return Finding(
+        rule,
+        severity,
+        f"{rule} = {value} ({span(value)})",
+        why,
+        set_global(seen, rule, IDLE),
+        page + rule,
+    )
 
 
 def set_global(seen: Seen, name: str, value: int) -> str:
-    """The statement, or the entry, that changes a setting for good, or until the next start on MariaDB."""
+    """The statement, or the entry, that changes a setting for good, or until the next start on
+    MariaDB.
+    """
     if seen.is_managed:
         return f"parameter group: {name} = {value}"
     return f"SET {'GLOBAL' if seen.is_mariadb else 'PERSIST'} {name} = {value};"
@@ -55,9 +69,12 @@ def _performance_schema(seen: Seen) -> Iterator[Finding]:
         Rule.PERFORMANCE_SCHEMA,
         Severity.MEDIUM,
         "performance_schema = OFF",
-        "Without it nobody knows when a statement ended, nor who holds a named lock: idle times are upper bounds that "
-        "wait for a second look, and holders of such locks are not spared. It needs a restart, and some memory.",
-        f"{'parameter group' if seen.is_managed else 'option file, [mysqld]'}: performance_schema = 1",
+        "Without it nobody knows when a statement ended, nor who holds a named lock: idle times "
+        "are upper bounds that "
+        "wait for a second look, and holders of such locks are not spared. It needs a restart, "
+        "and some memory.",
+        f"{'parameter group' if seen.is_managed else 'option file, [mysqld]'}: performance_schema "
+        f"= 1",
         f"{MYSQL_MANUAL}performance-schema-startup-configuration.html",
     )
 
@@ -69,7 +86,8 @@ def _unseen(seen: Seen) -> Iterator[Finding]:
             yield Finding(
                 rule,
                 severity,
-                f"{seen.account} may not read {' and '.join(table.rpartition(' ')[2] for table in tables)}",
+                f"{seen.account} may not read "
+                f"{' and '.join(table.rpartition(' ')[2] for table in tables)}",
                 why,
                 "\n".join(f"GRANT SELECT {table} TO {seen.grantee};" for table in tables),
                 MYSQL_MANUAL + page,
@@ -82,7 +100,8 @@ _READABLE: Sequence[tuple[Rule, Severity, Sequence[str], str, str]] = (
         Rule.IDLE_UPPER_BOUND,
         Severity.MEDIUM,
         ("ON performance_schema.threads", "ON performance_schema.events_statements_current"),
-        "Without these tables a long statement that has just ended looks like a long sleep, so that the reaper waits "
+        "Without these tables a long statement that has just ended looks like a long sleep, so "
+        "that the reaper waits "
         "for a second look; and it cannot see locks.",
         "performance-schema-events-statements-current-table.html",
     ),
@@ -90,14 +109,16 @@ _READABLE: Sequence[tuple[Rule, Severity, Sequence[str], str, str]] = (
         Rule.NAMED_LOCKS_UNSEEN,
         Severity.MEDIUM,
         ("ON performance_schema.metadata_locks",),
-        "Without this table holders of GET_LOCK and LOCK TABLES cannot be seen, so they are not spared.",
+        "Without this table holders of GET_LOCK and LOCK TABLES cannot be seen, so they are not "
+        "spared.",
         "performance-schema-metadata-locks-table.html",
     ),
     (
         Rule.TRANSACTIONS_UNSEEN,
         Severity.MEDIUM,
         ("ON performance_schema.events_transactions_current",),
-        "Without this table a transaction that was begun, and has no statement yet, looks like plain sleep.",
+        "Without this table a transaction that was begun, and has no statement yet, looks like "
+        "plain sleep.",
         "performance-schema-events-transactions-current-table.html",
     ),
     (

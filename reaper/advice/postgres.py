@@ -21,15 +21,19 @@ from reaper.advice.base import (
 from reaper.report import span
 
 IN_TRANSACTION = 300  # seconds
-LONGEST_INVOCATION = 900  # Lambda's own limit, so that no function's transaction can be older
+# Lambda's own limit, so that no function's transaction can be older
+LONGEST_INVOCATION = 900
 KEEPALIVES = {"tcp_keepalives_idle": 300, "tcp_keepalives_interval": 60, "tcp_keepalives_count": 6}
 
-_ROLES_NAMED = 5  # a statement for each of so many; beyond that one for all
+# a statement for each of so many; beyond that one for all
+_ROLES_NAMED = 5
 
 
 @dataclass(frozen=True)
 class _Limit:
-    """A time limit that the server, a database and a role can set, 0 for none; how it ought to be, and why."""
+    """A time limit that the server, a database and a role can set, 0 for none; how it ought to be,
+    and why.
+    """
 
     rule: Rule
     wanted: int
@@ -56,16 +60,23 @@ _LIMITS = (
         IN_TRANSACTION,
         _is_within_an_invocation,
         lambda seconds: Severity.MEDIUM if seconds else Severity.HIGH,
-        lambda _: "A function that is frozen or cut off in a transaction keeps its locks, and VACUUM waits for it.",
+        lambda _: (
+            "A function that is frozen or cut off in a transaction keeps its locks, and VACUUM "
+            "waits for it."
+        ),
     ),
     _Limit(
         Rule.TRANSACTION_TIMEOUT,
         LONGEST_INVOCATION,
         _is_within_an_invocation,
         lambda _: Severity.LOW,
-        lambda _: f"Lambda ends an invocation after {span(LONGEST_INVOCATION)} at most, so an older transaction of a "
-        "function works for nobody. Leave out the roles of people and of long jobs.",
-        only_for_roles=True,  # for all it would end dumps and maintenance, too; the manual says so
+        lambda _: (
+            f"Lambda ends an invocation after {span(LONGEST_INVOCATION)} at most, so an older "
+            f"transaction of a "
+            "function works for nobody. Leave out the roles of people and of long jobs."
+        ),
+        # For all it would end dumps and maintenance, too; the manual says so
+        only_for_roles=True,
     ),
 )
 
@@ -78,10 +89,12 @@ def _limits(seen: Seen) -> Iterator[Finding]:
 
 
 def _values(seen: Seen, name: str) -> Iterator[tuple[str, float]]:
-    """The setting as it goes for everybody who is connected, with the user; the server's own where nobody is.
+    """The setting as it goes for everybody who is connected, with the user; the server's own where
+    nobody is.
 
-    A role's setting in one database goes over the role's, that over the database's, and all over the server's. Where
-    nobody is connected, but somebody took care of it for roles or databases, the server's own says little.
+    A role's setting in one database goes over the role's, that over the database's, and all over
+    the server's. Where nobody is connected, but somebody took care of it for roles or databases,
+    the server's own says little.
     """
     settings = [found for found in seen.settings.get("role_settings", ()) if found["name"] == name]
     own = {(found["role"], found["database"]): found["seconds"] for found in settings}
@@ -99,7 +112,9 @@ def _finding(seen: Seen, limit: _Limit, wrong: list[tuple[str, float]]) -> Findi
     why = limit.why(worst)
     if users and (len(users) <= _ROLES_NAMED or limit.only_for_roles):
         why += " Set for roles it counts from their next login on, and leaves others, such as pools on servers, alone."
-        statement = "\n".join(f"ALTER ROLE {seen.quoted(user)} SET {rule} = '{limit.wanted}s';" for user in users)
+        statement = "\n".join(
+            f"ALTER ROLE {seen.quoted(user)} SET {rule} = '{limit.wanted}s';" for user in users
+        )
     else:
         in_milliseconds = {rule.value: 1000 * limit.wanted}
         statement = _for_all(seen, {rule.value: f"{limit.wanted}s"}, in_milliseconds)
@@ -123,8 +138,10 @@ def _tcp_keepalives(seen: Seen) -> Iterator[Finding]:
     yield Finding(
         Rule.TCP_KEEPALIVES,
         Severity.LOW,
-        f"{idle} s, then {count} times {interval} s: a client that vanished is noticed after {span(after)}",
-        "A client whose machine has gone without a goodbye holds its slot, and its locks, until then.",
+        f"{idle} s, then {count} times {interval} s: a client that vanished is noticed after "
+        f"{span(after)}",
+        "A client whose machine has gone without a goodbye holds its slot, and its locks, until "
+        "then.",
         _for_all(seen, {name: str(value) for name, value in KEEPALIVES.items()}, KEEPALIVES),
         f"{POSTGRES_MANUAL}runtime-config-connection.html#GUC-TCP-KEEPALIVES-IDLE",
     )

@@ -5,20 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from reaper.advice.base import AWS_MANUAL, IDLE, Finding, Rule, Severity, idle_advice, is_slightly_above
+from reaper.advice.base import (
+    AWS_MANUAL,
+    IDLE,
+    Finding,
+    Rule,
+    Severity,
+    idle_advice,
+    is_slightly_above,
+)
 from reaper.client.kept import DEFAULTS
 from reaper.report import span
 
-LONGEST_BORROW = 30  # seconds; API Gateway has given its caller up by then
+# Seconds; API Gateway has given its caller up by then
+LONGEST_BORROW = 30
 BORROW = round(DEFAULTS.timeout)
 MOST_PERCENT = 90
-MOSTLY = 0.5  # of its connections pinned: then it multiplexes little
+# Of its connections pinned: then it multiplexes little
+MOSTLY = 0.5
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """An RDS Proxy's settings, by AWS's own names, times in seconds. `pinned` is the part of its connections that
-    belonged to one client each of late; None where it had none."""
+    """An RDS Proxy's settings, by AWS's own names, times in seconds.
+
+    `pinned` is the part of its connections that belonged to one client each of late; None where it
+    had none.
+    """
 
     name: str
     engine_family: str
@@ -49,7 +62,8 @@ def _borrow_timeout(proxy: Proxy) -> Iterator[Finding]:
             Rule.PROXY_BORROW_TIMEOUT,
             Severity.LOW,
             f"ConnectionBorrowTimeout = {value} ({span(value) if value else 'no limit'})",
-            "A function that waits longer than its caller works for nobody, and is paid for. An early refusal can be "
+            "A function that waits longer than its caller works for nobody, and is paid for. An "
+            "early refusal can be "
             "tried again.",
             _pool(proxy, f"ConnectionBorrowTimeout={BORROW}"),
             f"{_PAGE}.connectionborrowtimeout",
@@ -62,7 +76,8 @@ def _max_connections(proxy: Proxy) -> Iterator[Finding]:
             Rule.PROXY_MAX_CONNECTIONS,
             Severity.MEDIUM,
             f"MaxConnectionsPercent = {proxy.max_connections_percent}",
-            "The proxy may take every connection of the database; none is left for the reaper, and for people.",
+            "The proxy may take every connection of the database; none is left for the reaper, "
+            "and for people.",
             _pool(proxy, f"MaxConnectionsPercent={MOST_PERCENT}"),
             f"{_PAGE}.maxconnectionspercent",
         )
@@ -72,7 +87,9 @@ def _pinning(proxy: Proxy) -> Iterator[Finding]:
     if proxy.pinned is None or proxy.pinned <= MOSTLY:
         return
     if proxy.engine_family == "MYSQL" and not proxy.session_pinning_filters:
-        what = "Where session variables pin, and each request sets its own, this filter prevents it."
+        what = (
+            "Where session variables pin, and each request sets its own, this filter prevents it."
+        )
         statement = _pool(proxy, "SessionPinningFilters=EXCLUDE_VARIABLE_SETS")
     else:
         what = "With this switched on for a while, the proxy's log names the statements that pin."
@@ -89,7 +106,8 @@ def _pinning(proxy: Proxy) -> Iterator[Finding]:
 
 def _pool(proxy: Proxy, setting: str) -> str:
     return (
-        f"aws rds modify-db-proxy-target-group --db-proxy-name {proxy.name} --target-group-name default "
+        f"aws rds modify-db-proxy-target-group --db-proxy-name {proxy.name} --target-group-name "
+        f"default "
         f"--connection-pool-config {setting}"
     )
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reaper.advice.base import AWS_MANUAL, MYSQL_MANUAL, POSTGRES_MANUAL, Check, Finding, Rule, Seen, Severity
+from reaper.advice.base import (
+    AWS_MANUAL,
+    MYSQL_MANUAL,
+    POSTGRES_MANUAL,
+    Check,
+    Finding,
+    Rule,
+    Seen,
+    Severity,
+)
 from reaper.client.kept import is_proxy
 from reaper.client.target import Auth
 
@@ -15,10 +24,13 @@ def _blind(seen: Seen) -> Iterator[Finding]:
     yield Finding(
         Rule.BLIND,
         Severity.HIGH,
-        f"{seen.snapshot.used} connections counted; what the others do is hidden from {seen.account}",
+        f"{seen.snapshot.used} connections counted; what the others do is hidden from "
+        f"{seen.account}",
         "The account cannot see the sessions of others, so every sweep ends with the error blind.",
         f"GRANT {'pg_read_all_stats' if seen.is_postgres else 'PROCESS ON *.*'} TO {seen.grantee};",
-        _PREDEFINED_ROLES if seen.is_postgres else f"{MYSQL_MANUAL}privileges-provided.html#priv_process",
+        _PREDEFINED_ROLES
+        if seen.is_postgres
+        else f"{MYSQL_MANUAL}privileges-provided.html#priv_process",
     )
 
 
@@ -48,15 +60,21 @@ def _own_account_shared(seen: Seen) -> Iterator[Finding]:
             Rule.OWN_ACCOUNT_SHARED,
             Severity.HIGH,
             f"others are logged in as {seen.account}",
-            "Sessions of the reaper's own account are all spared, and these are the application's. Give the reaper an "
-            "account of its own, which the SQL that the command prints makes, and let the target's user be that.",
+            "Sessions of the reaper's own account are all spared, and these are the "
+            "application's. Give the reaper an "
+            "account of its own, which the SQL that the command prints makes, and let the "
+            "target's user be that.",
             _grants_command(seen),
-            f"{POSTGRES_MANUAL}sql-createrole.html" if seen.is_postgres else f"{MYSQL_MANUAL}create-user.html",
+            f"{POSTGRES_MANUAL}sql-createrole.html"
+            if seen.is_postgres
+            else f"{MYSQL_MANUAL}create-user.html",
         )
 
 
 def _grants_command(seen: Seen) -> str:
-    """What prints the SQL of another account on this server, with what this one has beyond the usual."""
+    """What prints the SQL of another account on this server, with what this one has beyond the
+    usual.
+    """
     flavour = _flavour(seen)
     options = (
         f"--engine {seen.snapshot.engine}",
@@ -64,7 +82,9 @@ def _grants_command(seen: Seen) -> str:
         f"--user {_ANOTHER}" if seen.account == _USUAL else "",
         "--auth iam" if flavour and seen.auth is Auth.IAM else "",
         "--kill-if-idle" if seen.method == "kill_if_idle" else "",
-        "--reserved" if seen.is_postgres and not flavour and seen.settings.get("can_use_reserved") else "",
+        "--reserved"
+        if seen.is_postgres and not flavour and seen.settings.get("can_use_reserved")
+        else "",
     )
     return " ".join(("reaper grants", *filter(None, options)))
 
@@ -82,8 +102,10 @@ def _target_is_proxy(seen: Seen) -> Iterator[Finding]:
             Rule.TARGET_IS_PROXY,
             Severity.HIGH,
             f"host = {seen.host}",
-            "Behind the proxy the reaper sees and ends the proxy's pooled connections. Let the target's host be the "
-            "endpoint of the instance itself, which the command shows, and put the proxy's addresses into "
+            "Behind the proxy the reaper sees and ends the proxy's pooled connections. Let the "
+            "target's host be the "
+            "endpoint of the instance itself, which the command shows, and put the proxy's "
+            "addresses into "
             "protect_hosts.",
             f"aws rds describe-db-proxy-targets --db-proxy-name {seen.host.split('.')[0]}",
             f"{AWS_MANUAL}rds-proxy-connections.html",

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from reaper.advice.base import AWS_MANUAL, MYSQL_MANUAL, POSTGRES_MANUAL, Check, Finding, Rule, Seen, Severity
+from reaper.advice.base import (
+    AWS_MANUAL,
+    MYSQL_MANUAL,
+    POSTGRES_MANUAL,
+    Check,
+    Finding,
+    Rule,
+    Seen,
+    Severity,
+)
 from reaper.advice.mysql import set_global
 
-_SLOTS_LEFT = 3  # for the reaper, and for the people who look why it is needed
+# For the reaper, and for the people who look why it is needed
+_SLOTS_LEFT = 3
 
 
 def _max_connections(seen: Seen) -> Iterator[Finding]:
@@ -31,7 +41,13 @@ def _max_connections(seen: Seen) -> Iterator[Finding]:
 def _connection_limit(seen: Seen) -> Iterator[Finding]:
     usable, free = seen.snapshot.usable, _unlimited(seen)
     limits_are_hidden = seen.settings.get(f"sees_{Rule.USER_LIMITS_UNSEEN}") is False
-    if not seen.clients or usable is None or limits_are_hidden or _has_own_slot(seen) or _leaves_a_slot(seen):
+    if (
+        not seen.clients
+        or usable is None
+        or limits_are_hidden
+        or _has_own_slot(seen)
+        or _leaves_a_slot(seen)
+    ):
         return
     kind = "CONNECTION LIMIT" if seen.is_postgres else "MAX_USER_CONNECTIONS"
     too_many = f"the limits add up to {_most(seen, seen.users)}"
@@ -42,10 +58,14 @@ def _connection_limit(seen: Seen) -> Iterator[Finding]:
         Rule.CONNECTION_LIMIT,
         Severity.MEDIUM,
         f"{f'no {kind} for ' + ', '.join(free) if free else too_many}; {usable} connections in all",
-        "Nothing keeps a slot free for the reaper. Limits that add up to less than all slots do, and no user can take "
-        "what the others need." + ("" if seen.is_postgres else " The host in the account's name may be another."),
+        "Nothing keeps a slot free for the reaper. Limits that add up to less than all slots do, "
+        "and no user can take "
+        "what the others need."
+        + ("" if seen.is_postgres else " The host in the account's name may be another."),
         "\n".join(_limit_statement(seen, user, share) for user in wrong),
-        f"{POSTGRES_MANUAL}sql-alterrole.html" if seen.is_postgres else f"{MYSQL_MANUAL}user-resources.html",
+        f"{POSTGRES_MANUAL}sql-alterrole.html"
+        if seen.is_postgres
+        else f"{MYSQL_MANUAL}user-resources.html",
     )
 
 
@@ -67,23 +87,29 @@ def _reserved_slot(seen: Seen) -> Iterator[Finding]:
             Rule.RESERVED_SLOT,
             Severity.MEDIUM,
             f"{seen.account} has no {right}",
-            "With this right the reaper gets in by the one slot beyond max_connections when the database is full.",
+            "With this right the reaper gets in by the one slot beyond max_connections when the "
+            "database is full.",
             f"GRANT {right} ON *.* TO {seen.grantee};",
             source,
         )
 
 
 def _reserved_in_postgres(seen: Seen) -> Iterator[Finding]:
-    reserved, may_use = seen.settings.get("reserved_connections"), seen.settings.get("can_use_reserved")
+    reserved, may_use = (
+        seen.settings.get("reserved_connections"),
+        seen.settings.get("can_use_reserved"),
+    )
     if reserved is None or may_use is None or (seen.is_managed and not reserved):
-        return  # before PostgreSQL 16, or where only the provider reserves
+        # Before PostgreSQL 16, or where only the provider reserves
+        return
     statements = [] if reserved else ["ALTER SYSTEM SET reserved_connections = 2;"]
     if not may_use:
         statements.append(f"GRANT pg_use_reserved_connections TO {seen.grantee};")
     yield Finding(
         Rule.RESERVED_SLOT,
         Severity.MEDIUM,
-        f"reserved_connections = {reserved}; {seen.account} {'may' if may_use else 'may not'} use such slots",
+        f"reserved_connections = {reserved}; {seen.account} {'may' if may_use else 'may not'} use "
+        f"such slots",
         "A reserved slot lets the reaper in when the database is full."
         + ("" if reserved else " reserved_connections needs a restart."),
         "\n".join(statements),
@@ -111,13 +137,23 @@ def _limit_of(seen: Seen, user: str) -> int:
 def _unlimited(seen: Seen) -> list[str]:
     """Who is connected and may take every slot: limited neither itself nor in all of its databases."""
     limited = seen.snapshot.database_limits
-    return sorted({user for user, database in seen.clients if not _limit_of(seen, user) and database not in limited})
+    return sorted(
+        {
+            user
+            for user, database in seen.clients
+            if not _limit_of(seen, user) and database not in limited
+        }
+    )
 
 
 def _most(seen: Seen, users: Collection[str]) -> int:
     """The slots that these can take together by their limits and by those of their databases."""
-    databases = {database for user, database in seen.clients if user in users and not _limit_of(seen, user)}
-    by_database = sum(limit for name, limit in seen.snapshot.database_limits.items() if name in databases)
+    databases = {
+        database for user, database in seen.clients if user in users and not _limit_of(seen, user)
+    }
+    by_database = sum(
+        limit for name, limit in seen.snapshot.database_limits.items() if name in databases
+    )
     return by_database + sum(_limit_of(seen, user) for user in users)
 
 

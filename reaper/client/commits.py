@@ -12,8 +12,9 @@ FROM unnest('{pg_current_xact_id_if_assigned(), pg_xact_status(xid8), pg_control
             ::text[]) AS name
 """
 
-# The id of the transaction, null where it wrote nothing, and which server's history it belongs to: after a failover
-# to a replica that had not got the COMMIT yet the same id may mean another transaction.
+# The id of the transaction, null where it wrote nothing, and which server's history it belongs to:
+# after a failover to a replica that had not got the COMMIT yet the same id may mean another
+# transaction.
 _GET_TICKET = """
 SELECT pg_current_xact_id_if_assigned()::text AS id,
        (SELECT system_identifier FROM pg_control_system())::text AS system,
@@ -28,7 +29,10 @@ SELECT pg_xact_status(%s::text::xid8) AS status,
 
 @dataclass(frozen=True)
 class Ticket:
-    """What to ask for later, taken within the transaction. `id` None: it wrote nothing, so twice is harmless."""
+    """What to ask for later, taken within the transaction.
+
+    `id` None: it wrote nothing, so twice is harmless.
+    """
 
     id: str | None
     system: str
@@ -36,7 +40,9 @@ class Ticket:
 
 
 def take(driver: Driver, connection: Connection) -> Ticket | None:
-    """A ticket, or none where this account or version may not ask; that is found out once a connection."""
+    """A ticket, or none where this account or version may not ask; that is found out once a
+    connection.
+    """
     if not hasattr(connection, "can_be_asked"):
         # Beforehand: a refused statement would take the transaction with it.
         (row,) = driver.run(connection, _GET_RIGHT).rows
@@ -48,7 +54,9 @@ def take(driver: Driver, connection: Connection) -> Ticket | None:
 
 
 def status(driver: Driver, connection: Connection, ticket: Ticket) -> str | None:
-    """`committed`, `aborted`, `in progress`; None where this server does not know or is another one."""
+    """`committed`, `aborted`, `in progress`; None where this server does not know or is another
+    one.
+    """
     if ticket.id is None:
         return "aborted"
     (row,) = driver.run(connection, _GET_STATUS, (ticket.id,)).rows

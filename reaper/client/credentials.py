@@ -15,16 +15,21 @@ from reaper.client.deadline import Clock, Deadline
 from reaper.client.faults import Fault
 from reaper.client.target import Auth, ConfigurationError, Target
 
-# Seconds by the wall clock. A token is good for 15 minutes and any number of logins. What stands in the target, or
-# comes from the caller's own function, costs nothing to ask for again.
+# Seconds by the wall clock. A token is good for 15 minutes and any number of logins. What stands in
+# the target, or comes from the caller's own function, costs nothing to ask for again.
 _MAX_AGE = {Auth.SECRET: 300.0, Auth.IAM: 600.0, Auth.PASSWORD: 0.0}
 
-_LONGEST_WAIT = 2.0  # seconds for AWS's answer
-_making = threading.Lock()  # boto3's session is not thread-safe, and targets are swept side by side
+# Seconds for AWS's answer
+_LONGEST_WAIT = 2.0
+# boto3's session is not thread-safe, and targets are swept side by side
+_making = threading.Lock()
 
 
 class CredentialsUnavailable(Exception):
-    """AWS gave no secret or token. The message is AWS's own; `fault` says whether trying again may help."""
+    """AWS gave no secret or token.
+
+    The message is AWS's own; `fault` says whether trying again may help.
+    """
 
     def __init__(self, message: str, fault: Fault) -> None:
         super().__init__(message)
@@ -38,16 +43,23 @@ class Login:
 
 
 class Credentials:
-    """One target's login: fetched when it is needed, kept until it is old or a server has refused it.
+    """One target's login: fetched when it is needed, kept until it is old or a server has refused
+    it.
 
-    `password` is the caller's own source, asked for every new connection; what it gives is kept by nobody.
+    `password` is the caller's own source, asked for every new connection; what it gives is kept by
+    nobody.
     """
 
-    def __init__(self, target: Target, password: Callable[[], str] | None = None, wall: Clock = time.time) -> None:
-        if password is not None and (target.auth is not Auth.PASSWORD or target.password is not None):
+    def __init__(
+        self, target: Target, password: Callable[[], str] | None = None, wall: Clock = time.time
+    ) -> None:
+        if password is not None and (
+            target.auth is not Auth.PASSWORD or target.password is not None
+        ):
             own = f"auth {target.auth.value!r}" if target.password is None else "a password"
             raise ConfigurationError(
-                f"target {target.name!r} has {own} beside the function that gives its password; keep one of them"
+                f"target {target.name!r} has {own} beside the function that gives its password; "
+                f"keep one of them"
             )
         self._target = target
         self._password = password
@@ -66,17 +78,20 @@ class Credentials:
     def login(self, deadline: Deadline) -> Login:
         """The user and password to log in with.
 
-        Raises ConfigurationError where the secret has no such shape, CredentialsUnavailable where AWS gives none.
+        Raises ConfigurationError where the secret has no such shape, CredentialsUnavailable where
+        AWS gives none.
         """
         now = self._wall()
         if self._kept is not None:
             login, fetched = self._kept
-            if 0 <= now - fetched < _MAX_AGE[self._target.auth]:  # a clock set back says nothing of the age
+            # a clock set back says nothing of the age
+            if 0 <= now - fetched < _MAX_AGE[self._target.auth]:
                 return login
         login = self._fetched(deadline)
         if not (_can_be_sent(login.user) and _can_be_sent(login.password or "")):
             raise ConfigurationError(
-                f"target {self._target.name!r}: its user or password holds a NUL or half a character, "
+                f"target {self._target.name!r}: its user or password holds a NUL or half a "
+                f"character, "
                 "which no login can carry; choose another"
             )
         self._kept = login, now
@@ -94,21 +109,30 @@ class Credentials:
 
 
 def _can_be_sent(word: str) -> bool:
-    """Whether a driver can put it into a login; its own error over one that it cannot would carry it along."""
+    """Whether a driver can put it into a login; its own error over one that it cannot would carry
+    it along.
+    """
     return "\0" not in word and not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
 def aws_client(service: str, deadline: Deadline, region: str | None = None) -> Any:
-    """A client for one call, which tries twice and ends with the deadline; boto3's own patience is minutes.
+    """A client for one call, which tries twice and ends with the deadline; boto3's own patience is
+    minutes.
 
-    Not kept: the connection it pools would die in a freeze, and a new one takes 3 ms once boto3 is loaded.
+    Not kept: the connection it pools would die in a freeze, and a new one takes 3 ms once boto3 is
+    loaded.
     """
-    import boto3  # half a second on a cold start, so only where AWS is asked
+    # Half a second on a cold start, so only where AWS is asked
+    import boto3
     from botocore.config import Config
 
     wait = min(_LONGEST_WAIT, max(deadline.remaining(), 0.01) / 4)
     # Every address that the name resolves to may take the time to connect.
-    config = Config(connect_timeout=wait / 2, read_timeout=wait, retries={"mode": "standard", "total_max_attempts": 2})
+    config = Config(
+        connect_timeout=wait / 2,
+        read_timeout=wait,
+        retries={"mode": "standard", "total_max_attempts": 2},
+    )
     with _making:
         return boto3.client(service, region_name=region or None, config=config)
 
@@ -119,7 +143,9 @@ def _told_by_aws(what: str) -> Iterator[None]:
     try:
         from botocore.exceptions import BotoCoreError, ClientError
     except ModuleNotFoundError:
-        raise ConfigurationError(f"{what}: boto3 is missing; Lambda brings it along, elsewhere install it") from None
+        raise ConfigurationError(
+            f"{what}: boto3 is missing; Lambda brings it along, elsewhere install it"
+        ) from None
     try:
         yield
     except (BotoCoreError, ClientError) as problem:
@@ -139,18 +165,24 @@ def _fault(problem: Exception) -> Fault:
 
 
 def _from_secret(target: Target, deadline: Deadline) -> Login:
-    """The login in a secret as RDS ({username, password}) or a rotation function (host, port and more) writes it.
+    """The login in a secret as RDS ({username, password}) or a rotation function (host, port and
+    more) writes it.
 
-    Nothing else of it is used: where to connect is said by the target alone, whatever the secret's shape.
+    Nothing else of it is used: where to connect is said by the target alone, whatever the secret's
+    shape.
     """
     where = f"target {target.name!r}: secret {target.secret!r}"
     with _told_by_aws(f"{where} cannot be read"):
         found = _read(target.secret or "", deadline)
     user, password = found.get("username") or target.user, found.get("password")
     if not isinstance(password, str):
-        raise ConfigurationError(f"{where} holds no password; it must be a JSON object with username and password")
+        raise ConfigurationError(
+            f"{where} holds no password; it must be a JSON object with username and password"
+        )
     if not isinstance(user, str):
-        raise ConfigurationError(f"{where} holds a username that is no text; it must be a JSON object with both")
+        raise ConfigurationError(
+            f"{where} holds a username that is no text; it must be a JSON object with both"
+        )
     return Login(user, password)
 
 
@@ -181,7 +213,8 @@ def _object(text: str) -> Mapping[str, Any]:
     """The JSON object in a text; an empty one where there is none."""
     try:
         found = json.loads(text)
-    except (ValueError, RecursionError):  # never to be told: it carries the whole secret
+    # Never to be told: it carries the whole secret
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -1,4 +1,6 @@
-"""A database that survives a freeze: one connection kept between invocations, retried when that is safe."""
+"""A database that survives a freeze: one connection kept between invocations, retried when that is
+safe.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,16 @@ T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
-PINS_ABOVE = 16 * 1024  # bytes (AWS, "Avoiding pinning an RDS Proxy")
+# Bytes (AWS, "Avoiding pinning an RDS Proxy")
+PINS_ABOVE = 16 * 1024
 _NO_TURN = "no time left waiting for the thread that has the connection"
 
 Params = Sequence[Any] | Mapping[str, Any] | None
 
 
 class OutcomeUnknown(Exception):
-    """The connection was lost when the server may or may not have done the work; `error` is the driver's own.
+    """The connection was lost when the server may or may not have done the work; `error` is the
+    driver's own.
 
     Doing it again could do it twice. Ask the data, or give the transaction a token.
     """
@@ -64,17 +68,22 @@ class Transaction:
         return self.execute(sql, params).rows
 
     def execute(self, sql: str, params: Params = None) -> Result:
-        """Run a statement; raise ConfigurationError for one that would commit the transaction it runs in."""
+        """Run a statement; raise ConfigurationError for one that would commit the transaction it
+        runs in.
+        """
         if ends_transaction(sql, self._database.is_mysql):
             raise ConfigurationError(
-                f"{kind(sql)} would commit or end the transaction it runs in; run it outside of db.transaction"
+                f"{kind(sql)} would commit or end the transaction it runs in; run it outside of "
+                f"db.transaction"
             )
         self._ask_what_an_error_left()
-        if self.lost is not None:  # the work went on after an error that has undone what it did before
+        # The work went on after an error that has undone what it did before
+        if self.lost is not None:
             raise self.lost
         try:
             return self._database._run(self._connection, sql, params)
-        except Exception as error:  # whatever it is; noted and raised again unchanged
+        # Whatever it is; noted and raised again unchanged
+        except Exception as error:
             self.last_error = error
             if self._database.driver.fault(error) in _UNDOES_ALL:
                 self.lost = error
@@ -86,7 +95,9 @@ class Transaction:
         return self.lost or (self.last_error if driver.has_failed(self._connection) else None)
 
     def _ask_what_an_error_left(self) -> None:
-        """With innodb_rollback_on_timeout MySQL undoes all for a lock's timeout, and its error does not say so."""
+        """With innodb_rollback_on_timeout MySQL undoes all for a lock's timeout, and its error does
+        not say so.
+        """
         database, error = self._database, self.last_error
         if not database.is_mysql or error is None or self.lost is not None:
             return
@@ -97,7 +108,8 @@ class Transaction:
 
 
 class Database:
-    """One database, one kept connection, one lock: threads take turns, a forked child opens its own.
+    """One database, one kept connection, one lock: threads take turns, a forked child opens its
+    own.
 
     Opens nothing until the first statement.
     """
@@ -114,7 +126,8 @@ class Database:
     ) -> None:
         given = parse_dsn(dsn) | ({"secret": secret} if secret else {})
         self.target = Target.from_mapping(given, "DSN")
-        self.is_mysql = self.target.engine is EngineName.MYSQL  # kept, for each query asks
+        # Kept, for each query asks
+        self.is_mysql = self.target.engine is EngineName.MYSQL
         self.settings = settings
         self.stats = Stats()
         self._observer = on_event
@@ -122,15 +135,21 @@ class Database:
         self._process, self._lock = os.getpid(), threading.Condition()
         self._kept = Keeper(self.target, settings, means, password, self._tell)
         self._invocation: _Invocation | None = None
-        self._occupied = ""  # what has the connection to itself at the moment
-        self._occupant = 0  # the thread whose turn it is, or was last
+        # What has the connection to itself at the moment
+        self._occupied = ""
+        # The thread whose turn it is, or was last
+        self._occupant = 0
         self._taken: Connection | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ, **more: Any) -> Database:
-        """DATABASE_URL, and DATABASE_SECRET where the password stands in Secrets Manager or, as ssm:/name, in SSM."""
+        """DATABASE_URL, and DATABASE_SECRET where the password stands in Secrets Manager or, as
+        ssm:/name, in SSM.
+        """
         if not (dsn := environ.get("DATABASE_URL")):
-            raise ConfigurationError("DATABASE_URL is not set; write mysql://user@host/database or postgresql://…")
+            raise ConfigurationError(
+                "DATABASE_URL is not set; write mysql://user@host/database or postgresql://…"
+            )
         return cls(dsn, secret=environ.get("DATABASE_SECRET") or None, **more)
 
     @cached_property
@@ -143,11 +162,14 @@ class Database:
         @wraps(function)
         def invoked(event: Any, context: Any) -> T:
             deadline = Deadline.from_context(context, RESERVE, self._means.clock)
-            self._invocation = _Invocation(deadline, getattr(context, "aws_request_id", None), set())
+            self._invocation = _Invocation(
+                deadline, getattr(context, "aws_request_id", None), set()
+            )
             try:
                 return function(event, context)
             finally:
-                with suppress(DeadlineExceeded), self._turn(deadline):  # else a thread still works; the next use tidies
+                # Else a thread still works; the next use tidies
+                with suppress(DeadlineExceeded), self._turn(deadline):
                     self._leave("left in use" if self._taken is not None else "")
                 self._invocation = None
 
@@ -156,10 +178,13 @@ class Database:
     def query(self, sql: str, params: Params = None) -> list[dict[str, Any]]:
         """Rows of one read, tried again whenever the connection is lost: twice is harmless.
 
-        Raises ConfigurationError for anything but SELECT, SHOW, VALUES, EXPLAIN and WITH without a write.
+        Raises ConfigurationError for anything but SELECT, SHOW, VALUES, EXPLAIN and WITH without a
+        write.
         """
         if not only_reads(sql, self.is_mysql):
-            raise ConfigurationError(f"query() takes one read, and {kind(sql)} is none; use execute()")
+            raise ConfigurationError(
+                f"query() takes one read, and {kind(sql)} is none; use execute()"
+            )
         return self._retried(kind(sql), True, self._statement, sql, params).rows
 
     def execute(self, sql: str, params: Params = None, *, idempotent: bool = False) -> Result:
@@ -169,12 +194,15 @@ class Database:
         """
         return self._retried(kind(sql), idempotent, self._statement, sql, params)
 
-    def transaction(self, work: Callable[[Transaction], T], *, token: str | None = None, name: str | None = None) -> T:
-        """Run `work(tx)` in a transaction and commit; the whole of it is run again where it was rolled back.
+    def transaction(
+        self, work: Callable[[Transaction], T], *, token: str | None = None, name: str | None = None
+    ) -> T:
+        """Run `work(tx)` in a transaction and commit; the whole of it is run again where it was
+        rolled back.
 
-        With a token its effect is there exactly once, whoever retries: the key is the token and the name, by
-        default the work's. Without one PostgreSQL is asked what became of a lost COMMIT, and where it cannot
-        tell, as on MySQL, OutcomeUnknown is raised.
+        With a token its effect is there exactly once, whoever retries: the key is the token and the
+        name, by default the work's. Without one PostgreSQL is asked what became of a lost COMMIT,
+        and where it cannot tell, as on MySQL, OutcomeUnknown is raised.
         """
         named = name or str(getattr(work, "__qualname__", type(work).__name__))
         key = None if token is None else (named, token)
@@ -204,15 +232,20 @@ class Database:
     def take(self, what: str) -> Connection:
         """The driver's own connection, checked, for this thread alone until `give_back`."""
         with self._turn(self._deadline()):
-            taken: Connection = self._retried("connection", True, lambda attempt: attempt.connection)
+            taken: Connection = self._retried(
+                "connection", True, lambda attempt: attempt.connection
+            )
             taken.own_cursor = None
             self._taken, self._occupied = taken, what
             return taken
 
     def give_back(self, connection: Connection, unusable: str = "") -> None:
-        """The end of `take`, from whichever thread; nothing where the end of the invocation has come before."""
+        """The end of `take`, from whichever thread; nothing where the end of the invocation has
+        come before.
+        """
         if self._process != os.getpid():
-            return  # taken by the parent, before the fork
+            # Taken by the parent, before the fork
+            return
         with self._lock:
             if connection is self._taken:
                 self._leave(unusable)
@@ -238,25 +271,37 @@ class Database:
         try:
             self.forget_tokens()
         except Exception as error:  # noqa: BLE001  the transaction is committed: this must not look as if it were not
-            self._tell(EventKind.ADVISED, f"old tokens could not be deleted: {type(error).__name__}")
+            self._tell(
+                EventKind.ADVISED, f"old tokens could not be deleted: {type(error).__name__}"
+            )
 
     def _statement(self, attempt: _Attempt, sql: str, params: Params) -> Result:
         return self._run(attempt.connection, sql, params)
 
     def _run(self, connection: Connection, sql: str, params: Params) -> Result:
         if self._kept.behind_proxy and self.driver.size(connection, sql, params) > PINS_ABOVE:
-            self._tell(EventKind.ADVISED, "RDS Proxy pins a connection for a statement over 16 KB", kind(sql))
+            self._tell(
+                EventKind.ADVISED,
+                "RDS Proxy pins a connection for a statement over 16 KB",
+                kind(sql),
+            )
         return self.driver.run(connection, sql, params)
 
     # One request, from the first attempt to the last.
 
-    def _retried(self, statement: str, twice_is_harmless: bool, work: Callable[..., T], *given: Any) -> T:
-        """What `work` comes to, given the attempt and the rest; the only place from which anything is tried again."""
+    def _retried(
+        self, statement: str, twice_is_harmless: bool, work: Callable[..., T], *given: Any
+    ) -> T:
+        """What `work` comes to, given the attempt and the rest; the only place from which anything
+        is tried again.
+        """
         deadline = self._deadline()
         self._take_turn(deadline)
         try:
             if self._occupied:
-                raise ConfigurationError(f"the one connection is in {self._occupied}; use what that gave you")
+                raise ConfigurationError(
+                    f"the one connection is in {self._occupied}; use what that gave you"
+                )
             earlier: list[Failure] = []
             while True:
                 attempt = _Attempt(self.driver)
@@ -281,20 +326,30 @@ class Database:
             self._lock.release()
 
     def _failure(
-        self, error: Exception, attempt: _Attempt, statement: str, twice_is_harmless: bool, earlier: list[Failure]
+        self,
+        error: Exception,
+        attempt: _Attempt,
+        statement: str,
+        twice_is_harmless: bool,
+        earlier: list[Failure],
     ) -> Failure:
         return Failure(
-            fault=error.fault if isinstance(error, CredentialsUnavailable) else self.driver.fault(error),
+            fault=error.fault
+            if isinstance(error, CredentialsUnavailable)
+            else self.driver.fault(error),
             phase=attempt.phase(error),
             failures=len(earlier) + 1,
             twice_is_harmless=twice_is_harmless,
             is_atomic=is_atomic(statement),
             secret_was_read_again=(
-                any(failure.fault is Fault.CREDENTIALS for failure in earlier) or not self._kept.login_can_change
+                any(failure.fault is Fault.CREDENTIALS for failure in earlier)
+                or not self._kept.login_can_change
             ),
         )
 
-    def _after(self, failures: list[Failure], error: Exception, statement: str, deadline: Deadline) -> None:
+    def _after(
+        self, failures: list[Failure], error: Exception, statement: str, deadline: Deadline
+    ) -> None:
         """Return when it is time to try again, else raise."""
         failure = failures[-1]
         if failure.fault is Fault.CREDENTIALS:
@@ -306,7 +361,9 @@ class Database:
             return
         is_read = failure.twice_is_harmless and failure.phase is Phase.WORKING
         # A later attempt that did nothing settles no earlier doubt.
-        lost_commit = any(each.effect is Effect.UNKNOWN and each.phase is Phase.COMMITTING for each in failures)
+        lost_commit = any(
+            each.effect is Effect.UNKNOWN and each.phase is Phase.COMMITTING for each in failures
+        )
         in_doubt = lost_commit or (failure.effect is Effect.UNKNOWN and not is_read)
         self._tell_of_the_end(failure, statement, in_doubt)
         if in_doubt:
@@ -323,12 +380,17 @@ class Database:
         elif failure.fault in (Fault.TOO_MANY, Fault.CREDENTIALS, Fault.UNREACHABLE):
             self._tell(EventKind.REFUSED, failure.fault, statement)
 
-    def _transact(self, attempt: _Attempt, work: Callable[[Transaction], T], key: tuple[str, str] | None) -> T:
+    def _transact(
+        self, attempt: _Attempt, work: Callable[[Transaction], T], key: tuple[str, str] | None
+    ) -> T:
         driver, connection = self.driver, attempt.connection
         attempt.in_transaction = True
         driver.run(connection, "BEGIN", None)
         try:
-            if key is not None and not driver.run(connection, tokens.CLAIM[self.target.engine], key).rowcount:
+            if (
+                key is not None
+                and not driver.run(connection, tokens.CLAIM[self.target.engine], key).rowcount
+            ):
                 (row,) = driver.run(connection, tokens.RECALL, key).rows
                 driver.run(connection, "ROLLBACK", None)
                 done: T = tokens.from_text(row["result"])
@@ -340,7 +402,8 @@ class Database:
                 result = work(transaction)
             finally:
                 self._occupied = ""
-            if undone := transaction.undone_by(driver):  # the work went on as if nothing had happened
+            # The work went on as if nothing had happened
+            if undone := transaction.undone_by(driver):
                 raise undone
             if key is not None:
                 driver.run(connection, tokens.REMEMBER, (tokens.to_text(result), *key))
@@ -350,14 +413,21 @@ class Database:
         if key is None and not self.is_mysql:
             attempt.result, attempt.ticket = result, commits.take(driver, connection)
         if not driver.is_alive(connection):
-            driver.ping(connection)  # raises the loss: COMMIT was not sent, so there is no doubt
+            # Raises the loss: COMMIT was not sent, so there is no doubt
+            driver.ping(connection)
         attempt.committing = True
         driver.run(connection, "COMMIT", None)
         return result
 
     def _came_of(self, attempt: _Attempt, failure: Failure, deadline: Deadline) -> str | None:
-        """What became of a COMMIT whose answer was lost; None where nobody can tell before the deadline."""
-        ticket = attempt.ticket if failure.phase is Phase.COMMITTING and failure.effect is Effect.UNKNOWN else None
+        """What became of a COMMIT whose answer was lost; None where nobody can tell before the
+        deadline.
+        """
+        ticket = (
+            attempt.ticket
+            if failure.phase is Phase.COMMITTING and failure.effect is Effect.UNKNOWN
+            else None
+        )
         if ticket is None:
             return None
         wait = self.settings.patience.first_wait
@@ -381,7 +451,9 @@ class Database:
         if self._invocation is None:
             return
         if key in self._invocation.keys:
-            raise ConfigurationError(f"the token was used for {key[0]!r} in this invocation already; say name=")
+            raise ConfigurationError(
+                f"the token was used for {key[0]!r} in this invocation already; say name="
+            )
         self._invocation.keys.add(key)
 
     @contextmanager
@@ -393,7 +465,8 @@ class Database:
             self._lock.release()
 
     def _take_turn(self, deadline: Deadline) -> None:
-        """Lock the database for this thread, waiting no longer than the deadline: while it is used, or taken.
+        """Lock the database for this thread, waiting no longer than the deadline: while it is used,
+        or taken.
 
         A forked child starts with a lock of its own, whoever held the parent's.
         """
@@ -413,15 +486,20 @@ class Database:
         if self._observer is None:
             return
         request_id = self._invocation.request_id if self._invocation else None
-        event = Event(what, self.target.name, str(reason), statement, request_id, *self._kept.age_and_idle)
+        event = Event(
+            what, self.target.name, str(reason), statement, request_id, *self._kept.age_and_idle
+        )
         try:
             self._observer(event)
-        except Exception as mistake:  # a listener's must not make a committed write look like a failed one
-            mistake.__context__ = None  # what was being told of: a driver's error, whose text can quote SQL
+        # a listener's must not make a committed write look like a failed one
+        except Exception as mistake:
+            # What was being told of: a driver's error, whose text can quote SQL
+            mistake.__context__ = None
             _logger.exception("on_event raised for %s", what)
 
 
-# After these the connection is out of step, gone, or leads to a server that is not the writer any more.
+# After these the connection is out of step, gone, or leads to a server that is not the writer any
+# more.
 UNUSABLE = frozenset({Fault.LOST, Fault.TIMEOUT, Fault.READ_ONLY, Fault.STARTING, Fault.IN_DOUBT})
 
 # An answer that says so, or none: the transaction is gone.

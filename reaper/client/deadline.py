@@ -41,8 +41,12 @@ class Deadline:
         return cls(clock() + seconds, clock)
 
     @classmethod
-    def from_context(cls, context: LambdaContext, reserve: float = RESERVE, clock: Clock = time.monotonic) -> Deadline:
-        """Lambda's remaining time, less a reserve in seconds that pays for the report and the metrics."""
+    def from_context(
+        cls, context: LambdaContext, reserve: float = RESERVE, clock: Clock = time.monotonic
+    ) -> Deadline:
+        """Lambda's remaining time, less a reserve in seconds that pays for the report and the
+        metrics.
+        """
         return cls.after(context.get_remaining_time_in_millis() / 1000 - reserve, clock)
 
     def remaining(self) -> float:

@@ -1,4 +1,6 @@
-"""The client's events as CloudWatch metrics: lines in the Embedded Metric Format, which Lambda's log becomes."""
+"""The client's events as CloudWatch metrics: lines in the Embedded Metric Format, which Lambda's
+log becomes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ STALE = frozenset({"ended by the server", "does not answer"})
 def metrics_of(event: Event) -> list[str]:
     """The metrics that count the event."""
     found = {
-        "TooManyConnections": event.reason == Fault.TOO_MANY and event.kind in (EventKind.RETRIED, EventKind.REFUSED),
+        "TooManyConnections": event.reason == Fault.TOO_MANY
+        and event.kind in (EventKind.RETRIED, EventKind.REFUSED),
         "Retries": event.kind is EventKind.RETRIED,
         "StaleConnections": event.kind is EventKind.DISCARDED and event.reason in STALE,
         "OutcomeUnknown": event.kind is EventKind.OUTCOME_UNKNOWN,
@@ -27,7 +30,9 @@ def metrics_of(event: Event) -> list[str]:
 
 
 def dimension(value: str) -> str:
-    """A dimension's value as CloudWatch takes it: 1 to 1024 printable letters of ASCII; others are written as \\xfc."""
+    """A dimension's value as CloudWatch takes it: 1 to 1024 printable letters of ASCII; others are
+    written as \\xfc.
+    """
     # Backslashes first, so that two names never come out as one.
     text = printable(value).replace("\\", "\\\\").encode("ascii", "backslashreplace").decode()
     return text[:_LONGEST_DIMENSION] if text.strip() else "-"
@@ -36,10 +41,14 @@ def dimension(value: str) -> str:
 _LONGEST_DIMENSION = 1024
 
 
-def emf(namespace: str = "Reaper", write: Callable[[str], None] = print, wall: Clock = time.time) -> Observer:
-    """An observer for `Database(on_event=emf())`: one line for each event that counts, none for the others.
+def emf(
+    namespace: str = "Reaper", write: Callable[[str], None] = print, wall: Clock = time.time
+) -> Observer:
+    """An observer for `Database(on_event=emf())`: one line for each event that counts, none for the
+    others.
 
-    Dimensions are `Function` and `Target`, and `Target` alone: what an alarm on a database looks for.
+    Dimensions are `Function` and `Target`, and `Target` alone: what an alarm on a database looks
+    for.
     """
     function = dimension(os.environ.get("AWS_LAMBDA_FUNCTION_NAME") or "local")
 

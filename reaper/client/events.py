@@ -11,14 +11,18 @@ from enum import StrEnum
 class EventKind(StrEnum):
     CONNECTED = "connected"
     REUSED = "reused"
-    DISCARDED = "discarded"  # with the reason why
+    # With the reason why
+    DISCARDED = "discarded"
     RETRIED = "retried"
-    REFUSED = "refused"  # the server let nobody in, or not this account
+    # The server let nobody in, or not this account
+    REFUSED = "refused"
     TIMED_OUT = "timed_out"
     OUTCOME_UNKNOWN = "outcome_unknown"
-    ADVISED = "advised"  # nothing failed, but a setting or a statement is not as it should be; the reason says which
+    # Nothing failed, but a setting or a statement is not as it should be; the reason says which
+    ADVISED = "advised"
 
-    __hash__ = str.__hash__  # an Enum's own is Python, and every query is counted
+    # An Enum's own is Python, and every query is counted
+    __hash__ = str.__hash__
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Event:
     kind: EventKind
     target: str
     reason: str = ""
-    statement: str = ""  # its first word
+    # Its first word
+    statement: str = ""
     request_id: str | None = None
     age: float | None = None
     idle: float | None = None

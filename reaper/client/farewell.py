@@ -1,7 +1,8 @@
 """SIGTERM: the goodbye of a process that is told to end, so that its sessions end with it.
 
-Lambda sends it to Python 3.12 and later, 300 ms before it kills, where an external extension is registered: the layer
-in extension/ holds one. Without, an environment ends unwarned, and its server never hears of it.
+Lambda sends it to Python 3.12 and later, 300 ms before it kills, where an external extension is
+registered: the layer in extension/ holds one. Without, an environment ends unwarned, and its server
+never hears of it.
 """
 
 from __future__ import annotations
@@ -17,15 +18,22 @@ from reaper.client.drivers.base import Connection, Driver
 
 
 class Farewell:
-    """What to close at SIGTERM, and the process's handler for it, which knows the one that was there before."""
+    """What to close at SIGTERM, and the process's handler for it, which knows the one that was
+    there before.
+    """
 
     def __init__(self) -> None:
-        self._open: weakref.WeakKeyDictionary[Connection, tuple[Driver, int]] = weakref.WeakKeyDictionary()
-        self._process = 0  # whose handler was replaced, once it has been; a forked child inherits both
+        self._open: weakref.WeakKeyDictionary[Connection, tuple[Driver, int]] = (
+            weakref.WeakKeyDictionary()
+        )
+        # Whose handler was replaced, once it has been; a forked child inherits both
+        self._process = 0
         self._previous: Any = signal.SIG_DFL
 
     def remember(self, connection: Connection, driver: Driver, wanted: bool | None) -> None:
-        """Close the connection at SIGTERM: where that is wanted or, if nothing was said, inside Lambda."""
+        """Close the connection at SIGTERM: where that is wanted or, if nothing was said, inside
+        Lambda.
+        """
         if wanted or (wanted is None and _inside_lambda()):
             self._open[connection] = driver, os.getpid()
             if not self._process:
@@ -33,11 +41,13 @@ class Farewell:
 
     def _install(self) -> None:
         previous = signal.getsignal(signal.SIGTERM)
-        if previous is None:  # installed by C code, and not to be called from here
+        # Installed by C code, and not to be called from here
+        if previous is None:
             return
         try:
             signal.signal(signal.SIGTERM, self._on_sigterm)
-        except ValueError:  # only the main thread may; perhaps it opens the next connection
+        # Only the main thread may; perhaps it opens the next connection
+        except ValueError:
             return
         self._process, self._previous = os.getpid(), previous
 
@@ -45,7 +55,8 @@ class Farewell:
         if _inside_lambda() and self._process == os.getpid():
             self._end(number, frame)
         try:
-            if callable(self._previous):  # it decides whether the process ends, or finishes its work first
+            # It decides whether the process ends, or finishes its work first
+            if callable(self._previous):
                 self._previous(number, frame)
         except BaseException:
             self._say_goodbye()
@@ -64,20 +75,24 @@ class Farewell:
         except Exception:  # noqa: BLE001  there is nobody left to raise it to
             traceback.print_exc()
         finally:
-            self._say_goodbye()  # that handler may have used a database
-            os._exit(0)  # sys.exit would wait for the thread in which the runtime client asks for the next event
+            # That handler may have used a database
+            self._say_goodbye()
+            # sys.exit would wait for the thread in which the runtime client asks for the next event
+            os._exit(0)
 
     def _say_goodbye(self) -> None:
         """Close what is idle. Takes no lock: the frame that was interrupted may hold it.
 
-        What is in the middle of a statement ends with the process: a goodbye could land inside a packet.
+        What is in the middle of a statement ends with the process: a goodbye could land inside a
+        packet.
         """
         for reference in self._open.keyrefs():
             connection = reference()
             if connection is None:
                 continue
             driver, process = self._open[connection]
-            if process == os.getpid() and connection.is_idle():  # a forked child must not end its parent's
+            # a forked child must not end its parent's
+            if process == os.getpid() and connection.is_idle():
                 driver.close(connection)
 
 

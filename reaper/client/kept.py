@@ -23,16 +23,22 @@ from reaper.client.target import Target
 
 @dataclass(frozen=True)
 class Settings:
-    """How long a connection is kept and trusted, in seconds. The reaper's thresholds belong above `ping_after`."""
+    """How long a connection is kept and trusted, in seconds.
+
+    The reaper's thresholds belong above `ping_after`.
+    """
 
     ping_after: float = 45.0
     max_idle: float = 600.0
     max_lifetime: float = 3600.0
-    timeout: float = 10.0  # outside a handler
+    # Outside a handler
+    timeout: float = 10.0
     ping_timeout: float = 1.0
     patience: Patience = Patience()
-    close_on_sigterm: bool | None = None  # None: inside Lambda
-    behind_proxy: bool | None = None  # RDS Proxy; None: the host's name tells
+    # None: inside Lambda
+    close_on_sigterm: bool | None = None
+    # RDS Proxy; None: the host's name tells
+    behind_proxy: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ class Means:
 
 
 DEFAULTS, REAL = Settings(), Means()
-_REUSED = EventKind.REUSED  # looked up once: each query asks, and until Python 3.12 that takes as long as a call
+# Looked up once: each query asks, and until Python 3.12 that takes as long as a call
+_REUSED = EventKind.REUSED
 
 
 @dataclass
@@ -85,7 +92,9 @@ class Keeper:
         self._tell = tell
         self._kept: _Open | None = None
         self._has_compared = False
-        self.behind_proxy = is_proxy(target.host) if settings.behind_proxy is None else settings.behind_proxy
+        self.behind_proxy = (
+            is_proxy(target.host) if settings.behind_proxy is None else settings.behind_proxy
+        )
         self._options: dict[str, Any] = {
             "application": os.environ.get("AWS_LAMBDA_FUNCTION_NAME") or "reaper.client",
             "proxy": self.behind_proxy,
@@ -122,10 +131,13 @@ class Keeper:
             self.discard("rollback failed")
 
     def ready(self, deadline: Deadline) -> Connection:
-        """A connection that can take a statement: the kept one where it can be trusted, else a new one."""
+        """A connection that can take a statement: the kept one where it can be trusted, else a new
+        one.
+        """
         kept = self._kept
         if kept is not None and kept.process != os.getpid():
-            self._kept = kept = None  # the parent's: closing it here would end the parent's session
+            # The parent's: closing it here would end the parent's session
+            self._kept = kept = None
         if kept is not None:
             kept.connection.deadline = deadline
             if reason := self._distrust(kept, deadline):
@@ -136,7 +148,10 @@ class Keeper:
         return self._open(deadline)
 
     def _distrust(self, kept: _Open, deadline: Deadline) -> str:
-        """Why the kept connection is not to be used; empty where it is. No round trip unless it has been idle long."""
+        """Why the kept connection is not to be used; empty where it is.
+
+        No round trip unless it has been idle long.
+        """
         now = self._means.wall()
         idle, age = now - kept.used, now - kept.opened
         if not 0 <= idle <= self._settings.max_idle:
@@ -171,7 +186,8 @@ class Keeper:
 
     def _prepare(self, connection: Connection) -> None:
         """What a new connection needs beside its login."""
-        if not self.behind_proxy:  # which knows no way to stop a statement
+        # Which knows no way to stop a statement
+        if not self.behind_proxy:
             connection.stop = partial(self._driver.stop, connection, self._connect)
             self._compare_idle_limits(connection)
 
@@ -188,7 +204,10 @@ class Keeper:
         limit = self._driver.idle_limit(connection)
         self._has_compared = True
         if limit is not None and limit < self._settings.max_idle:
-            self._tell(EventKind.ADVISED, f"the server ends idle sessions after {limit:g} s, before max_idle")
+            self._tell(
+                EventKind.ADVISED,
+                f"the server ends idle sessions after {limit:g} s, before max_idle",
+            )
 
     def discard(self, reason: str) -> None:
         if self._kept is not None:
@@ -199,7 +218,8 @@ class Keeper:
     def used(self) -> None:
         if self._kept is not None:
             self._kept.used = self._means.wall()
-            if self._kept.connection.stopping:  # answered all the same: the stop may yet hit the next statement
+            # Answered all the same: the stop may yet hit the next statement
+            if self._kept.connection.stopping:
                 self.discard("a stop is under way")
 
     def tidy(self, deadline: Deadline) -> None:

@@ -1,4 +1,5 @@
-"""SQLAlchemy on the one kept connection of a Database, checked at each checkout as Database itself checks it.
+"""SQLAlchemy on the one kept connection of a Database, checked at each checkout as Database itself
+checks it.
 
 An extra of its own: `reaper[orm]`.
 """
@@ -23,28 +24,43 @@ try:
     from sqlalchemy.event import listen
     from sqlalchemy.pool import ConnectionPoolEntry, Pool
 except ImportError as missing:
-    raise ImportError("reaper.client.orm needs SQLAlchemy 2.1 or later: pip install 'reaper[orm]'") from missing
+    raise ImportError(
+        "reaper.client.orm needs SQLAlchemy 2.1 or later: pip install 'reaper[orm]'"
+    ) from missing
 
 _DIALECTS = {EngineName.MYSQL: "mysql+reaper", EngineName.POSTGRES: "postgresql+psycopg"}
 _OURS_TO_SAY = frozenset({"connect_args", "creator"})
 
 
 def create_engine(database: Database, **options: Any) -> sqlalchemy.Engine:
-    """An engine whose every connection is the kept one, until it is closed; `options` are SQLAlchemy's own.
+    """An engine whose every connection is the kept one, until it is closed; `options` are
+    SQLAlchemy's own.
 
-    Statements have the invocation's deadline, and are not tried again. Raises ConfigurationError for options that
-    say how to connect or to pool.
+    Statements have the invocation's deadline, and are not tried again. Raises ConfigurationError
+    for options that say how to connect or to pool.
     """
-    if refused := sorted(name for name in options if name in _OURS_TO_SAY or name.startswith("pool")):
-        raise ConfigurationError(f"create_engine: {refused[0]} is for the Database to say; it connects and keeps")
+    if refused := sorted(
+        name for name in options if name in _OURS_TO_SAY or name.startswith("pool")
+    ):
+        raise ConfigurationError(
+            f"create_engine: {refused[0]} is for the Database to say; it connects and keeps"
+        )
     target = database.target
     url = sqlalchemy.URL.create(
-        _DIALECTS[target.engine], target.user, host=target.host, port=target.port, database=target.database
+        _DIALECTS[target.engine],
+        target.user,
+        host=target.host,
+        port=target.port,
+        database=target.database,
     )
     pool = _OneConnection(database)
     engine = sqlalchemy.create_engine(url, pool=pool, **options)
     pool.wishes = _wishes(engine)
-    listen(engine, "before_cursor_execute", lambda _connection, _cursor, statement, *_: pool.about_to_run(statement))
+    listen(
+        engine,
+        "before_cursor_execute",
+        lambda _connection, _cursor, statement, *_: pool.about_to_run(statement),
+    )
     listen(engine, "commit", lambda _connection: pool.about_to_commit())
     listen(engine, "rollback", lambda _connection: pool.about_to_roll_back())
     listen(engine, "handle_error", pool.failed)
@@ -52,7 +68,9 @@ def create_engine(database: Database, **options: Any) -> sqlalchemy.Engine:
 
 
 def _wishes(engine: sqlalchemy.Engine) -> dict[str, Any]:
-    """How SQLAlchemy wants a new connection to be: attributes, none of which costs a round trip to set."""
+    """How SQLAlchemy wants a new connection to be: attributes, none of which costs a round trip to
+    set.
+    """
     if engine.dialect.name == "mysql":
         return {"begin_first": False, "level": ""}
     from psycopg.rows import tuple_row
@@ -60,8 +78,10 @@ def _wishes(engine: sqlalchemy.Engine) -> dict[str, Any]:
     _, arguments = engine.dialect.create_connect_args(engine.url)
     return {
         "row_factory": tuple_row,
-        "_adapters": arguments["context"].adapters,  # types registered with SQLAlchemy are not to change db.query
-        "autocommit": False,  # psycopg sends BEGIN before the first statement
+        # Types registered with SQLAlchemy are not to change db.query
+        "_adapters": arguments["context"].adapters,
+        # psycopg sends BEGIN before the first statement
+        "autocommit": False,
         "isolation_level": None,
         "read_only": None,
         "deferrable": None,
@@ -80,7 +100,8 @@ def _dressed(connection: Connection, wishes: dict[str, Any]) -> dict[str, Any]:
 class _OneConnection(Pool):
     """A pool of one that asks the Database at each checkout, and keeps nothing itself.
 
-    A record is SQLAlchemy's knowledge of one connection; it gets a new one when the Database comes with another.
+    A record is SQLAlchemy's knowledge of one connection; it gets a new one when the Database comes
+    with another.
     """
 
     def __init__(self, database: Database) -> None:
@@ -138,13 +159,15 @@ class _OneConnection(Pool):
     # What goes on while the connection is out.
 
     def about_to_run(self, statement: str) -> None:
-        if self._undone is not None:  # else the second half of a transaction would be stored without the first
+        # Else the second half of a transaction would be stored without the first
+        if self._undone is not None:
             raise sqlalchemy.exc.PendingRollbackError(_UNDONE) from self._undone
         self._connection.about_to_run(statement)
         self._running, self._began = statement, time.monotonic()
 
     def about_to_commit(self) -> None:
-        if self._database.driver.has_failed(self._connection):  # PostgreSQL would roll back without a word
+        # PostgreSQL would roll back without a word
+        if self._database.driver.has_failed(self._connection):
             raise sqlalchemy.exc.PendingRollbackError(_UNDONE)
         self.about_to_run("COMMIT")
 
@@ -156,7 +179,8 @@ class _OneConnection(Pool):
         """What an error means for the connection; another one to raise where the Database would."""
         error, driver = context.original_exception, self._database.driver
         if context.connection is None:
-            return None  # none came about
+            # None came about
+            return None
         meaning = driver.fault(error)
         if meaning in UNUSABLE:
             context.is_disconnect = True
@@ -174,24 +198,30 @@ class _OneConnection(Pool):
         return None
 
 
-_UNDONE = "what this transaction did is undone, by an error before this; roll back and do all of it again"
+_UNDONE = (
+    "what this transaction did is undone, by an error before this; roll back and do all of it again"
+)
 
 
 def _state(record: ConnectionPoolEntry) -> dict[str, Any]:
-    return cast(dict[str, Any], record.record_info)  # None only of a connection that has no record
+    # None only of a connection that has no record
+    return cast(dict[str, Any], record.record_info)
 
 
 class _MySQL(MySQLDialect_pymysql):
-    """PyMySQL with autocommit off, as SQLAlchemy wants it, played on a connection that stays in autocommit.
+    """PyMySQL with autocommit off, as SQLAlchemy wants it, played on a connection that stays in
+    autocommit.
 
-    BEGIN goes before a transaction's first statement, as in psycopg, and again after a statement that has committed
-    by itself. `SET autocommit` and back would be a round trip more, and a write lost where somebody forgets the latter.
+    BEGIN goes before a transaction's first statement, as in psycopg, and again after a statement
+    that has committed by itself. `SET autocommit` and back would be a round trip more, and a write
+    lost where somebody forgets the latter.
     """
 
     supports_statement_cache = True
 
     def on_connect(self) -> Any:
-        return lambda _connection: None  # no SET NAMES: the login has said it
+        # No SET NAMES: the login has said it
+        return lambda _connection: None
 
     def do_begin(self, dbapi_connection: Any) -> None:
         connection = dbapi_connection.driver_connection
@@ -201,7 +231,9 @@ class _MySQL(MySQLDialect_pymysql):
         _begin_if_wanted(cursor.connection)
         super().do_execute(cursor, statement, parameters, context)  # type: ignore[no-untyped-call]  # untyped in the stubs
 
-    def do_executemany(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+    def do_executemany(
+        self, cursor: Any, statement: str, parameters: Any, context: Any = None
+    ) -> None:
         _begin_if_wanted(cursor.connection)
         super().do_executemany(cursor, statement, parameters, context)
 
@@ -217,15 +249,22 @@ class _MySQL(MySQLDialect_pymysql):
         if _ends(dbapi_connection.driver_connection):
             super().do_rollback(dbapi_connection)  # type: ignore[no-untyped-call]  # untyped in the stubs
 
-    # Of SQLAlchemy's isolation levels none becomes the session's: Database's own verbs would inherit it.
+    # Of SQLAlchemy's isolation levels none becomes the session's: Database's own verbs would
+    # inherit it.
 
     def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
-        is_servers_own = self._on_connect_isolation_level is None and level == self.default_isolation_level
+        is_servers_own = (
+            self._on_connect_isolation_level is None and level == self.default_isolation_level
+        )
         dbapi_connection.level = "" if is_servers_own else level
 
     def get_isolation_level(self, dbapi_connection: Any) -> Any:
         level = dbapi_connection.level
-        return level if level not in ("", "AUTOCOMMIT") else super().get_isolation_level(dbapi_connection)
+        return (
+            level
+            if level not in ("", "AUTOCOMMIT")
+            else super().get_isolation_level(dbapi_connection)
+        )
 
     def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:
         return bool(dbapi_conn.level == "AUTOCOMMIT")
@@ -240,7 +279,8 @@ def _begin_if_wanted(connection: Connection) -> None:
 
     if connection.begin_first and not DRIVER.in_transaction(connection):
         if connection.level:
-            connection.query(f"SET TRANSACTION ISOLATION LEVEL {connection.level}")  # of the next one only
+            # Of the next one only
+            connection.query(f"SET TRANSACTION ISOLATION LEVEL {connection.level}")
         connection.begin()
 
 

@@ -15,11 +15,16 @@ Dice = Callable[[], float]
 class Phase(StrEnum):
     """How far a request had got when it failed."""
 
-    OPENING = "opening"  # no connection yet
-    UNSENT = "unsent"  # the server cannot have a complete statement
-    WORKING = "working"  # a statement on its own was sent, its answer is missing
-    IN_TRANSACTION = "in_transaction"  # COMMIT was not sent
-    COMMITTING = "committing"  # COMMIT was sent, its answer is missing
+    # No connection yet
+    OPENING = "opening"
+    # The server cannot have a complete statement
+    UNSENT = "unsent"
+    # a statement on its own was sent, its answer is missing
+    WORKING = "working"
+    # COMMIT was not sent
+    IN_TRANSACTION = "in_transaction"
+    # COMMIT was sent, its answer is missing
+    COMMITTING = "committing"
 
 
 class Effect(StrEnum):
@@ -33,18 +38,21 @@ class Effect(StrEnum):
 # The request ended without an answer of the server's.
 _UNANSWERED = frozenset({Fault.LOST, Fault.TIMEOUT})
 
-_RETRYABLE = frozenset({
-    Fault.TOO_MANY,
-    Fault.UNREACHABLE,
-    Fault.STARTING,
-    Fault.LOST,
-    Fault.READ_ONLY,
-    Fault.DEADLOCK,
-    Fault.LOCK_TIMEOUT,
-    Fault.TRANSIENT,
-})
+_RETRYABLE = frozenset(
+    {
+        Fault.TOO_MANY,
+        Fault.UNREACHABLE,
+        Fault.STARTING,
+        Fault.LOST,
+        Fault.READ_ONLY,
+        Fault.DEADLOCK,
+        Fault.LOCK_TIMEOUT,
+        Fault.TRANSIENT,
+    }
+)
 
-# What only time mends; a login that is hung up on too: so does a load balancer with no server behind it.
+# What only time mends; a login that is hung up on too: so does a load balancer with no server
+# behind it.
 _OUTWAITED = frozenset({Fault.TOO_MANY, Fault.STARTING, Fault.UNREACHABLE})
 
 # The server may be well by now on another connection; waiting first would only cost time.
@@ -52,7 +60,10 @@ _AT_ONCE = frozenset({Fault.LOST, Fault.CREDENTIALS, Fault.TRANSIENT})
 
 
 def effect(fault: Fault, phase: Phase) -> Effect:
-    """What the failed request has done. An answered error has undone its statement; silence may hide anything."""
+    """What the failed request has done.
+
+    An answered error has undone its statement; silence may hide anything.
+    """
     if phase in (Phase.OPENING, Phase.UNSENT):
         return Effect.NOT_EXECUTED
     if fault is Fault.IN_DOUBT or (fault in _UNANSWERED and phase is not Phase.IN_TRANSACTION):
@@ -62,10 +73,14 @@ def effect(fault: Fault, phase: Phase) -> Effect:
 
 @dataclass(frozen=True)
 class Patience:
-    """How often and how long to try. Waits have full jitter: anything from nothing to the doubled step, in seconds."""
+    """How often and how long to try.
+
+    Waits have full jitter: anything from nothing to the doubled step, in seconds.
+    """
 
     attempts: int = 8
-    logins: int = 60  # while the server lets nobody in: about a minute, if the deadline leaves that
+    # While the server lets nobody in: about a minute, if the deadline leaves that
+    logins: int = 60
     first_wait: float = 0.05
     longest_wait: float = 2.0
 
@@ -81,7 +96,8 @@ class Failure:
     phase: Phase
     failures: int
     twice_is_harmless: bool = False
-    is_atomic: bool = True  # False for a procedure, which may have committed half before its error
+    # False for a procedure, which may have committed half before its error
+    is_atomic: bool = True
     secret_was_read_again: bool = False
 
     @property
@@ -89,13 +105,17 @@ class Failure:
         return effect(self.fault, self.phase)
 
 
-def wait_before_retry(failure: Failure, patience: Patience, deadline: Deadline, dice: Dice) -> float | None:
+def wait_before_retry(
+    failure: Failure, patience: Patience, deadline: Deadline, dice: Dice
+) -> float | None:
     """Seconds to wait before the next attempt; None to give up.
 
-    Only what is proven not to have been executed, or was rolled back, is tried again, unless twice is harmless.
-    Credentials are tried once more, after the secret has been read again.
+    Only what is proven not to have been executed, or was rolled back, is tried again, unless twice
+    is harmless. Credentials are tried once more, after the secret has been read again.
     """
-    is_shut_out = failure.fault in _OUTWAITED or (failure.fault is Fault.LOST and failure.phase is Phase.OPENING)
+    is_shut_out = failure.fault in _OUTWAITED or (
+        failure.fault is Fault.LOST and failure.phase is Phase.OPENING
+    )
     most = patience.logins if is_shut_out else patience.attempts
     if failure.failures >= most or not _may_retry(failure):
         return None

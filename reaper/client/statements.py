@@ -7,18 +7,22 @@ from functools import lru_cache
 
 _READS = frozenset({"SELECT", "SHOW", "VALUES", "EXPLAIN", "WITH"})
 _WRITES = re.compile(r"\b(INSERT|(?<!FOR )(?<!KEY )UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
-_RUNS = re.compile(r"\b(CREATE|EXECUTE|REFRESH)\b", re.IGNORECASE)  # what else EXPLAIN ANALYZE does
-_INTO = re.compile(r"\bINTO\b", re.IGNORECASE)  # a SELECT that makes a table, a file or a variable
+# What else EXPLAIN ANALYZE does
+_RUNS = re.compile(r"\b(CREATE|EXECUTE|REFRESH)\b", re.IGNORECASE)
+# a SELECT that makes a table, a file or a variable
+_INTO = re.compile(r"\bINTO\b", re.IGNORECASE)
 
-# Literals, quoted names and comments, as each engine reads them. What stands in /*! */ or /*M! */ is run by MySQL or
-# MariaDB, so it is left in place. A doubled quote ends one literal and begins the next, which comes to the same.
+# Literals, quoted names and comments, as each engine reads them. What stands in /*! */ or /*M! */
+# is run by MySQL or MariaDB, so it is left in place. A doubled quote ends one literal and begins
+# the next, which comes to the same.
 _PLAIN = r"'[^']*'|\"[^\"]*\""
 _ESCAPED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _COMMENT = r"|/\*(?!M?!).*?\*/"
 _POSTGRES = _COMMENT + r"|--[^\n]*|(?<![\w$])\$(\w*)\$.*?\$\1\$"
 _MYSQL = _COMMENT + r"|`[^`]*`|--(?=\s|$)[^\n]*|#[^\n]*"
 _STANDARD = re.compile(r"\b[Ee]'(?:[^'\\]|\\.)*'|" + _PLAIN + _POSTGRES, re.DOTALL)
-# Whether a backslash escapes is a setting of the server's on either engine: a read has to be one both ways.
+# Whether a backslash escapes is a setting of the server's on either engine: a read has to be one
+# both ways.
 _ON_POSTGRES = (_STANDARD, re.compile(_ESCAPED + _POSTGRES, re.DOTALL))
 _ON_MYSQL = tuple(re.compile(quotes + _MYSQL, re.DOTALL) for quotes in (_ESCAPED, _PLAIN))
 
@@ -38,7 +42,8 @@ def bare(sql: str, quoted: re.Pattern[str] = _STANDARD) -> str:
     return quoted.sub(" ", sql).strip(" \t\r\n(;")
 
 
-# An application has few statements and sends them often; what is known of one is worth a few kilobytes.
+# An application has few statements and sends them often; what is known of one is worth a few
+# kilobytes.
 _remembered = lru_cache(maxsize=256)
 
 
@@ -64,7 +69,9 @@ def _is_one_read(text: str) -> bool:
 
 
 def is_atomic(statement: str) -> bool:
-    """Whether a statement of this kind, run on its own, is undone by its error: procedures may commit on the way."""
+    """Whether a statement of this kind, run on its own, is undone by its error: procedures may
+    commit on the way.
+    """
     return statement not in ("CALL", "DO")
 
 
@@ -75,7 +82,8 @@ def ends_transaction(sql: str, is_mysql: bool) -> bool:
     if word == "SET" and _AUTOCOMMIT.search(text):
         return True
     if re.match(r"ROLLBACK\s+(WORK\s+|TRANSACTION\s+)?TO\b", text, re.IGNORECASE):
-        return False  # to a savepoint
+        # To a savepoint
+        return False
     if word == "PREPARE":
         return bool(re.match(r"PREPARE\s+TRANSACTION\b", text, re.IGNORECASE))
     if re.match(r"(CREATE|DROP)\s+TEMPORARY\b", text, re.IGNORECASE):

@@ -1,4 +1,6 @@
-"""Which server, as whom, and how safely: what a connection needs to know, read from a mapping or a DSN."""
+"""Which server, as whom, and how safely: what a connection needs to know, read from a mapping or a
+DSN.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,14 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 
 class ConfigurationError(ValueError):
-    """Something a person configured is wrong; the message says what, with which value, and what to do."""
+    """Something a person configured is wrong; the message says what, with which value, and what to
+    do.
+    """
 
 
 class EngineName(StrEnum):
-    MYSQL = "mysql"  # MySQL, MariaDB and Aurora MySQL: the flavour is read from the server
+    # MySQL, MariaDB and Aurora MySQL: the flavour is read from the server
+    MYSQL = "mysql"
     POSTGRES = "postgres"
 
 
@@ -66,15 +71,22 @@ class Target:
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any], where: str = "target") -> Self:
-        """Read and check one entry of a target list; raise ConfigurationError naming the key and the value."""
+        """Read and check one entry of a target list; raise ConfigurationError naming the key and
+        the value.
+        """
         reject_unknown_keys(given, [f.name for f in fields(cls)], where)
         for key in ("host", "user"):
             if not given.get(key):
                 raise ConfigurationError(f"{where}: {key} is missing")
-        if isinstance(host := given["host"], str) and re.search(r"[\s@\"'{}=]|://", host):  # it would become the name
+        # It would become the name
+        if isinstance(host := given["host"], str) and re.search(r"[\s@\"'{}=]|://", host):
             value = shown("host", host)
-            raise ConfigurationError(f"{where}: host is {value}; give a name or an address and nothing else")
-        name = text(given, "name", where) or first_label(host if isinstance(host, str) else shown("host", host))
+            raise ConfigurationError(
+                f"{where}: host is {value}; give a name or an address and nothing else"
+            )
+        name = text(given, "name", where) or first_label(
+            host if isinstance(host, str) else shown("host", host)
+        )
         where = f"target {shown('name', name)}"
         engine = choice(given, "engine", EngineName, where)
         if engine is None:
@@ -86,7 +98,8 @@ class Target:
             port=_port(given, engine, where),
             user=text(given, "user", where) or "",
             database=text(given, "database", where),
-            auth=choice(given, "auth", Auth, where) or (Auth.SECRET if given.get("secret") else Auth.PASSWORD),
+            auth=choice(given, "auth", Auth, where)
+            or (Auth.SECRET if given.get("secret") else Auth.PASSWORD),
             secret=text(given, "secret", where),
             password=_password(given, where),
             tls=choice(given, "tls", Tls, where),
@@ -97,7 +110,9 @@ class Target:
 
     @classmethod
     def from_dsn(cls, dsn: str) -> Self:
-        """Read `mysql://user:password@host:port/database?tls=off` or `postgresql://…`; other keys are options."""
+        """Read `mysql://user:password@host:port/database?tls=off` or `postgresql://…`; other keys
+        are options.
+        """
         return cls.from_mapping(parse_dsn(dsn), f"DSN {redact(dsn)!r}")
 
     @property
@@ -106,28 +121,39 @@ class Target:
 
     def _check(self, where: str) -> None:
         if not self.name.isprintable() or not self.name.strip() or len(self.name) > _LONGEST_NAME:
-            raise ConfigurationError(f"{where}: name must be 1 to {_LONGEST_NAME} printable characters; give another")
+            raise ConfigurationError(
+                f"{where}: name must be 1 to {_LONGEST_NAME} printable characters; give another"
+            )
         if self.auth is Auth.SECRET and not self.secret:
-            raise ConfigurationError(f"{where}: auth is 'secret' but secret is missing; give its ARN or name")
+            raise ConfigurationError(
+                f"{where}: auth is 'secret' but secret is missing; give its ARN or name"
+            )
         if self.auth is Auth.IAM and self.effective_tls is Tls.OFF:
-            raise ConfigurationError(f"{where}: auth 'iam' needs TLS, but tls is 'off'; an IAM token is a password")
+            raise ConfigurationError(
+                f"{where}: auth 'iam' needs TLS, but tls is 'off'; an IAM token is a password"
+            )
         if self.ca and not Path(self.ca).is_file():
             raise ConfigurationError(f"{where}: ca {self.ca!r} is not a file")
 
 
-_LONGEST_NAME = 255  # it stands in log lines and is a dimension of metrics
+# It stands in log lines and is a dimension of metrics
+_LONGEST_NAME = 255
 
 _ENCODE = "write : / ? # @ in a user or password as %3A %2F %3F %23 %40"
 
 
 def parse_dsn(dsn: str) -> dict[str, Any]:
     """The mapping a DSN stands for, not yet checked against a target's keys."""
-    shown = redact(dsn)  # every error below shows the DSN, none its password
+    # Every error below shows the DSN, none its password
+    shown = redact(dsn)
     try:
         parts = urlsplit(dsn)
         port = parts.port
-    except ValueError:  # its text would show what it took for the port, which may be half a password
-        raise ConfigurationError(f"DSN {shown!r}: the port is no number from 0 to 65535; {_ENCODE}") from None
+    # Its text would show what it took for the port, which may be half a password
+    except ValueError:
+        raise ConfigurationError(
+            f"DSN {shown!r}: the port is no number from 0 to 65535; {_ENCODE}"
+        ) from None
     engine = _SCHEMES.get(parts.scheme)
     if engine is None or "://" not in dsn:
         raise ConfigurationError(f"DSN {shown!r}: begin it with mysql:// or postgresql://")
@@ -135,7 +161,9 @@ def parse_dsn(dsn: str) -> dict[str, Any]:
         raise ConfigurationError(f"DSN {shown!r}: there is an @ or # behind the host; {_ENCODE}")
     for part, value in (("host", parts.hostname), ("user", parts.username)):
         if not value:
-            raise ConfigurationError(f"DSN {shown!r} has no {part}; write {parts.scheme}://user@host:port/database")
+            raise ConfigurationError(
+                f"DSN {shown!r} has no {part}; write {parts.scheme}://user@host:port/database"
+            )
     found = {
         "engine": engine.value,
         "host": parts.hostname,
@@ -152,7 +180,9 @@ def parse_dsn(dsn: str) -> dict[str, Any]:
 
 def redact(dsn: str) -> str:
     """The DSN without its password, fit for an error message."""
-    hidden = re.sub(r"([?&])([^=&]*)=[^&]*", lambda m: f"{m[1]}{m[2]}=***" if is_secret(m[2]) else m[0], dsn)
+    hidden = re.sub(
+        r"([?&])([^=&]*)=[^&]*", lambda m: f"{m[1]}{m[2]}=***" if is_secret(m[2]) else m[0], dsn
+    )
     # Greedy up to the last @: a password typed without percent-encoding may hold one itself.
     hidden = re.sub(r"(?s)^(.*?):(?!//).*@", r"\1:***@", hidden)
     # No @ at all: the host was forgotten, and what stands where its port would be is no port.
@@ -160,13 +190,17 @@ def redact(dsn: str) -> str:
 
 
 def hide_passwords(text: str) -> str:
-    """A message without the passwords of DSNs that somebody else put into it; `redact` is for a DSN alone."""
+    """A message without the passwords of DSNs that somebody else put into it; `redact` is for a DSN
+    alone.
+    """
     hidden = re.sub(r":(?!//)\S*@", ":***@", text)
     return re.sub(r"(://[^\s:/@\[]*):(?!//|\d*(?:[/?'\"\s]|$))[^\s@]*(?!\S*@)", r"\1:***", hidden)
 
 
 def first_label(host: str) -> str:
-    """`orders` of `orders.abc.eu-central-1.rds.amazonaws.com`; an address has no labels and is itself."""
+    """`orders` of `orders.abc.eu-central-1.rds.amazonaws.com`; an address has no labels and is
+    itself.
+    """
     return host if _address(host) else host.split(".")[0]
 
 
@@ -191,7 +225,9 @@ def reject_unknown_keys(given: Mapping[str, Any], known: Iterable[str], where: s
     for key in given:
         if key not in names:
             name, value = shown("key", key), shown(str(key), given[key])
-            raise ConfigurationError(f"{where}: unknown key {name} with value {value}{hint(key, names)}")
+            raise ConfigurationError(
+                f"{where}: unknown key {name} with value {value}{hint(key, names)}"
+            )
 
 
 def hint(word: object, known: Iterable[str]) -> str:
@@ -208,12 +244,17 @@ def nearest(word: object, known: Iterable[str], cutoff: float = 0.6) -> str | No
 
 def is_secret(key: str) -> bool:
     """Whether a key names a password, however it is spelt."""
-    return _SECRET.search(key) is not None or key.lower() == "pw" or nearest(key.lower(), ["password"]) is not None
+    return (
+        _SECRET.search(key) is not None
+        or key.lower() == "pw"
+        or nearest(key.lower(), ["password"]) is not None
+    )
 
 
 _SECRET = re.compile("pass|pwd|secret|token|credential", re.IGNORECASE)
 _FROM_A_SECRET_ON = re.compile(rf"(?is)((?:pasw|{_SECRET.pattern})\w*\W{{0,6}}?[:=]).*")
-_LOOKED_AT = 2000  # letters, of which at most 60 are shown
+# Letters, of which at most 60 are shown
+_LOOKED_AT = 2000
 
 
 def shown(key: str, value: object) -> str:
@@ -225,7 +266,8 @@ def shown(key: str, value: object) -> str:
         return "***"
     try:
         found = repr(value[:_LOOKED_AT] if isinstance(value, str) else value)
-    except ValueError:  # an integer of more digits than Python prints
+    # An integer of more digits than Python prints
+    except ValueError:
         return f"a huge {type(value).__name__}"
     except RecursionError:
         return f"a {type(value).__name__} that is nested too deeply"
@@ -235,12 +277,16 @@ def shown(key: str, value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """What somebody else chose to write, safe to show: one line, and nothing that a terminal would obey."""
+    """What somebody else chose to write, safe to show: one line, and nothing that a terminal would
+    obey.
+    """
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def parse_json(text: Any) -> Any:
-    """What a JSON text says; raise ValueError where it is none, is nested too deeply, or gives a key twice."""
+    """What a JSON text says; raise ValueError where it is none, is nested too deeply, or gives a
+    key twice.
+    """
     try:
         return json.loads(text, object_pairs_hook=_no_key_twice)
     except RecursionError:
@@ -262,8 +308,11 @@ def text(given: Mapping[str, Any], key: str, where: str) -> str | None:
         return None
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{where}: {key} is {shown(key, value)}; give it as a text")
-    if "://" in value and hide_passwords(value) != value:  # whatever it is taken for would be shown again and again
-        raise ConfigurationError(f"{where}: {key} is {shown(key, value)}; a DSN with its password does not belong here")
+    # Whatever it is taken for would be shown again and again
+    if "://" in value and hide_passwords(value) != value:
+        raise ConfigurationError(
+            f"{where}: {key} is {shown(key, value)}; a DSN with its password does not belong here"
+        )
     return value
 
 
@@ -274,7 +323,9 @@ def choice(given: Mapping[str, Any], key: str, kinds: type[_Kind], where: str) -
     try:
         return kinds(value)
     except ValueError:
-        raise ConfigurationError(f"{where}: {key} is {shown(key, value)}; choose {', '.join(kinds)}") from None
+        raise ConfigurationError(
+            f"{where}: {key} is {shown(key, value)}; choose {', '.join(kinds)}"
+        ) from None
 
 
 def _password(given: Mapping[str, Any], where: str) -> str | None:
@@ -291,5 +342,7 @@ def _port(given: Mapping[str, Any], engine: EngineName, where: str) -> int:
     # A secret and a DSN option spell the port as a text.
     number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
     if isinstance(number, bool) or not isinstance(number, int) or not 0 < number < 65536:
-        raise ConfigurationError(f"{where}: port is {shown('port', value)}; give a number from 1 to 65535")
+        raise ConfigurationError(
+            f"{where}: port is {shown('port', value)}; give a number from 1 to 65535"
+        )
     return number

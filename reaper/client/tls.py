@@ -1,4 +1,6 @@
-"""How a connection is secured: what each driver is told, so that no password travels before TLS is up."""
+"""How a connection is secured: what each driver is told, so that no password travels before TLS is
+up.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +15,32 @@ _SSLMODES = {Tls.OFF: "disable", Tls.REQUIRE: "require", Tls.VERIFY: "verify-ful
 
 
 def for_psycopg(target: Target) -> dict[str, Any]:
-    """libpq's parameters. It keeps contexts of its own, and reads the file anew for each connection."""
+    """libpq's parameters. It keeps contexts of its own, and reads the file anew for each
+    connection.
+    """
     tls = target.effective_tls
     return {
         "sslmode": _SSLMODES[tls],
         # Only there: next to "require" it would verify the certificate after all, and not the name.
         "sslrootcert": target.ca if tls is Tls.VERIFY else None,
-        # Without TLS libpq would answer a server that asks for the password itself (16 and later can refuse).
+        # Without TLS libpq would answer a server that asks for the password itself (16 and later
+        # can refuse).
         "require_auth": "!password" if tls is Tls.OFF else None,
     }
 
 
 def for_pymysql(target: Target) -> dict[str, Any]:
-    """PyMySQL's arguments. `ssl_ca` alone would encrypt without verifying, so it gets a whole context."""
+    """PyMySQL's arguments. `ssl_ca` alone would encrypt without verifying, so it gets a whole
+    context.
+    """
     match target.effective_tls:
         case Tls.OFF:
-            # PyMySQL 1.2.4 answers these two without a look at whether TLS is on (Connection._process_auth).
-            return {"ssl_disabled": True, "auth_plugin_map": {"mysql_clear_password": _Refuses, "dialog": _Refuses}}
+            # PyMySQL 1.2.4 answers these two without a look at whether TLS is on
+            # (Connection._process_auth).
+            return {
+                "ssl_disabled": True,
+                "auth_plugin_map": {"mysql_clear_password": _Refuses, "dialog": _Refuses},
+            }
         case Tls.REQUIRE:
             return {"ssl": _encrypting()}
         case Tls.VERIFY:
@@ -43,7 +54,9 @@ class _Refuses:
         self._server = f"{connection.host}:{connection.port}"
 
     def authenticate(self, packet: object) -> None:  # noqa: ARG002  whatever it says
-        raise ConfigurationError(f"{self._server} asks for the password in clear text and tls is 'off'; say tls=verify")
+        raise ConfigurationError(
+            f"{self._server} asks for the password in clear text and tls is 'off'; say tls=verify"
+        )
 
 
 @lru_cache(maxsize=1)
@@ -58,8 +71,11 @@ def _trusting(target: Target) -> ssl.SSLContext:
     ca = Path(target.ca or "")
     try:
         return _made(ca, ca.stat().st_mtime_ns)
-    except OSError as problem:  # ssl's own errors are OSErrors
-        raise ConfigurationError(f"target {target.name!r}: ca {target.ca!r} cannot be used: {problem}") from None
+    # ssl's own errors are OSErrors
+    except OSError as problem:
+        raise ConfigurationError(
+            f"target {target.name!r}: ca {target.ca!r} cannot be used: {problem}"
+        ) from None
 
 
 @lru_cache(maxsize=8)

@@ -1,4 +1,6 @@
-"""Exactly once: the row that says a piece of work has been done, written in the same transaction as the work."""
+"""Exactly once: the row that says a piece of work has been done, written in the same transaction as
+the work.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,10 @@ from reaper.client.target import EngineName
 
 MAX_RESULT = 64 * 1024
 
-DAYS = 15  # rows must outlive every retry of the same event, and SQS keeps a message for 14 days
-SHARE_THAT_CLEANS = 0.01  # of the transactions; each deletes up to a thousand old rows
+# Rows must outlive every retry of the same event, and SQS keeps a message for 14 days
+DAYS = 15
+# Of the transactions; each deletes up to a thousand old rows
+SHARE_THAT_CLEANS = 0.01
 
 DDL = {
     EngineName.MYSQL: """
@@ -35,10 +39,13 @@ CREATE INDEX IF NOT EXISTS reaper_tokens_created_at ON reaper_tokens (created_at
 """,
 }
 
-# Either waits for a transaction in flight with the same key: no row changed means that it has committed.
+# Either waits for a transaction in flight with the same key: no row changed means that it has
+# committed.
 CLAIM = {
-    EngineName.MYSQL: "INSERT INTO reaper_tokens (name, token) VALUES (%s, %s) ON DUPLICATE KEY UPDATE token = token",
-    EngineName.POSTGRES: "INSERT INTO reaper_tokens (name, token) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+    EngineName.MYSQL: "INSERT INTO reaper_tokens (name, token) VALUES (%s, %s) ON DUPLICATE KEY "
+    "UPDATE token = token",
+    EngineName.POSTGRES: "INSERT INTO reaper_tokens (name, token) VALUES (%s, %s) ON CONFLICT DO "
+    "NOTHING",
 }
 REMEMBER = "UPDATE reaper_tokens SET result = %s WHERE name = %s AND token = %s"
 FORGET = {
@@ -55,10 +62,15 @@ RECALL = "SELECT result FROM reaper_tokens WHERE name = %s AND token = %s"
 
 
 def to_text(result: Any) -> str:
-    """The work's result as it is kept; raise ValueError where it is no JSON or more than 64 KB of it."""
+    """The work's result as it is kept; raise ValueError where it is no JSON or more than 64 KB of
+    it.
+    """
     text = json.dumps(result)
     if len(text.encode()) > MAX_RESULT:
-        raise ValueError(f"the result of work with a token takes {len(text.encode())} bytes; at most {MAX_RESULT}")
+        raise ValueError(
+            f"the result of work with a token takes {len(text.encode())} bytes; at most "
+            f"{MAX_RESULT}"
+        )
     return text
 
 

@@ -1,4 +1,6 @@
-"""What the sweep asks of an engine, and how victims are struck: a chunk at a time, each fresh from its re-read."""
+"""What the sweep asks of an engine, and how victims are struck: a chunk at a time, each fresh from
+its re-read.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,18 @@ from reaper.client.drivers.base import Connection
 from reaper.client.target import ConfigurationError, EngineName, choice, reject_unknown_keys, shown
 from reaper.model import Outcome, Session, Snapshot
 
-WINDOW = 0.050  # seconds from the start of a victim's re-read to its kill, at most
-LAST_CALL = 0.8 * WINDOW  # seconds into the window; what is sent later may take effect after its end
+# Seconds from the start of a victim's re-read to its kill, at most
+WINDOW = 0.050
+# Seconds into the window; what is sent later may take effect after its end
+LAST_CALL = 0.8 * WINDOW
 _FIRST_CHUNK = 8
 _LARGEST_CHUNK = 1024
-_SHORTEST = 1e-4  # seconds; no strike is shorter
-_LARGEST = 2**64  # no server counts further
-_PATIENCE = 20  # single victims in a row that could not even be re-read within the window
+# Seconds; no strike is shorter
+_SHORTEST = 1e-4
+# No server counts further
+_LARGEST = 2**64
+# Single victims in a row that could not even be re-read within the window
+_PATIENCE = 20
 
 
 class TooSlowToStrikeError(RuntimeError):
@@ -27,7 +34,8 @@ class TooSlowToStrikeError(RuntimeError):
 
 @dataclass(frozen=True)
 class Look:
-    """What one look at a server brought home: rows as the server gave them, and the context around them.
+    """What one look at a server brought home: rows as the server gave them, and the context around
+    them.
 
     Keys that begin with an underscore are marks for the strike; they are not saved.
     """
@@ -38,9 +46,15 @@ class Look:
 
     def to_file(self, all_sql: bool = False) -> dict[str, Any]:
         """The snapshot file's document. Of SQL text only the kind is kept, unless all is asked for."""
-        rows = [{key: value for key, value in row.items() if not key.startswith("_")} for row in self.rows]
+        rows = [
+            {key: value for key, value in row.items() if not key.startswith("_")}
+            for row in self.rows
+        ]
         if not all_sql:
-            rows = [row | {key: sql_kind(row[key]) for key in _SQL_COLUMNS if row.get(key)} for row in rows]
+            rows = [
+                row | {key: sql_kind(row[key]) for key in _SQL_COLUMNS if row.get(key)}
+                for row in rows
+            ]
         return {"engine": self.engine, "rows": rows, "context": dict(self.context)}
 
     @classmethod
@@ -65,8 +79,8 @@ HIDDEN_SQL = "<insufficient privilege>"
 class Struck:
     """What became of the first victims of a chunk; the others are to be re-read.
 
-    `seconds` is the whole window: from the start of the re-read to the last kill by the server's clock, or to its
-    answer where the server does not say when that was.
+    `seconds` is the whole window: from the start of the re-read to the last kill by the server's
+    clock, or to its answer where the server does not say when that was.
     """
 
     outcomes: Mapping[int, Outcome]
@@ -103,18 +117,24 @@ class Server(Protocol):
     def look(self) -> Look: ...
 
     def in_order(self, victims: Sequence[Session]) -> Sequence[Session]:
-        """The victims, longest idle first, in the order in which to strike them: the same, or what is fastest here."""
+        """The victims, longest idle first, in the order in which to strike them: the same, or what
+        is fastest here.
+        """
 
     def strike(self, victims: Sequence[Session]) -> Struck:
         """Re-read the victims and terminate at once those that have not changed."""
 
     def lingering(self, victims: Sequence[Session]) -> set[int]:
-        """The ids of those that still hold their slot: listed, or gone from the list but rolling back."""
+        """The ids of those that still hold their slot: listed, or gone from the list but rolling
+        back.
+        """
 
     def settings(self) -> Mapping[str, Any]:
-        """What advice is given on, by the server's own names, times in seconds; what it does not tell is left out.
+        """What advice is given on, by the server's own names, times in seconds; what it does not
+        tell is left out.
 
-        `managed` says that they are a parameter group's, `sees_…` and `can_…` what this account may do.
+        `managed` says that they are a parameter group's, `sees_…` and `can_…` what this account may
+        do.
         """
 
 
@@ -133,7 +153,8 @@ class Engine(Protocol):
 def strike_all(
     server: Server, victims: Sequence[Session], deadline: Deadline
 ) -> Iterator[list[tuple[Session, Outcome]]]:
-    """Strike the victims in the server's order, a chunk at a time; stops at the deadline, the rest without an outcome.
+    """Strike the victims in the server's order, a chunk at a time; stops at the deadline, the rest
+    without an outcome.
 
     Chunks are as large as the window bears: a re-read may cost as much for one as for hundreds.
     Raises TooSlowToStrikeError where not even one victim can be struck in time.
@@ -143,7 +164,11 @@ def strike_all(
     while waiting and deadline.affords(WINDOW):
         chunk = waiting[:size]
         struck = server.strike(chunk)
-        yield [(session, struck.outcomes[session.id]) for session in chunk if session.id in struck.outcomes]
+        yield [
+            (session, struck.outcomes[session.id])
+            for session in chunk
+            if session.id in struck.outcomes
+        ]
         waiting = [session for session in waiting if session.id not in struck.outcomes]
         fruitless = 0 if struck.outcomes else fruitless + (size == 1)
         if fruitless >= _PATIENCE:
@@ -172,7 +197,9 @@ def number(value: object) -> float | None:
 
 
 def mapping(given: Mapping[str, Any], key: str) -> Mapping[Any, Any]:
-    """An object in a saved file, none where it is missing; raise ConfigurationError for something else."""
+    """An object in a saved file, none where it is missing; raise ConfigurationError for something
+    else.
+    """
     found = given.get(key)
     if found is not None and not isinstance(found, Mapping):
         raise ConfigurationError(f"snapshot: {key} is {shown(key, found)}, not an object with keys")
@@ -180,7 +207,9 @@ def mapping(given: Mapping[str, Any], key: str) -> Mapping[Any, Any]:
 
 
 def values(given: Mapping[str, Any], key: str) -> Sequence[Any]:
-    """A list in a saved file, none where it is missing; raise ConfigurationError for something else."""
+    """A list in a saved file, none where it is missing; raise ConfigurationError for something
+    else.
+    """
     found = given.get(key)
     if found is not None and not isinstance(found, list | tuple):
         raise ConfigurationError(f"snapshot: {key} is {shown(key, found)}, not a list")
@@ -188,10 +217,14 @@ def values(given: Mapping[str, Any], key: str) -> Sequence[Any]:
 
 
 def objects(given: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
-    """The objects of a list in a saved file; raise ConfigurationError where there is something else."""
+    """The objects of a list in a saved file; raise ConfigurationError where there is something
+    else.
+    """
     for item in values(given, key):
         if not isinstance(item, Mapping):
-            raise ConfigurationError(f"snapshot: {key} is {shown(key, given[key])}, not a list of objects")
+            raise ConfigurationError(
+                f"snapshot: {key} is {shown(key, given[key])}, not a list of objects"
+            )
         yield item
 
 
@@ -201,7 +234,9 @@ def name(given: object) -> str | None:
 
 
 def sql_kind(sql: object) -> str:
-    """What is kept of a statement's text: LISTEN where one of its statements is that, else its first word."""
+    """What is kept of a statement's text: LISTEN where one of its statements is that, else its
+    first word.
+    """
     if sql == HIDDEN_SQL:
         return HIDDEN_SQL
     return "LISTEN" if listens(sql) else first_word(sql)
@@ -210,14 +245,18 @@ def sql_kind(sql: object) -> str:
 def listens(sql: object) -> bool:
     """Whether one of the statements is LISTEN."""
     text = str(sql or "")
-    return "listen" in text.lower() and any(first_word(part) == "LISTEN" for part in text.split(";"))
+    return "listen" in text.lower() and any(
+        first_word(part) == "LISTEN" for part in text.split(";")
+    )
 
 
 def first_word(sql: object) -> str:
     """The first word of a statement, upper case, comments skipped."""
     rest = _without_space(str(sql or ""))
     while rest.startswith(("--", "/*")):
-        rest = _without_space(rest.partition("\n")[2] if rest.startswith("--") else _after_comment(rest))
+        rest = _without_space(
+            rest.partition("\n")[2] if rest.startswith("--") else _after_comment(rest)
+        )
     found = re.match("[A-Za-z]{1,32}", rest)
     return found[0].upper() if found else ""
 
@@ -239,7 +278,11 @@ def _after_comment(sql: str) -> str:
 def limits(given: Mapping[str, Any], key: str) -> dict[str, int]:
     """Limits by name, those that limit something."""
     found = mapping(given, key)
-    return {str(name): int(limit) for name, value in found.items() if (limit := number(value)) and limit > 0}
+    return {
+        str(name): int(limit)
+        for name, value in found.items()
+        if (limit := number(value)) and limit > 0
+    }
 
 
 def whole(value: object) -> int | None:

@@ -5,32 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 KILL, RDS_KILL = "KILL CONNECTION {}", "CALL mysql.rds_kill({})"
-NOT_OWNER = 1979  # ER_KILL_QUERY_DENIED_ERROR
+# ER_KILL_QUERY_DENIED_ERROR
+NOT_OWNER = 1979
 
 
 def kill(ids: Sequence[int], until: float, how: str = KILL) -> str:
-    """The statement that kills these in their order, each only before `until` by the server's clock.
+    """The statement that kills these in their order, each only before `until` by the server's
+    clock.
 
-    It answers with a line for each: the code of the kill's error and its message, 0 where there was none. Those it had
-    no time for have no line. A compound statement outside of a procedure (MariaDB 10.1.1 and later; MySQL has none).
+    It answers with a line for each: the code of the kill's error and its message, 0 where there was
+    none. Those it had no time for have no line. A compound statement outside of a procedure
+    (MariaDB 10.1.1 and later; MySQL has none).
     """
-    return _KILL.format(count=len(ids), until=f"{until:.6f}", kill_one=how.format(_number_from(ids)))
+    return _KILL.format(
+        count=len(ids), until=f"{until:.6f}", kill_one=how.format(_number_from(ids))
+    )
 
 
-def kill_unless_begun(ids: Sequence[int], last_statements: Sequence[int], seconds: float, how: str = KILL) -> str:
-    """The same for sessions of which each is looked up by its QUERY_ID right before its kill, for so many seconds.
+def kill_unless_begun(
+    ids: Sequence[int], last_statements: Sequence[int], seconds: float, how: str = KILL
+) -> str:
+    """The same for sessions of which each is looked up by its QUERY_ID right before its kill, for
+    so many seconds.
 
-    Every command takes another QUERY_ID, a ping and a reset as well [MariaDB, dispatch_command]: who answers to the one
-    that was seen in his sleep still sleeps. KILL QUERY does nothing to a sleeper, and who may not KILL is told that it
-    is not his, so that there is one. No two sessions may have the same: a ping takes the one that the next statement
-    anywhere will have, too, and that statement would be ended.
+    Every command takes another QUERY_ID, a ping and a reset as well [MariaDB, dispatch_command]:
+    who answers to the one that was seen in his sleep still sleeps. KILL QUERY does nothing to a
+    sleeper, and who may not KILL is told that it is not his, so that there is one. No two sessions
+    may have the same: a ping takes the one that the next statement anywhere will have, too, and
+    that statement would be ended.
     """
     kill_one = f"""KILL QUERY ID {_number_from(last_statements)};
     IF code IN (0, {NOT_OWNER}) THEN
       SET code = 0, why = '';
       {how.format(_number_from(ids))};
     END IF"""
-    return _KILL.format(count=len(ids), until=f"UNIX_TIMESTAMP(SYSDATE(6)) + {seconds:.6f}", kill_one=kill_one)
+    return _KILL.format(
+        count=len(ids), until=f"UNIX_TIMESTAMP(SYSDATE(6)) + {seconds:.6f}", kill_one=kill_one
+    )
 
 
 def told(answer: str) -> list[tuple[int, str]]:
@@ -40,12 +51,15 @@ def told(answer: str) -> list[tuple[int, str]]:
 
 
 def _number_from(numbers: Sequence[int]) -> str:
-    """The number at `place`, from one literal of digits: arguments, as of ELT, would be resolved anew for each kill."""
+    """The number at `place`, from one literal of digits: arguments, as of ELT, would be resolved
+    anew for each kill.
+    """
     packed = "".join(f"{number:0{_DIGITS}d}" for number in numbers)
     return f"CAST(SUBSTR(_latin1'{packed}', (place - 1) * {_DIGITS} + 1, {_DIGITS}) AS UNSIGNED)"
 
 
-_DIGITS = 20  # of the largest id
+# Of the largest id
+_DIGITS = 20
 
 
 _KILL = """

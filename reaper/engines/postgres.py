@@ -36,7 +36,8 @@ _STATES = {
     _ABORTED: State.IDLE_IN_TRANSACTION,
     "active": State.ACTIVE,
     "fastpath function call": State.ACTIVE,
-    "starting": State.HANDSHAKE,  # PostgreSQL 18
+    # PostgreSQL 18
+    "starting": State.HANDSHAKE,
 }
 _INSUFFICIENT_PRIVILEGE = "42501"
 _REFUSALS_IN_A_ROW = 3
@@ -68,9 +69,12 @@ class PostgresServer:
         for row in rows:
             row["query"] = None if row["query"] is None else row["query"].decode(errors="replace")
             row["_mark"] = Mark((row.pop("backend_start"), row["state"], row.pop("state_change")))
-        for kind in ("user_limits", "database_limits"):  # no JSON, which must be valid in the database's encoding
+        # No JSON, which must be valid in the database's encoding
+        for kind in ("user_limits", "database_limits"):
             context[kind] = dict(zip(context.pop(f"{kind}_of"), context[kind], strict=True))
-        return Look(EngineName.POSTGRES, rows, context | {"connections_used": sum(map(_takes_a_slot, rows))})
+        return Look(
+            EngineName.POSTGRES, rows, context | {"connections_used": sum(map(_takes_a_slot, rows))}
+        )
 
     def in_order(self, victims: Sequence[Session]) -> Sequence[Session]:
         return victims
@@ -121,10 +125,20 @@ class PostgresServer:
 
     def settings(self) -> Mapping[str, Any]:
         (account,) = self._query(_GET_ACCOUNT)
-        of_roles = [row | {"seconds": in_seconds(row["value"])} for row in self._query(_GET_ROLE_SETTINGS)]
+        of_roles = [
+            row | {"seconds": in_seconds(row["value"])} for row in self._query(_GET_ROLE_SETTINGS)
+        ]
         # What was read of those is this account's own, and not the server's.
-        own = {row["name"] for row in of_roles if row["role"] in (account["role"], "") and row["is_here"]}
-        of_server = {row["name"]: whole(row["value"]) for row in self._query(_GET_SETTINGS) if row["name"] not in own}
+        own = {
+            row["name"]
+            for row in of_roles
+            if row["role"] in (account["role"], "") and row["is_here"]
+        }
+        of_server = {
+            row["name"]: whole(row["value"])
+            for row in self._query(_GET_SETTINGS)
+            if row["name"] not in own
+        }
         return of_server | account | {"role_settings": of_roles}
 
     def _query(self, sql: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -140,13 +154,17 @@ class PostgresServer:
 
 
 class _AnyText(Loader):
-    """Names are the whole server's, each in the encoding of the database where it was given; unreadable: U+FFFD."""
+    """Names are the whole server's, each in the encoding of the database where it was given;
+    unreadable: U+FFFD.
+    """
 
     def load(self, data: Buffer) -> str:
         try:
             return str(data, "utf-8")
         except UnicodeDecodeError:
-            return str(data, self.connection.info.encoding if self.connection else "ascii", "replace")
+            return str(
+                data, self.connection.info.encoding if self.connection else "ascii", "replace"
+            )
 
 
 class Postgres:
@@ -163,7 +181,10 @@ class Postgres:
         sessions = tuple(_session(row, lockers) for row in look.rows)
         own_users = frozenset(
             user
-            for user in (name(context.get("current_user")), *(s.user for s in sessions if s.id == own_id and own_id))
+            for user in (
+                name(context.get("current_user")),
+                *(s.user for s in sessions if s.id == own_id and own_id),
+            )
             if user
         )
         used = whole(context.get("connections_used"))
@@ -196,11 +217,16 @@ _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400}
 def _session(row: Mapping[str, Any], lockers: set[int | None]) -> Session:
     pid = whole(row.get("pid"))
     if pid is None:
-        raise ConfigurationError(f"snapshot: a row's pid is {shown('pid', row.get('pid'))}; it must be a number")
+        raise ConfigurationError(
+            f"snapshot: a row's pid is {shown('pid', row.get('pid'))}; it must be a number"
+        )
     state = _state(row)
-    idle = number(row.get("state_age_s")) if state in (State.IDLE, State.IDLE_IN_TRANSACTION) else None
+    idle = (
+        number(row.get("state_age_s")) if state in (State.IDLE, State.IDLE_IN_TRANSACTION) else None
+    )
     session_age, transaction_age = number(row.get("backend_age_s")), number(row.get("xact_age_s"))
-    if transaction_age is None and row.get("state") == _ABORTED:  # the server forgets when it began: before it slept
+    # The server forgets when it began: before it slept
+    if transaction_age is None and row.get("state") == _ABORTED:
         transaction_age = idle
     if _contradicts(state, idle, session_age, row):
         state = State.UNKNOWN
@@ -224,7 +250,8 @@ def _session(row: Mapping[str, Any], lockers: set[int | None]) -> Session:
 
 def _state(row: Mapping[str, Any]) -> State:
     kind = row.get("backend_type")
-    if row.get("query") == HIDDEN_SQL and row.get("state") is None:  # anybody can send that text as a statement
+    # Anybody can send that text as a statement
+    if row.get("query") == HIDDEN_SQL and row.get("state") is None:
         return _hidden(row)
     if kind == "walsender":
         return State.REPLICATION
@@ -246,7 +273,9 @@ def _takes_a_slot(row: Mapping[str, Any]) -> bool:
     return kind == "client backend" or (kind is None and row["datname"] is not None)
 
 
-def _contradicts(state: State, idle: float | None, session_age: float | None, row: Mapping[str, Any]) -> bool:
+def _contradicts(
+    state: State, idle: float | None, session_age: float | None, row: Mapping[str, Any]
+) -> bool:
     if state not in (State.IDLE, State.IDLE_IN_TRANSACTION):
         return False
     return (
@@ -268,11 +297,17 @@ def _is_blind(sessions: Sequence[Session], own_users: frozenset[str], used: int 
 
 def _is_shared(sessions: Sequence[Session], own_users: frozenset[str], own_id: int | None) -> bool:
     """Whether somebody who is no reaper uses the reaper's account."""
-    return any(s.user in own_users and s.id != own_id and s.application != "reaper" and s.is_client for s in sessions)
+    return any(
+        s.user in own_users and s.id != own_id and s.application != "reaper" and s.is_client
+        for s in sessions
+    )
 
 
 def _array(members: Iterable[object]) -> str:
-    """As PostgreSQL reads one. None of ours holds a quote, and psycopg would look for some in each: 3 µs a member."""
+    """As PostgreSQL reads one.
+
+    None of ours holds a quote, and psycopg would look for some in each: 3 µs a member.
+    """
     return "{" + ",".join("NULL" if member is None else f'"{member}"' for member in members) + "}"
 
 
@@ -292,8 +327,9 @@ def _outcome(row: Mapping[str, Any]) -> Outcome:
 
 _UNREADABLE = "\ufffd"
 
-# Without it a schema of theirs goes before pg_catalog, and with any other path a function of theirs that fits better
-# is called, with the reaper's rights (CVE-2018-1058). Nor may they say how long a statement runs or how dates look.
+# Without it a schema of theirs goes before pg_catalog, and with any other path a function of theirs
+# that fits better is called, with the reaper's rights (CVE-2018-1058). Nor may they say how long a
+# statement runs or how dates look.
 _DO_SETTLE = """
 SELECT pg_catalog.set_config(name, value, false)
 FROM (VALUES ('search_path', 'pg_catalog, pg_temp'), ('statement_timeout', '0'), ('datestyle', 'ISO'))
@@ -301,7 +337,8 @@ FROM (VALUES ('search_path', 'pg_catalog, pg_temp'), ('statement_timeout', '0'),
 """
 
 # Advisory locks are a database's: every reaper of a server connects to the same one.
-_LOCK = "1919246704, 1"  # "reap"
+# "reap"
+_LOCK = "1919246704, 1"
 
 _GET_HOLDER = """
 SELECT a.pid AS id, a.usename = current_user AS is_ours,
@@ -351,7 +388,8 @@ SELECT session_user::text AS role,
        current_setting('rds.extensions', true) IS NOT NULL AS managed
 """
 
-# As they were before this session set its own. Keepalives are those of this connection, since 0 is the system's.
+# As they were before this session set its own. Keepalives are those of this connection, since 0 is
+# the system's.
 _GET_SETTINGS = """
 SELECT name, CASE unit WHEN 'ms' THEN ceil(reset_val::float8 / 1000) ELSE setting::float8 END AS value
 FROM pg_settings
@@ -370,10 +408,11 @@ WHERE split_part(entry, '=', 1)
       IN ('idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')
 """
 
-# The inner query reads the victims' activity at the start, all of it at one moment, by the function behind
-# pg_stat_activity: the view would make rows of everybody's. The CASE keeps the kill from whoever changed since the
-# snapshot, and from everybody once the window has passed. Columns are computed in their order: turn_s is when the kill
-# was ordered. The answer may come much later, for sessions that end take the processors from who ends them.
+# The inner query reads the victims' activity at the start, all of it at one moment, by the function
+# behind pg_stat_activity: the view would make rows of everybody's. The CASE keeps the kill from
+# whoever changed since the snapshot, and from everybody once the window has passed. Columns are
+# computed in their order: turn_s is when the kill was ordered. The answer may come much later, for
+# sessions that end take the processors from who ends them.
 _DO_TERMINATE = """
 SELECT pid, present, unchanged,
        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS turn_s,

@@ -1,4 +1,6 @@
-"""kill_if_idle, which an operator may install on MySQL and MariaDB: looks and kills within the server. Pure text."""
+"""kill_if_idle, which an operator may install on MySQL and MariaDB: looks and kills within the
+server. Pure text.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from reaper.model import Mark, Outcome
 
 SCHEMA, ROUTINE = "reaper", "kill_if_idle"
 NAME = f"{SCHEMA}.{ROUTINE}"
-LEAST_IDLE = 30.0  # seconds; nobody who slept for less is killed, whoever asks
+# Seconds; nobody who slept for less is killed, whoever asks
+LEAST_IDLE = 30.0
 
 OUTCOMES = {
     "killed": Outcome.SIGNALLED,
@@ -18,8 +21,12 @@ OUTCOMES = {
 }
 
 
-def create(*, definer: str, kill: str, protected: Collection[str], least_idle: float, is_mariadb: bool) -> str:
-    """The statement that makes it: with the definer's rights, and the statement by which these can kill `victim`."""
+def create(
+    *, definer: str, kill: str, protected: Collection[str], least_idle: float, is_mariadb: bool
+) -> str:
+    """The statement that makes it: with the definer's rights, and the statement by which these can
+    kill `victim`.
+    """
     return _CREATE.format(
         name=NAME,
         definer=definer,
@@ -44,24 +51,30 @@ def _wrapped(names: Sequence[str]) -> str:
 
 
 def _text(name: object) -> str:
-    """A name as a literal that cannot end early: hexadecimal, whatever the server's sql_mode says of quotes."""
+    """A name as a literal that cannot end early: hexadecimal, whatever the server's sql_mode says
+    of quotes.
+    """
     return "NULL" if name is None else f"_utf8mb4 X'{str(name).encode().hex()}'"
 
 
 def _least_time(mark: Mark) -> str:
     """What the process list's Time must have grown to by now, reckoned by the server's own clock.
 
-    A sleep can only have begun later than the one that was seen, never earlier, so a lower limit says it all.
+    A sleep can only have begun later than the one that was seen, never earlier, so a lower limit
+    says it all.
     """
     if not mark.since:
-        return "NULL"  # the last statement alone tells
-    clock = "SYSDATE(6)" if mark.slack else "SYSDATE()"  # no slack: Time is in whole seconds, and so is this
+        # The last statement alone tells
+        return "NULL"
+    # No slack: Time is in whole seconds, and so is this
+    clock = "SYSDATE(6)" if mark.slack else "SYSDATE()"
     return f"UNIX_TIMESTAMP({clock}) - {mark.since + mark.slack:.6f}"
 
 
-# Only static SQL: what a caller says is compared and never becomes part of a statement. `from_host` is with the port;
-# `least_time` and, on MySQL, `last_statement` may be NULL. Errors, 1094 and those of missing rights among them, go to
-# the caller as they are. Apostrophes in the comments would confuse clients.
+# Only static SQL: what a caller says is compared and never becomes part of a statement. `from_host`
+# is with the port; `least_time` and, on MySQL, `last_statement` may be NULL. Errors, 1094 and those
+# of missing rights among them, go to the caller as they are. Apostrophes in the comments would
+# confuse clients.
 _CREATE = """\
 CREATE DEFINER = {definer} PROCEDURE {name}(
   IN victim BIGINT UNSIGNED,
@@ -132,8 +145,8 @@ _LOOK_MARIADB = """
   SET last_statement = COALESCE(last_statement, 0);
 """
 
-# Time counts from the start of the last statement, so where its end can be read that tells how long it is idle. It
-# is read last: who woke after the process list was read has begun another statement.
+# Time counts from the start of the last statement, so where its end can be read that tells how long
+# it is idle. It is read last: who woke after the process list was read has begun another statement.
 _LOOK_MYSQL = """
   IF @@GLOBAL.performance_schema THEN
     SELECT transactions + COUNT(*) INTO transactions

@@ -13,9 +13,17 @@ from reaper.model import Holding, Session, Snapshot, State
 _COLUMNS = frozenset({"Id", "User", "Host", "db", "Command", "Time", "Info"})
 _AS_SHOWN = {column.lower(): column for column in _COLUMNS}
 _HANDSHAKE_USER = "unauthenticated user"
-_REPLICATION = ("Binlog Dump", "Slave", "Replica", "Register Slave", "Register Replica", "Table Dump")
+_REPLICATION = (
+    "Binlog Dump",
+    "Slave",
+    "Replica",
+    "Register Slave",
+    "Register Replica",
+    "Table Dump",
+)
 _SERVERS_OWN = ("system user", "event_scheduler")
-_REAPERS_AT_ONCE = 4  # other sessions of the reaper's own account beyond this are not the reaper's
+# Other sessions of the reaper's own account beyond this are not the reaper's
+_REAPERS_AT_ONCE = 4
 
 
 def read(look: Look) -> Snapshot:
@@ -28,7 +36,9 @@ def read(look: Look) -> Snapshot:
     account = name(context.get("current_user")) or ""
     user = account.rpartition("@")[0] or account
     own_users = frozenset(
-        name for name in (user, *(s.user for s in sessions if s.id == own_id and own_id is not None)) if name
+        name
+        for name in (user, *(s.user for s in sessions if s.id == own_id and own_id is not None))
+        if name
     )
     used = whole(context.get("threads_connected"))
     return Snapshot(
@@ -55,25 +65,38 @@ class _Reader:
     def __init__(self, context: Mapping[str, Any], is_mariadb: bool) -> None:
         self._is_mariadb = is_mariadb
         self._uptime = number(context.get("uptime_s"))
-        self._statements = {whole(id_): number(s) for id_, s in mapping(context, "last_statement_s").items()}
+        self._statements = {
+            whole(id_): number(s) for id_, s in mapping(context, "last_statement_s").items()
+        }
         self._unconfirmed = {whole(id_) for id_ in values(context, "unconfirmed")}
-        self._transactions = {whole(t.get("trx_mysql_thread_id")): t for t in objects(context, "innodb_trx")}
-        self._names: dict[str | None, str | None] = {}  # thousands of sessions share a few: one object each
-        self._lockers = {whole(lock.get("processlist_id")) for lock in objects(context, "user_level_locks")}
+        self._transactions = {
+            whole(t.get("trx_mysql_thread_id")): t for t in objects(context, "innodb_trx")
+        }
+        # Thousands of sessions share a few: one object each
+        self._names: dict[str | None, str | None] = {}
+        self._lockers = {
+            whole(lock.get("processlist_id")) for lock in objects(context, "user_level_locks")
+        }
 
     def session(self, row: Mapping[str, Any]) -> Session:
         if not row.keys() >= _COLUMNS:
             row = {_AS_SHOWN.get(key.lower(), key): value for key, value in row.items()}
         id_ = whole(row.get("Id"))
         if id_ is None:
-            raise ConfigurationError(f"snapshot: a row's Id is {shown('Id', row.get('Id'))}; it must be a number")
+            raise ConfigurationError(
+                f"snapshot: a row's Id is {shown('Id', row.get('Id'))}; it must be a number"
+            )
         state, idle, at_most = self._state(row), None, None
         if state is State.IDLE:
             at_most = self._asleep(row)
             state = self._idle_state(id_, at_most)
             if at_most is not None:
                 idle = None if id_ in self._unconfirmed else self._idle(id_, at_most)
-        user, host, database = name(row.get("User")), strip_port(row.get("Host")), name(row.get("db"))
+        user, host, database = (
+            name(row.get("User")),
+            strip_port(row.get("Host")),
+            name(row.get("db")),
+        )
         transaction = self._transactions.get(id_, {})
         return Session(
             id=id_,
@@ -135,7 +158,9 @@ def _is_blind(sessions: Sequence[Session], own_users: frozenset[str], used: int 
     return used is not None and used > len(sessions)
 
 
-def _warnings(context: Mapping[str, Any], sessions: Sequence[Session], own_users: frozenset[str]) -> Iterable[str]:
+def _warnings(
+    context: Mapping[str, Any], sessions: Sequence[Session], own_users: frozenset[str]
+) -> Iterable[str]:
     if "user_level_locks" not in context:
         yield "named_locks_unseen"
     if context.get("transactions_stale"):

@@ -1,4 +1,6 @@
-"""The fleet's model keeps to the queue's rules, and what the README says of a thousand databases follows from it."""
+"""The fleet's model keeps to the queue's rules, and what the README says of a thousand databases
+follows from it.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def trial(size: int) -> fleet.Trial:
 def test_the_same_seed_gives_the_same_run() -> None:
     """Nothing but the numbers and the seed decides: no clock, no order of a set."""
     databases = fleet.fleet(100, HANGING)
-    one, again, other = (Fanout(PLAIN, Platform(), databases, seed).simulate(4) for seed in (1, 1, 2))
+    one, again, other = (
+        Fanout(PLAIN, Platform(), databases, seed).simulate(4) for seed in (1, 1, 2)
+    )
     assert one == again
     assert one.done != other.done
 
@@ -66,7 +70,9 @@ def test_the_same_seed_gives_the_same_run() -> None:
 @pytest.mark.parametrize("size", [2, 7])
 @pytest.mark.parametrize("hanging", [0.0, 0.05, 0.3])
 def test_no_message_is_lost(size: int, hanging: float) -> None:
-    """Each that was sent is swept, or fails as often as it may be tried, or is dropped as stale; once."""
+    """Each that was sent is swept, or fails as often as it may be tried, or is dropped as stale;
+    once.
+    """
     of = replace(PLAIN, concurrency=size)
     found = Fanout(of, Platform(), fleet.fleet(300, hanging), 1).simulate(6)
     assert found.sent == 6 * 300
@@ -79,8 +85,13 @@ def test_no_message_is_lost(size: int, hanging: float) -> None:
 @pytest.mark.parametrize("size", [2, 11, 40])
 def test_no_more_at_once_than_there_may_be(size: int) -> None:
     """Neither invocations, nor messages in one, nor sweeps of one database."""
-    found = Fanout(replace(PLAIN, concurrency=size), Platform(), fleet.fleet(500, HANGING), 1).simulate(4)
-    ends = sorted([(batch.received, 1) for batch in found.batches] + [(batch.ended, -1) for batch in found.batches])
+    found = Fanout(
+        replace(PLAIN, concurrency=size), Platform(), fleet.fleet(500, HANGING), 1
+    ).simulate(4)
+    ends = sorted(
+        [(batch.received, 1) for batch in found.batches]
+        + [(batch.ended, -1) for batch in found.batches]
+    )
     busy = most = 0
     for _, change in ends:
         busy += change
@@ -90,14 +101,24 @@ def test_no_more_at_once_than_there_may_be(size: int) -> None:
     of_database: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for batch in found.batches:
         for database in {message.database for message in batch.messages}:
-            failed = any(message.number in batch.failed for message in batch.messages if message.database == database)
+            failed = any(
+                message.number in batch.failed
+                for message in batch.messages
+                if message.database == database
+            )
             out_until = max(batch.ended, batch.received + PLAIN.visibility if failed else 0.0)
             of_database[database].append((batch.received, out_until))
-    assert all(until <= begins for spans in of_database.values() for (_, until), (begins, _) in pairwise(spans))
+    assert all(
+        until <= begins
+        for spans in of_database.values()
+        for (_, until), (begins, _) in pairwise(spans)
+    )
 
 
 def test_one_who_hangs_takes_an_invocation_and_nobody_elses_sweep() -> None:
-    """The nine beside it are swept within their own second; the invocation lasts to the end of its share."""
+    """The nine beside it are swept within their own second; the invocation lasts to the end of its
+    share.
+    """
     found = run([HANGS, *[QUICK] * 9])
     first, *again = found.batches
     assert (first.seconds, len(first.messages)) == (58.0, 10)
@@ -107,9 +128,16 @@ def test_one_who_hangs_takes_an_invocation_and_nobody_elses_sweep() -> None:
 
 
 def test_what_waits_behind_it_is_tried_with_it() -> None:
-    """SQS hands out all of a group at once; the second in the chain finds no time left, and fails as often."""
+    """SQS hands out all of a group at once; the second in the chain finds no time left, and fails
+    as often.
+    """
     found = run([HANGS], schedules=2)
-    assert [[m.planned for m in batch.messages] for batch in found.batches] == [[0], [0, 300], [0, 300], [300]]
+    assert [[m.planned for m in batch.messages] for batch in found.batches] == [
+        [0],
+        [0, 300],
+        [0, 300],
+        [300],
+    ]
     assert found.batches[1].seconds == 58.0
     assert [(done.message.planned, done.fate, done.at) for done in found.done] == [
         (0.0, Fate.FAILED, 1080.0),
@@ -118,16 +146,24 @@ def test_what_waits_behind_it_is_tried_with_it() -> None:
 
 
 def test_what_is_stale_is_dropped_unless_it_was_tried() -> None:
-    """As the handler does it: one too old at its first turn is not swept, one that failed is tried however old."""
+    """As the handler does it: one too old at its first turn is not swept, one that failed is tried
+    however old.
+    """
     found = run([HANGS], schedules=2, of=replace(PLAIN, stale=30.0))
     fates = [(done.message.planned, done.fate, done.message.tries) for done in found.done]
     assert fates == [(300.0, Fate.STALE, 1), (0.0, Fate.FAILED, 3)]
 
 
 def test_few_invocations_share_many_messages() -> None:
-    """Thirty at once for two invocations of ten: two go first, the third when one of them has ended."""
+    """Thirty at once for two invocations of ten: two go first, the third when one of them has
+    ended.
+    """
     found = run([QUICK] * 30)
-    assert [(batch.received, batch.ended) for batch in found.batches] == [(0.0, 1.0), (0.0, 1.0), (1.0, 2.0)]
+    assert [(batch.received, batch.ended) for batch in found.batches] == [
+        (0.0, 1.0),
+        (0.0, 1.0),
+        (1.0, 2.0),
+    ]
 
 
 def test_a_cold_start_counts_and_a_warm_one_does_not() -> None:
@@ -140,7 +176,9 @@ def test_a_cold_start_counts_and_a_warm_one_does_not() -> None:
 
 
 def test_sweeps_share_a_processor() -> None:
-    """Ten that wait for nobody take as long as their work does on what comes with the function's memory."""
+    """Ten that wait for nobody take as long as their work does on what comes with the function's
+    memory.
+    """
     busy = replace(QUICK, usual=0.0, processor=0.1)
     (batch,) = run([busy] * 10).batches
     assert batch.seconds == pytest.approx(10 * 0.1 / AT_ONCE.processor_share)
@@ -156,7 +194,9 @@ def test_more_invocations_open_with_time() -> None:
 
 
 def test_the_models_numbers_are_the_templates() -> None:
-    """A parameter of the stack is one of the model; the rule asks for no fewer invocations than SQS allows."""
+    """A parameter of the stack is one of the model; the rule asks for no fewer invocations than SQS
+    allows.
+    """
     times = {"TimeoutSeconds": "30", "FleetVisibilitySeconds": "90", "FleetStaleSeconds": "120"}
     changed = product(**times, FleetConcurrency="7", Schedule="rate(1 minute)")
     assert (changed.timeout, changed.visibility, changed.concurrency) == (30.0, 90.0, 7)
@@ -178,7 +218,9 @@ def test_the_models_numbers_are_the_templates() -> None:
     ],
 )
 def test_the_rule_keeps_up(databases: int, period: int, timeout: int, visibility: int) -> None:
-    """With as many invocations as it says, whoever answers is swept before the next schedule, though 5 % hang."""
+    """With as many invocations as it says, whoever answers is swept before the next schedule,
+    though 5 % hang.
+    """
     of = replace(product(), period=period, timeout=timeout, visibility=visibility, stale=2 * period)
     of = replace(of, concurrency=concurrency(databases, of))
     assert max(fleet.run(of, fleet.fleet(databases, HANGING), 8).sweep_all().values()) <= period
@@ -205,7 +247,10 @@ def test_volume_is_cheaper() -> None:
 def test_few_metrics_change_the_metrics_and_nothing_else() -> None:
     """A target's own go down to the short list; the stack's, and all other items, stay."""
     found = trial(concurrency(DATABASES, product())).well
-    full, few = (fleet.usage(found, SCHEDULES, of_target) for of_target in (TargetMetrics.ALL, TargetMetrics.FEW))
+    full, few = (
+        fleet.usage(found, SCHEDULES, of_target)
+        for of_target in (TargetMetrics.ALL, TargetMetrics.FEW)
+    )
     assert full.metrics - few.metrics == DATABASES * (fleet.ordinary_metrics() - len(FEW))
     assert replace(full, metrics=0) == replace(few, metrics=0)
 
@@ -214,7 +259,9 @@ def test_few_metrics_change_the_metrics_and_nothing_else() -> None:
 
 
 def rows(header: str) -> list[list[str]]:
-    (found,) = re.findall(rf"^\| {re.escape(header)} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", SECTION, re.MULTILINE)
+    (found,) = re.findall(
+        rf"^\| {re.escape(header)} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", SECTION, re.MULTILINE
+    )
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in found.splitlines()]
 
 
@@ -223,7 +270,9 @@ def number(text: str) -> float:
 
 
 def test_the_readme_has_the_rule() -> None:
-    """Its formula is the function's, with the share, the quarter of a second, and what comes of them."""
+    """Its formula is the function's, with the share, the quarter of a second, and what comes of
+    them.
+    """
     (formula,) = re.findall(r"```text\n(FleetConcurrency = .*?)```", SECTION, re.DOTALL)
     assert f"{HANGING:.0%}".replace("%", " %") in formula
     assert f"{fleet.OF_A_BATCH:g} s" in formula
@@ -241,7 +290,9 @@ def test_the_readmes_times_are_the_models() -> None:
         found = trial(int(row[0]))
         seconds = [list(run.sweep_all().values()) for run in (found.well, found.ill)]
         expected = [how(values) for values in seconds for how in (median, max)]
-        assert [inf if "never" in cell else number(cell) for cell in row[1:]] == pytest.approx(expected, rel=0.1)
+        assert [inf if "never" in cell else number(cell) for cell in row[1:]] == pytest.approx(
+            expected, rel=0.1
+        )
 
 
 def test_the_readmes_bill_is_the_models() -> None:
@@ -250,7 +301,9 @@ def test_the_readmes_bill_is_the_models() -> None:
     said = rows(f"a month, {DATABASES:,} databases")
     assert [row[0] for row in said] == [row[0] for row in expected]
     for ours, theirs in zip(said, expected, strict=True):
-        assert [number(cell) for cell in ours[1:]] == pytest.approx([number(c) for c in theirs[1:]], rel=0.03, abs=0.6)
+        assert [number(cell) for cell in ours[1:]] == pytest.approx(
+            [number(c) for c in theirs[1:]], rel=0.03, abs=0.6
+        )
     reads = HOURS * 3600 / product().period * SECRET_READ
     assert f"${SECRET:.2f} for each, and ${reads:.2f} for reading it" in SECTION
 
@@ -258,7 +311,9 @@ def test_the_readmes_bill_is_the_models() -> None:
 def test_the_readmes_backlog() -> None:
     """What it says of the messages that pile up while some hang, and when they are gone."""
     (minutes,) = re.findall(r"within (\w+) minutes after the others answer again", SECTION)
-    ((two, five),) = re.findall(r"above ([\d,]+) with two\s+invocations at once, near ([\d,]+) with five", SECTION)
+    ((two, five),) = re.findall(
+        r"above ([\d,]+) with two\s+invocations at once, near ([\d,]+) with five", SECTION
+    )
     sizes = fleet.and_the_rules(fleet.DRAWN)
     most = {size: max(count for _, count in fleet.backlog(size)) for size in sizes}
     assert most[2] > number(two)
@@ -269,7 +324,9 @@ def test_the_readmes_backlog() -> None:
 
 
 def test_the_readmes_shorter_timeout() -> None:
-    """What it says of one: enough invocations by the rule, in time, and the function's price beside the default's."""
+    """What it says of one: enough invocations by the rule, in time, and the function's price beside
+    the default's.
+    """
     words = r"with (\d+) and (\d+) five\s+invocations at once do, and the function costs \$(\d+) a month in place of"
     ((seconds, visible, cost, default),) = re.findall(words + r" \$(\d+)", SECTION)
     found = fleet.with_timeout(int(seconds), int(visible), SCHEDULES)
@@ -280,7 +337,9 @@ def test_the_readmes_shorter_timeout() -> None:
 
 
 def test_the_readmes_limits_are_those_that_are_measured() -> None:
-    """What a target takes: the figures that the tests beside this one and the benchmark hold against real servers."""
+    """What a target takes: the figures that the tests beside this one and the benchmark hold
+    against real servers.
+    """
     said = {row[0]: row[1] for row in rows("a target takes")}
     assert said["connections"].startswith(f"{fleet.CONNECTIONS} while")
     assert said["metrics"].startswith(f"{fleet.ordinary_metrics()}, or {len(FEW)} with")
@@ -290,7 +349,11 @@ def test_the_readmes_limits_are_those_that_are_measured() -> None:
 
 
 def points(picture: str) -> list[float]:
-    return [float(at) for pair in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', picture) for at in pair]
+    return [
+        float(at)
+        for pair in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', picture)
+        for at in pair
+    ]
 
 
 @pytest.mark.parametrize("name", ["fleet-time.svg", "fleet-backlog.svg", "fleet-cost.svg"])

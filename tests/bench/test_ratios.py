@@ -1,4 +1,6 @@
-"""What of the benchmarks is the same on every machine: statements, round trips, allocations, and how they grow."""
+"""What of the benchmarks is the same on every machine: statements, round trips, allocations, and
+how they grow.
+"""
 
 from __future__ import annotations
 
@@ -37,15 +39,33 @@ def through(server: Server) -> Iterator[tuple[Server, Callable[[], int]]]:
 def sleepers(count: int) -> Look:
     """As many rows as MariaDB would give, all asleep."""
     rows = [
-        {"Id": n + 10, "User": "app", "Host": f"10.0.0.1:{n}", "db": "shop", "Command": "Sleep", "Time": n % 3600}
+        {
+            "Id": n + 10,
+            "User": "app",
+            "Host": f"10.0.0.1:{n}",
+            "db": "shop",
+            "Command": "Sleep",
+            "Time": n % 3600,
+        }
         for n in range(count)
     ]
-    context = {"flavour": "mariadb", "current_user": "reaper@%", "threads_connected": count, "uptime_s": 10**6}
-    return Look(EngineName.MYSQL, rows, context | {"sees_all": True, "innodb_trx": [], "max_connections": 10**5})
+    context = {
+        "flavour": "mariadb",
+        "current_user": "reaper@%",
+        "threads_connected": count,
+        "uptime_s": 10**6,
+    }
+    return Look(
+        EngineName.MYSQL,
+        rows,
+        context | {"sees_all": True, "innodb_trx": [], "max_connections": 10**5},
+    )
 
 
 def test_a_warm_statement_is_one_round_trip(server: Server) -> None:
-    """A kept connection is checked without asking anybody: a read costs what it costs the driver alone."""
+    """A kept connection is checked without asking anybody: a read costs what it costs the driver
+    alone.
+    """
     if server.options:
         pytest.skip("what is encrypted cannot be counted")
     with through(server) as (near, trips), closing(Database(near.dsn("app"))) as db:
@@ -67,11 +87,14 @@ def test_a_look_does_not_grow_with_the_sessions(server: Server, sessions: Sessio
     few = asked()
     sessions.sleeping(30)
     settle(server)
-    assert asked() <= few + 2  # a list that was read across the turn of a second is read again
+    # a list that was read across the turn of a second is read again
+    assert asked() <= few + 2
 
 
 def test_kills_go_in_chunks(server: Server, sessions: Sessions) -> None:
-    """Four times the victims are not four times the round trips: one re-read and one packet serve many."""
+    """Four times the victims are not four times the round trips: one re-read and one packet serve
+    many.
+    """
     if server.name == "mysql_nops":
         pytest.skip("where idle times are bounds, a sweep waits for its second look")
 
@@ -81,7 +104,9 @@ def test_kills_go_in_chunks(server: Server, sessions: Sessions) -> None:
             client.run("SELECT 1")
         settle(server)
         with through(server) as (near, trips):
-            report = sweep(near, trigger="schedule", idle_seconds=0, allow_users=["app"], trigger_utilization=1).run()
+            report = sweep(
+                near, trigger="schedule", idle_seconds=0, allow_users=["app"], trigger_utilization=1
+            ).run()
             assert report.error is None
             return trips()
 
@@ -90,9 +115,15 @@ def test_kills_go_in_chunks(server: Server, sessions: Sessions) -> None:
 
 
 def test_a_chunk_on_mariadb_is_one_statement(servers: Servers) -> None:
-    """Nothing is read again between look and strike: the first chunk is of eight, the second of all the others."""
+    """Nothing is read again between look and strike: the first chunk is of eight, the second of all
+    the others.
+    """
     server = servers["mariadb"]
-    with Sessions(server) as sessions, through(server) as (near, trips), engine_server(near) as striking:
+    with (
+        Sessions(server) as sessions,
+        through(server) as (near, trips),
+        engine_server(near) as striking,
+    ):
         victims = seen(striking, server.engine, sessions.sleeping(40))
         before = trips()
         assert set(strike(striking, victims).values()) == {Outcome.SIGNALLED}
@@ -118,7 +149,9 @@ def test_memory_grows_with_the_sessions_and_no_faster(work: str) -> None:
         finally:
             tracemalloc.stop()
 
-    peak(10)  # what is remembered for later is no part of it
-    small, large = peak(4000), peak(32000)  # small tuples come from a store of thousands, which nothing counts
+    # What is remembered for later is no part of it
+    peak(10)
+    # Small tuples come from a store of thousands, which nothing counts
+    small, large = peak(4000), peak(32000)
     assert large < 12 * small
     assert large / 32000 < 4096

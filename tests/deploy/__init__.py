@@ -1,1 +1,3 @@
-"""What is deployed: the template, the built artifact, and the function under the real runtime client."""
+"""What is deployed: the template, the built artifact, and the function under the real runtime
+client.
+"""

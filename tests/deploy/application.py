@@ -1,4 +1,6 @@
-"""An application's function with the retry client, for the tests to deploy: it does what the event says."""
+"""An application's function with the retry client, for the tests to deploy: it does what the event
+says.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ if "OWN_HANDLER" in os.environ:
 
 # Not under @db.handler, whose deadline would come before the platform's.
 def lambda_handler(event: dict[str, Any], context: object) -> Any:
-    """`{"query": SQL, "on": n}` reads on the first n databases; `{"begin": SQL}` stays in a transaction for ever."""
+    """`{"query": SQL, "on": n}` reads on the first n databases; `{"begin": SQL}` stays in a
+    transaction for ever.
+    """
     if "begin" in event:
         return databases[0].transaction(lambda tx: hold(tx, event["begin"]))
     return [database.query(event["query"]) for database in databases[: event.get("on", 1)]]

@@ -17,7 +17,9 @@ Builds = Callable[[str, str], Build]
 
 @pytest.fixture(scope="session")
 def builds(request: pytest.FixtureRequest) -> Builds:
-    """Builds by Python and architecture; a test is skipped where this machine lacks what its build needs."""
+    """Builds by Python and architecture; a test is skipped where this machine lacks what its build
+    needs.
+    """
     made: dict[tuple[str, str], Build] = {}
     missing = request.config.stash[MISSING]
 

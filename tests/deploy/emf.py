@@ -1,4 +1,6 @@
-"""The embedded metric format: what CloudWatch takes out of a log line, and which rules a line must keep for that."""
+"""The embedded metric format: what CloudWatch takes out of a log line, and which rules a line must
+keep for that.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,21 @@ class Datum:
 
 
 def extracted(document: Mapping[str, Any]) -> list[Datum]:
-    """Every datum of the document; an AssertionError names the rule of the specification that it breaks."""
+    """Every datum of the document; an AssertionError names the rule of the specification that it
+    breaks.
+    """
     assert len(json.dumps(document)) < 256 * 1024, "a log event ends at 256 KB"
     metadata = document["_aws"]
     stamp = metadata["Timestamp"]
     assert isinstance(stamp, int), "Timestamp is milliseconds since the epoch"
-    assert -14 * DAY < stamp / 1000 - time.time() < 2 * DAY / 24, f"Timestamp {stamp} is too old or too new"
-    return [datum for directive in metadata["CloudWatchMetrics"] for datum in _directed(document, directive)]
+    assert -14 * DAY < stamp / 1000 - time.time() < 2 * DAY / 24, (
+        f"Timestamp {stamp} is too old or too new"
+    )
+    return [
+        datum
+        for directive in metadata["CloudWatchMetrics"]
+        for datum in _directed(document, directive)
+    ]
 
 
 def _directed(document: Mapping[str, Any], directive: Mapping[str, Any]) -> Iterator[Datum]:
@@ -66,11 +76,17 @@ def _values(document: Mapping[str, Any], name: str) -> list[float]:
     for one in values:
         assert isinstance(one, int | float), f"{name} is {one!r}"
         assert not isinstance(one, bool), f"{name} is {one!r}"
-        assert abs(one) < 2**360, f"{name} is {one!r}"  # neither infinite nor NaN
+        # Neither infinite nor NaN
+        assert abs(one) < 2**360, f"{name} is {one!r}"
     return values
 
 
 @cache
 def _units() -> frozenset[str]:
     """Those that CloudWatch's own API knows."""
-    return frozenset(botocore.session.get_session().get_service_model("cloudwatch").shape_for("StandardUnit").enum)
+    return frozenset(
+        botocore.session.get_session()
+        .get_service_model("cloudwatch")
+        .shape_for("StandardUnit")
+        .enum
+    )

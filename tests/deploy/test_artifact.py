@@ -1,4 +1,6 @@
-"""What `make build` makes: the package and its pinned dependencies, for the right machine, and nothing else."""
+"""What `make build` makes: the package and its pinned dependencies, for the right machine, and
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def built(request: pytest.FixtureRequest, builds: Builds) -> Build:
 def sources(folder: str) -> set[str]:
     """The package's files as they are to be shipped."""
     files = (ROOT / folder).rglob("*")
-    kept = (file for file in files if file.is_file() and not {"__pycache__", "certs"} & {*file.parts})
+    kept = (
+        file for file in files if file.is_file() and not {"__pycache__", "certs"} & {*file.parts}
+    )
     return {str(file.relative_to(ROOT)) for file in kept}
 
 
@@ -32,12 +36,15 @@ def check(folder: Folder, package: str) -> None:
     assert folder.files == own | folder.installed_files
     assert folder.installed == pinned(ROOT / package / "requirements.txt")
     assert "boto3" not in folder.installed, "it comes with Lambda"
-    assert not [file for file in own if not file.endswith((".py", "/requirements.txt")) or "test" in file]
+    assert not [
+        file for file in own if not file.endswith((".py", "/requirements.txt")) or "test" in file
+    ]
 
 
 def test_the_function_is_the_package_and_what_it_needs(built: Build) -> None:
-    """Every file is the package's own or one that a pinned dependency says it brought: no tests, no README, no boto3,
-    no caches."""
+    """Every file is the package's own or one that a pinned dependency says it brought: no tests, no
+    README, no boto3, no caches.
+    """
     check(built.function, "reaper")
 
 
@@ -47,16 +54,21 @@ def test_the_layer_is_the_client_and_what_it_needs(built: Build) -> None:
 
 
 def test_modules_are_compiled_for_the_python_that_runs_them(built: Build) -> None:
-    """Lambda cannot write a cache: it is there, of this Python alone, bound to each source by its hash and naming the
-    source as Lambda unpacks it. A cache that was in the tree is not."""
-    for folder, unpacked_at in ((built.function, "/var/task/"), (built.client_layer, "/opt/python/")):
+    """Lambda cannot write a cache: it is there, of this Python alone, bound to each source by its
+    hash and naming the source as Lambda unpacks it. A cache that was in the tree is not.
+    """
+    for folder, unpacked_at in (
+        (built.function, "/var/task/"),
+        (built.client_layer, "/opt/python/"),
+    ):
         modules = {file for file in folder.files if file.endswith(".py")}
         tag = f"cpython-{built.python.replace('.', '')}"
         assert folder.all_files - folder.files == {cache_from_source(file, tag) for file in modules}
         for module in modules:
             compiled = (folder.path / cache_from_source(module, tag)).read_bytes()
             assert int.from_bytes(compiled[4:8], "little") == HASH_BASED | CHECKED
-            if built.python == AT_HAND:  # each version hashes with a key of its own
+            # Each version hashes with a key of its own
+            if built.python == AT_HAND:
                 assert compiled[8:16] == source_hash((folder.path / module).read_bytes())
             assert f"{unpacked_at}{module}".encode() in compiled
             assert str(folder.path).encode() not in compiled
@@ -67,18 +79,25 @@ def cache_from_source(file: str, tag: str) -> str:
     return str(path.parent / "__pycache__" / f"{path.stem}.{tag}.pyc")
 
 
-HASH_BASED, CHECKED = 0b01, 0b10  # PEP 552
+# PEP 552
+HASH_BASED, CHECKED = 0b01, 0b10
 
 
 def test_binaries_are_for_the_machine_and_the_python(built: Build) -> None:
-    """A build for arm64 on another machine holds arm64 binaries, or the first import fails after the deployment."""
+    """A build for arm64 on another machine holds arm64 binaries, or the first import fails after
+    the deployment.
+    """
     for folder in (built.function, built.client_layer):
         assert folder.machines == {built.architecture}
-        (driver,) = (file for file in folder.files if file.startswith("psycopg_binary/_psycopg.cpython"))
+        (driver,) = (
+            file for file in folder.files if file.startswith("psycopg_binary/_psycopg.cpython")
+        )
         assert f"cpython-{built.python.replace('.', '')}-" in driver
 
 
 def test_sizes(built: Build) -> None:
-    """Two drivers and Powertools: 17 MB. boto3 alone would add 30 MB, a second TLS library 10: neither slips in."""
+    """Two drivers and Powertools: 17 MB. boto3 alone would add 30 MB, a second TLS library 10:
+    neither slips in.
+    """
     assert 10 * MB < built.client_layer.size < 17 * MB
     assert built.client_layer.size < built.function.size < 23 * MB

@@ -31,7 +31,8 @@ from tests.goodbyes import SERVERS, abandoned, gone, session
 LAYER = ROOT / "extension"
 EXTENSION = LAYER / "extensions" / "reaper-goodbye"
 HANDLER = "tests.deploy.application.lambda_handler"
-FOLDERS = [ROOT, Path(pymysql.__file__).parents[1]]  # the second has the drivers
+# The second has the drivers
+FOLDERS = [ROOT, Path(pymysql.__file__).parents[1]]
 
 Deploy = Callable[..., Function]
 
@@ -46,9 +47,13 @@ def deploy() -> Iterator[Deploy]:
     """The application's function on a database, in environments with the extension or without."""
     with ExitStack() as running:
 
-        def make(server: Server, extended: bool = True, timeout: float = 60, **environ: str) -> Function:
+        def make(
+            server: Server, extended: bool = True, timeout: float = 60, **environ: str
+        ) -> Function:
             code = Code(FOLDERS, HANDLER, {"DATABASE_URL": server.dsn("app"), **environ}, timeout)
-            return running.enter_context(Function(code, partial(Extended, layer=LAYER) if extended else None))
+            return running.enter_context(
+                Function(code, partial(Extended, layer=LAYER) if extended else None)
+            )
 
         yield make
 
@@ -92,7 +97,9 @@ SCRATCH = "INSERT INTO scratch (value) VALUES (1)"
 
 
 def test_without_the_extension_a_zombie_stays(database: Server, deploy: Deploy) -> None:
-    """An environment ends together with its network and its server is told nothing: the session stays."""
+    """An environment ends together with its network and its server is told nothing: the session
+    stays.
+    """
     with Proxy(database.host, database.port) as route:
         function = deploy(route.through(database), extended=False)
         (zombie,) = sessions(function, database)
@@ -102,12 +109,14 @@ def test_without_the_extension_a_zombie_stays(database: Server, deploy: Deploy) 
         assert zombie in database.states()
         before = abandoned(database)
     assert gone(database, zombie)
-    assert until(lambda: abandoned(database) > before, timeout=20)  # so the counter tells what the other tests ask it
+    # So the counter tells what the other tests ask it
+    assert until(lambda: abandoned(database) > before, timeout=20)
 
 
 def test_with_the_extension_it_says_goodbye(database: Server, deploy: Deploy) -> None:
-    """Thawed and warned, the function closes the connections of all its databases itself, and both processes end of
-    themselves, in time."""
+    """Thawed and warned, the function closes the connections of all its databases itself, and both
+    processes end of themselves, in time.
+    """
     function = deploy(database)
     ids = sessions(function, database, on=2)
     assert len({*ids}) == 2
@@ -133,7 +142,9 @@ def test_a_timeout_in_a_transaction(database: Server, deploy: Deploy) -> None:
 
 
 def test_a_timeout_in_a_statement(database: Server, deploy: Deploy) -> None:
-    """A goodbye could land inside a packet: the process just ends, at once, and with it its connections."""
+    """A goodbye could land inside a packet: the process just ends, at once, and with it its
+    connections.
+    """
     function = deploy(database, timeout=1)
     ids = sessions(function, database)
     sleep = "pg_sleep(2)" if database.engine == "postgres" else "SLEEP(2)"
@@ -144,10 +155,16 @@ def test_a_timeout_in_a_statement(database: Server, deploy: Deploy) -> None:
 
 
 @pytest.mark.parametrize("database", SERVERS[:1], indirect=True)
-@pytest.mark.parametrize(("way", "last_word"), [("exits", "leaving"), ("fails", "RuntimeError: out of luck")])
-def test_the_application_has_its_say(database: Server, deploy: Deploy, way: str, last_word: str) -> None:
-    """A handler that the application set before is called, and may use a database; sys.exit in it, which alone would
-    wait for the thread that asks for the next event, ends the process; an error of its own is not lost."""
+@pytest.mark.parametrize(
+    ("way", "last_word"), [("exits", "leaving"), ("fails", "RuntimeError: out of luck")]
+)
+def test_the_application_has_its_say(
+    database: Server, deploy: Deploy, way: str, last_word: str
+) -> None:
+    """A handler that the application set before is called, and may use a database; sys.exit in it,
+    which alone would wait for the thread that asks for the next event, ends the process; an error
+    of its own is not lost.
+    """
     function = deploy(database, OWN_HANDLER=way)
     ids, before = sessions(function, database), abandoned(database)
     environment = retire(function)
@@ -168,15 +185,32 @@ def test_without_a_connection_nothing_is_installed(database: Server, deploy: Dep
 
 @pytest.fixture
 def emulator(database: Server) -> Iterator[tuple[processes.Process, str]]:
-    """AWS's own Lambda emulator, which starts what is in /opt/extensions, and the address to invoke at."""
-    program = next(SAM.parents[1].glob(f"lib/python*/site-packages/samcli/local/rapid/aws-lambda-rie-{HOST}"), None)
+    """AWS's own Lambda emulator, which starts what is in /opt/extensions, and the address to invoke
+    at.
+    """
+    program = next(
+        SAM.parents[1].glob(f"lib/python*/site-packages/samcli/local/rapid/aws-lambda-rie-{HOST}"),
+        None,
+    )
     unshare = shutil.which("unshare")
-    if not program or not unshare or subprocess.run([unshare, "-rm", "true"], check=False).returncode:
+    if (
+        not program
+        or not unshare
+        or subprocess.run([unshare, "-rm", "true"], check=False).returncode
+    ):
         pytest.skip("needs the SAM CLI and the right to mount")
     api, address = (f"127.0.0.1:{free_port()}" for _ in range(2))
     process = processes.spawn(
         [
-            *(unshare, "-rm", "sh", "-c", 'mount --bind "$0" /opt && exec "$@"', str(LAYER), str(program)),
+            *(
+                unshare,
+                "-rm",
+                "sh",
+                "-c",
+                'mount --bind "$0" /opt && exec "$@"',
+                str(LAYER),
+                str(program),
+            ),
             *("--runtime-api-address", api, "--runtime-interface-emulator-address", address),
             *(sys.executable, "-S", "-m", "awslambdaric", HANDLER),
         ],
@@ -195,12 +229,17 @@ def emulator(database: Server) -> Iterator[tuple[processes.Process, str]]:
 
 @pytest.mark.parametrize("database", SERVERS[:1], indirect=True)
 def test_aws_own_emulator_agrees(database: Server, emulator: tuple[processes.Process, str]) -> None:
-    """The code that runs Lambda's environments takes the registration, and shuts down as these tests do."""
+    """The code that runs Lambda's environments takes the registration, and shuts down as these
+    tests do.
+    """
     process, url = emulator
     ids: list[int] = []
 
     def answers() -> bool:
-        with suppress(URLError), urlopen(url, json.dumps({"query": session(database)}).encode(), 30) as answer:  # noqa: S310
+        with (
+            suppress(URLError),
+            urlopen(url, json.dumps({"query": session(database)}).encode(), 30) as answer,
+        ):
             ids.extend(row["id"] for (row,) in json.load(answer))
         return bool(ids)
 
@@ -213,7 +252,9 @@ def test_aws_own_emulator_agrees(database: Server, emulator: tuple[processes.Pro
 
 
 def test_the_layer_is_one_program() -> None:
-    """Lambda starts every file in `extensions`, so nothing else is in the layer; git and the zip keep its mode."""
+    """Lambda starts every file in `extensions`, so nothing else is in the layer; git and the zip
+    keep its mode.
+    """
     assert [path.name for path in LAYER.rglob("*") if path.is_file()] == [EXTENSION.name]
     assert os.access(EXTENSION, os.X_OK)
 
@@ -221,6 +262,8 @@ def test_the_layer_is_one_program() -> None:
 def test_a_failure_is_told() -> None:
     """Lambda ends the environment when an extension ends, so the log must say why it did."""
     nobody = {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:1", "PATH": os.defpath}
-    done = subprocess.run([EXTENSION], env=nobody, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [EXTENSION], env=nobody, capture_output=True, text=True, check=False, timeout=60
+    )
     assert (done.returncode, done.stdout) == (1, "")
     assert "Connection refused" in done.stderr

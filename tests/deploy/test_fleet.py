@@ -1,4 +1,6 @@
-"""A fleet, as it was built: the planner fills SQS, environments side by side empty it into real servers."""
+"""A fleet, as it was built: the planner fills SQS, environments side by side empty it into real
+servers.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ from tests.harness import settle
 
 from .emf import extracted
 
-__all__ = ["aws"]  # the fixture, for pytest to find here
+# The fixture, for pytest to find here
+__all__ = ["aws"]
 
 SWEPT, BROKEN = 48, 2
 TRIES = 3
@@ -37,13 +40,18 @@ ENVIRONMENTS = 2
 
 @dataclass
 class Mapping:
-    """Lambda's event source mapping: batches from the queue to functions, each message deleted unless it failed."""
+    """Lambda's event source mapping: batches from the queue to functions, each message deleted
+    unless it failed.
+    """
 
     queue: Queue
     amazon: Amazon
-    out: set[str] = field(default_factory=set)  # the groups of which a message is being swept
-    tries: Counter[str] = field(default_factory=Counter)  # by message
-    deleted: Counter[str] = field(default_factory=Counter)  # by target
+    # The groups of which a message is being swept
+    out: set[str] = field(default_factory=set)
+    # By message
+    tries: Counter[str] = field(default_factory=Counter)
+    # By target
+    deleted: Counter[str] = field(default_factory=Counter)
     done: list[Invocation] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -57,7 +65,9 @@ class Mapping:
     def is_filled(self) -> bool:
         counts = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         with self.amazon.lock:
-            found = boto3.client("sqs").get_queue_attributes(QueueUrl=self.queue.url, AttributeNames=counts)
+            found = boto3.client("sqs").get_queue_attributes(
+                QueueUrl=self.queue.url, AttributeNames=counts
+            )
         return any(int(found["Attributes"][name]) for name in counts)
 
     def next_batch(self) -> list[dict[str, Any]]:
@@ -108,15 +118,21 @@ class Shops:
         self.opened = ExitStack()
         self.targets: list[dict[str, Any]] = []
         self.zombies: list[Client] = []
-        # A sweep locks its server for others; on PostgreSQL, where locks are a database's, only for those of the same.
+        # A sweep locks its server for others; on PostgreSQL, where locks are a database's, only for
+        # those of the same.
         single, *several = (servers[name] for name in (names("mysql")[0], *names("postgres")))
-        self._sessions = {server.name: self.opened.enter_context(Sessions(server)) for server in (single, *several)}
+        self._sessions = {
+            server.name: self.opened.enter_context(Sessions(server))
+            for server in (single, *several)
+        }
         self._add(single, "shop")
         for place in range(number - 1):
             server = several[place % len(several)]
             self._make(server, name := f"fleet_{place}")
             self._add(server, name)
-        self.innocent = [client for server in several for client in self._sessions[server.name].sleeping(1)]
+        self.innocent = [
+            client for server in several for client in self._sessions[server.name].sleeping(1)
+        ]
         settle(single)
 
     def _make(self, server: Server, name: str) -> None:
@@ -146,19 +162,33 @@ def amazon(aws: Asked) -> Iterator[Amazon]:
 
 
 def test_fifty_databases_from_the_queue(artifact: Build, servers: Servers, amazon: Amazon) -> None:
-    """Of fifty targets two are broken. Two schedules' worth of messages: each of the other 48 is swept twice and never
-    at once, its zombie is gone and nobody else; those of the two are tried three times each and end in the dead-letter
-    queue; none is lost, and whatever failed is in the metrics of its target and of the fleet."""
+    """Of fifty targets two are broken.
+
+    Two schedules' worth of messages: each of the other 48 is swept twice and never at once, its
+    zombie is gone and nobody else; those of the two are tried three times each and end in the
+    dead-letter queue; none is lost, and whatever failed is in the metrics of its target and of the
+    fleet.
+    """
     queue = Queue(tries=TRIES)
     rds().stop_db_instance(DBInstanceIdentifier=instance("asleep"))
     with Shops(servers, SWEPT) as shops, ExitStack() as running:
         postgres = servers[names("postgres")[0]]
-        broken = [target(postgres, name="gone", port=free_port()), target(postgres, user="nobody", name="barred")]
-        stack = Stack({"Fleet": "true", "Targets": json.dumps([*shops.targets, *broken]), "DryRun": "false"})
+        broken = [
+            target(postgres, name="gone", port=free_port()),
+            target(postgres, user="nobody", name="barred"),
+        ]
+        stack = Stack(
+            {"Fleet": "true", "Targets": json.dumps([*shops.targets, *broken]), "DryRun": "false"}
+        )
         planner, *reapers = (
-            running.enter_context(Function(Code([artifact.function.path], function["Handler"], environ)))
+            running.enter_context(
+                Function(Code([artifact.function.path], function["Handler"], environ))
+            )
             for function, environ in (
-                (stack.planner, environ_of(stack.planner) | amazon.environ | {"REAPER_QUEUE_URL": queue.url}),
+                (
+                    stack.planner,
+                    environ_of(stack.planner) | amazon.environ | {"REAPER_QUEUE_URL": queue.url},
+                ),
                 *[(stack.function, stack.environ)] * ENVIRONMENTS,
             )
         )
@@ -182,17 +212,28 @@ def test_fifty_databases_from_the_queue(artifact: Build, servers: Servers, amazo
         assert not any(zombie.alive() for zombie in shops.zombies)
         assert all(client.alive() for client in shops.innocent)
 
-        errors = Counter((report["target"], report["error"]["kind"]) for report in reports if report["error"])
-        assert errors == Counter({("gone", "unreachable"): 2 * TRIES, ("barred", "credentials"): 2 * TRIES})
+        errors = Counter(
+            (report["target"], report["error"]["kind"]) for report in reports if report["error"]
+        )
+        assert errors == Counter(
+            {("gone", "unreachable"): 2 * TRIES, ("barred", "credentials"): 2 * TRIES}
+        )
         dead = queue.drained(queue.dead)
         assert sorted(map(asked_for, dead)) == ["barred", "barred", "gone", "gone"]
         assert {mapping.tries[message["MessageId"]] for message in dead} == {TRIES}
         assert len(mapping.tries) == len(dead) + mapping.deleted.total() == 100
 
-        told = [document for done in mapping.done for document in done.metrics if "Target" in document]
-        failures = Counter(document["Target"] for document in told if document["SweepFailed"] == [1.0])
+        told = [
+            document for done in mapping.done for document in done.metrics if "Target" in document
+        ]
+        failures = Counter(
+            document["Target"] for document in told if document["SweepFailed"] == [1.0]
+        )
         assert failures == Counter({"gone": 2 * TRIES, "barred": 2 * TRIES})
-        assert sum(summary(done).get("TargetsFailed", 0) for done in mapping.done) == BROKEN * 2 * TRIES
+        assert (
+            sum(summary(done).get("TargetsFailed", 0) for done in mapping.done)
+            == BROKEN * 2 * TRIES
+        )
 
 
 def summary(done: Invocation) -> dict[str, float]:

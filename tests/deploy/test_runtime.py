@@ -38,7 +38,8 @@ SERVERS = [name for name in names() if name not in ("postgres18", "mysql_nops")]
 
 ORDERS, BILLING = "orders", "billing"
 BOTH = [ORDERS, BILLING]
-# Which targets each event sweeps on a live stack, and whether the idle sessions of `orders` survive it.
+# Which targets each event sweeps on a live stack, and whether the idle sessions of `orders` survive
+# it.
 EVENTS = {
     "alarm-action.json": ([ORDERS], False),
     "alarm-composite.json": (BOTH, False),
@@ -52,7 +53,8 @@ EVENTS = {
     "schedule-scheduler.json": (BOTH, False),
     "sqs-batch.json": (BOTH, False),
 }
-ADVICE = "advise.json"  # sweeps nothing
+# Sweeps nothing
+ADVICE = "advise.json"
 
 
 @pytest.fixture(params=SERVERS)
@@ -73,7 +75,12 @@ def deploy(artifact: Build) -> Iterator[Deploy]:
 
 def code(artifact: Build, *targets: dict[str, Any], **parameters: str) -> Code:
     stack = Stack({"Targets": json.dumps(targets), **parameters})
-    return Code([artifact.function.path], stack.function["Handler"], stack.environ, float(stack.function["Timeout"]))
+    return Code(
+        [artifact.function.path],
+        stack.function["Handler"],
+        stack.environ,
+        float(stack.function["Timeout"]),
+    )
 
 
 def event(name: str) -> Any:
@@ -85,9 +92,12 @@ def test_every_event_is_known() -> None:
     assert {*EVENTS, ADVICE} == {path.name for path in (ROOT / "events").glob("*.json")}
 
 
-def test_each_event_kills_where_it_should(database: Server, servers: Servers, deploy: Deploy) -> None:
-    """Through the built artifact each file in events/ ends the frozen functions of the targets it means, the idle ones
-    and no others, and CloudWatch accepts what it prints of that."""
+def test_each_event_kills_where_it_should(
+    database: Server, servers: Servers, deploy: Deploy
+) -> None:
+    """Through the built artifact each file in events/ ends the frozen functions of the targets it
+    means, the idle ones and no others, and CloudWatch accepts what it prints of that.
+    """
     other = servers["postgres18"]
     function = deploy(
         target(database, name=ORDERS, id=ORDERS, rules={"protect_users": ["other"]}),
@@ -109,10 +119,14 @@ def test_each_event_kills_where_it_should(database: Server, servers: Servers, de
                 if swept:
                     outcome = "would_terminate" if survives else "terminated"
                     assert reports[ORDERS]["outcomes"] == {outcome: 2}, name
-                    assert {victim["id"] for victim in reports[ORDERS]["victims"]} == {*zombie.ids}, name
+                    assert {victim["id"] for victim in reports[ORDERS]["victims"]} == {
+                        *zombie.ids
+                    }, name
                 if BILLING in swept:
                     assert reports[BILLING]["outcomes"] == {}, name
-                assert published(done) == {which: told(report) for which, report in reports.items()}, name
+                assert published(done) == {
+                    which: told(report) for which, report in reports.items()
+                }, name
                 zombie.thaw()
                 assert (zombie.run() == ["ok", "ok"]) == survives, name
         here.release_active()
@@ -120,7 +134,9 @@ def test_each_event_kills_where_it_should(database: Server, servers: Servers, de
 
 
 def test_advice_is_given_from_inside(database: Server, deploy: Deploy) -> None:
-    """The built artifact answers the event for advice with findings on its one target, and terminates nobody."""
+    """The built artifact answers the event for advice with findings on its one target, and
+    terminates nobody.
+    """
     function = deploy(target(database, name=ORDERS), DryRun="false", IdleSeconds="0")
     with Frozen(database.dsn(), connections=1) as zombie:
         done = function.invoke(event(ADVICE))
@@ -142,25 +158,34 @@ def published(done: Invocation) -> dict[str, tuple[float, ...]]:
     found: dict[str, tuple[float, ...]] = {}
     for document in done.metrics:
         values = {datum.name: datum.value for datum in extracted(document)}
-        found[document["Target"]] = tuple(values[name] for name in ("SessionsTotal", "Zombies", "Terminated"))
+        found[document["Target"]] = tuple(
+            values[name] for name in ("SessionsTotal", "Zombies", "Terminated")
+        )
     return found
 
 
 def test_an_environment_remembers_until_its_end(servers: Servers, deploy: Deploy) -> None:
-    """A warm environment knows whom it saw asleep; after a crash the next one starts cold and knows nobody."""
+    """A warm environment knows whom it saw asleep; after a crash the next one starts cold and knows
+    nobody.
+    """
     server = servers["mysql_nops"]
     function = deploy(target(server), DryRun="false", IdleSeconds="0")
 
     def sweep() -> tuple[bool, dict[str, int], dict[str, int]]:
         done = function.invoke(event("schedule-input.json"))
         (report,) = done.answer["targets"]
-        return done.cold, report["outcomes"], {"unconfirmed": report["spared"].get("unconfirmed", 0)}
+        return (
+            done.cold,
+            report["outcomes"],
+            {"unconfirmed": report["spared"].get("unconfirmed", 0)},
+        )
 
     with Sessions(server) as sessions:
         sessions.sleeping(2)
         settle(server)
         assert sweep() == (True, {}, {"unconfirmed": 2})
-        time.sleep(3.1)  # a sleep is confirmed by two whole seconds more of it
+        # a sleep is confirmed by two whole seconds more of it
+        time.sleep(3.1)
         assert sweep() == (False, {"terminated": 2}, {"unconfirmed": 0})
         sessions.sleeping(2)
         settle(server)
@@ -180,8 +205,14 @@ LOOK = {"postgres": b"pg_stat_activity", "mysql": b"_schema.processlist"}
 def test_an_environment_that_dies_in_a_sweep_is_not_missed(
     database: Server, deploy: Deploy, what: signal.Signals, timeout: str, said: str
 ) -> None:
-    """A crash or a timeout in the middle of a sweep leaves nothing that hinders the next, which starts cold."""
-    with Proxy(database.host, database.port) as proxy, Sessions(database) as sessions, ThreadPoolExecutor(1) as pool:
+    """A crash or a timeout in the middle of a sweep leaves nothing that hinders the next, which
+    starts cold.
+    """
+    with (
+        Proxy(database.host, database.port) as proxy,
+        Sessions(database) as sessions,
+        ThreadPoolExecutor(1) as pool,
+    ):
         (client,) = sessions.sleeping(1)
         settle(database)
         function = deploy(target(proxy.through(database)), TimeoutSeconds=timeout, DryRun="false")
@@ -201,7 +232,9 @@ def test_an_environment_that_dies_in_a_sweep_is_not_missed(
 
 
 def test_a_thawed_environment_sweeps_on(database: Server, deploy: Deploy) -> None:
-    """Frozen for as long as the server cares to keep its sessions, the same environment finds the zombies of now."""
+    """Frozen for as long as the server cares to keep its sessions, the same environment finds the
+    zombies of now.
+    """
     function = deploy(target(database), DryRun="false", IdleSeconds="0")
     function.invoke({})
     pid = function.runtime.pid
@@ -216,8 +249,16 @@ def test_a_thawed_environment_sweeps_on(database: Server, deploy: Deploy) -> Non
 
 
 def test_the_answer_comes_before_the_timeout(deploy: Deploy, silent_port: int) -> None:
-    """With a server that never answers the report, the metrics and the error are out before Lambda ends it all."""
-    silent = {"name": ORDERS, "engine": "mysql", "host": "127.0.0.1", "port": silent_port, "user": "reaper"}
+    """With a server that never answers the report, the metrics and the error are out before Lambda
+    ends it all.
+    """
+    silent = {
+        "name": ORDERS,
+        "engine": "mysql",
+        "host": "127.0.0.1",
+        "port": silent_port,
+        "user": "reaper",
+    }
     function = deploy(silent, TimeoutSeconds="4")
     done = function.invoke({})
     assert done.error is not None
@@ -229,7 +270,9 @@ def test_the_answer_comes_before_the_timeout(deploy: Deploy, silent_port: int) -
 
 
 def test_what_is_wrong_is_told_and_nothing_is_touched(servers: Servers, deploy: Deploy) -> None:
-    """On the template's defaults a kill by hand is refused by the name of what forbids it; so is what says nothing."""
+    """On the template's defaults a kill by hand is refused by the name of what forbids it; so is
+    what says nothing.
+    """
     server = servers["postgres16"]
     safe, idle = deploy(target(server), IdleSeconds="0"), deploy()
     wrong: list[tuple[Function, Any, str]] = [
@@ -248,8 +291,16 @@ def test_what_is_wrong_is_told_and_nothing_is_touched(servers: Servers, deploy: 
 
 
 def test_the_templates_alarms_find_their_metrics(artifact: Build, deploy: Deploy) -> None:
-    """Even a sweep that saw nothing publishes what the alarms watch, under the dimensions that they name."""
-    nowhere = {"name": ORDERS, "engine": "postgres", "host": "127.0.0.1", "port": free_port(), "user": "reaper"}
+    """Even a sweep that saw nothing publishes what the alarms watch, under the dimensions that they
+    name.
+    """
+    nowhere = {
+        "name": ORDERS,
+        "engine": "postgres",
+        "host": "127.0.0.1",
+        "port": free_port(),
+        "user": "reaper",
+    }
     (document,) = deploy(nowhere).invoke({}).metrics
     data = extracted(document)
     assert {datum.dimensions for datum in data} == {
@@ -257,14 +308,22 @@ def test_the_templates_alarms_find_their_metrics(artifact: Build, deploy: Deploy
         frozenset({("Stack", "reaper"), ("Target", ORDERS)}),
     }
     # What the client publishes has the target alone.
-    alarms = [alarm for alarm in Stack().of_type("AWS::CloudWatch::Alarm").values() if STACK in alarm["Dimensions"]]
+    alarms = [
+        alarm
+        for alarm in Stack().of_type("AWS::CloudWatch::Alarm").values()
+        if STACK in alarm["Dimensions"]
+    ]
     assert {"LockedOut", "Blind", "SweepFailed"} <= {alarm["MetricName"] for alarm in alarms}
     with mock_aws():
         cloudwatch = boto3.client("cloudwatch", region_name="eu-central-1")
         for datum in data:
             publish(cloudwatch, datum)
         for alarm in alarms:
-            wanted = {key: value for key, value in alarm.items() if key not in ("AlarmDescription", "AlarmActions")}
+            wanted = {
+                key: value
+                for key, value in alarm.items()
+                if key not in ("AlarmDescription", "AlarmActions")
+            }
             cloudwatch.put_metric_alarm(AlarmName=alarm["MetricName"], **wanted)
             metric = {key: alarm[key] for key in ("Namespace", "MetricName", "Dimensions")}
             assert cloudwatch.list_metrics(**metric)["Metrics"], alarm
@@ -276,7 +335,12 @@ STACK = {"Name": "Stack", "Value": "reaper"}
 
 def publish(cloudwatch: Any, datum: Datum) -> None:
     dimensions = [{"Name": name, "Value": value} for name, value in sorted(datum.dimensions)]
-    metric = {"MetricName": datum.name, "Dimensions": dimensions, "Unit": datum.unit, "Value": datum.value}
+    metric = {
+        "MetricName": datum.name,
+        "Dimensions": dimensions,
+        "Unit": datum.unit,
+        "Value": datum.value,
+    }
     cloudwatch.put_metric_data(Namespace=datum.namespace, MetricData=[metric])
 
 
@@ -295,9 +359,10 @@ DRIVER = {"postgres": {"psycopg", "psycopg_binary"}, "mysql": {"pymysql"}}
 
 
 def test_only_what_is_needed_is_imported(database: Server, artifact: Build, tmp_path: Path) -> None:
-    """A cold start imports Powertools, a sweep its engine's driver; nobody pays for boto3, which only a password in
-    Secrets Manager, a token or a parameter needs, for the other engine, or for what operators use. All our own comes
-    from the artifact."""
+    """A cold start imports Powertools, a sweep its engine's driver; nobody pays for boto3, which
+    only a password in Secrets Manager, a token or a parameter needs, for the other engine, or for
+    what operators use. All our own comes from the artifact.
+    """
     (tmp_path / "probe.py").write_text(PROBE)
     deployed = code(artifact, target(database))
     probe = replace(deployed, folders=[*deployed.folders, tmp_path], handler="probe.handler")
@@ -313,9 +378,15 @@ def test_only_what_is_needed_is_imported(database: Server, artifact: Build, tmp_
 
 
 def imported(modules: dict[str, str | None], artifact: Build) -> set[str]:
-    """What was imported of the artifact; of Lambda's own nothing may be but a file that Powertools registers with."""
+    """What was imported of the artifact; of Lambda's own nothing may be but a file that Powertools
+    registers with.
+    """
     standard = Path(os.__file__).parent
-    found = {name: Path(file) for name, file in modules.items() if file and not Path(file).is_relative_to(standard)}
+    found = {
+        name: Path(file)
+        for name, file in modules.items()
+        if file and not Path(file).is_relative_to(standard)
+    }
     ours = {name for name, file in found.items() if file.is_relative_to(artifact.function.path)}
     assert {*found} - ours <= {"botocore"}
     return ours
@@ -334,12 +405,17 @@ def handler(sql, context):
 OWN_ID = {"postgres": "SELECT pg_backend_pid() AS id", "mysql": "SELECT connection_id() AS id"}
 
 
-def test_the_layer_is_all_that_an_application_needs(database: Server, artifact: Build, tmp_path: Path) -> None:
-    """With the layer beside it, an application's function keeps its connection, and never notices that it was ended
-    while the environment was frozen."""
+def test_the_layer_is_all_that_an_application_needs(
+    database: Server, artifact: Build, tmp_path: Path
+) -> None:
+    """With the layer beside it, an application's function keeps its connection, and never notices
+    that it was ended while the environment was frozen.
+    """
     (tmp_path / "application.py").write_text(APPLICATION)
     folders = [tmp_path, artifact.client_layer.path]
-    with Function(Code(folders, "application.handler", {"DATABASE_URL": database.dsn()})) as function:
+    with Function(
+        Code(folders, "application.handler", {"DATABASE_URL": database.dsn()})
+    ) as function:
         first, again = (function.invoke(OWN_ID[database.engine]) for _ in range(2))
         assert first.error is None
         assert first.answer == again.answer
@@ -351,7 +427,9 @@ def test_the_layer_is_all_that_an_application_needs(database: Server, artifact: 
 
 
 def test_the_layer_holds_nothing_else(artifact: Build) -> None:
-    """The reaper is not in the layer: as a handler it fails at init, each time in a new environment."""
+    """The reaper is not in the layer: as a handler it fails at init, each time in a new
+    environment.
+    """
     with Function(Code([artifact.client_layer.path], "reaper.handler.lambda_handler")) as function:
         for _ in range(2):
             done = function.invoke({})

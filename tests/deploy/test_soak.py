@@ -1,4 +1,6 @@
-"""Hundreds of invocations of one environment, frozen between each two: nothing grows that is not given back."""
+"""Hundreds of invocations of one environment, frozen between each two: nothing grows that is not
+given back.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,12 @@ from .test_runtime import code
 
 TURNS = int(os.environ.get("REAPER_TEST_SOAK", "200"))
 SAMPLES = 40
-# Until all code has been run and all caches are full; what Python's allocator takes in one step is 1 MiB.
+# Until all code has been run and all caches are full; what Python's allocator takes in one step is
+# 1 MiB.
 WARM = TURNS // 4
 MB = 1024 * 1024
-MOST_GROWTH = 1.5 * MB + TURNS * 512  # a leak of a row, an error or a line of the log in each turn is more
+# a leak of a row, an error or a line of the log in each turn is more
+MOST_GROWTH = 1.5 * MB + TURNS * 512
 
 # Of each kind one, as for the other tests of the runtime.
 SERVERS = [name for name in names() if name not in ("postgres18", "mysql_nops")]
@@ -33,7 +37,9 @@ SERVERS = [name for name in names() if name not in ("postgres18", "mysql_nops")]
 
 @dataclass(frozen=True)
 class Sample:
-    """What an environment holds between two invocations, and how many of its sessions the server has."""
+    """What an environment holds between two invocations, and how many of its sessions the server
+    has.
+    """
 
     turn: int
     memory: int
@@ -50,9 +56,12 @@ def database(request: pytest.FixtureRequest, servers: Servers) -> Server:
     return servers[request.param]
 
 
-def test_the_reaper_does_not_grow(database: Server, artifact: Build, capsys: pytest.CaptureFixture[str]) -> None:
-    """Sweeps that terminate, sweeps that find nobody, seats that were lost while frozen, events that are no events:
-    memory, files, threads and sessions stay as they are."""
+def test_the_reaper_does_not_grow(
+    database: Server, artifact: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sweeps that terminate, sweeps that find nobody, seats that were lost while frozen, events
+    that are no events: memory, files, threads and sessions stay as they are.
+    """
     deployed = code(artifact, target(database), DryRun="false", IdleSeconds="0", AllowUsers="app")
     with Sessions(database) as victims, Function(deployed) as function:
         ended = 0
@@ -90,7 +99,9 @@ def handler(sql, context):
 def test_a_function_with_the_layer_does_not_grow(
     database: Server, artifact: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Transactions on a kept connection, connections ended while frozen, statements that fail: likewise."""
+    """Transactions on a kept connection, connections ended while frozen, statements that fail:
+    likewise.
+    """
     (tmp_path / "application.py").write_text(APPLICATION)
     environ = {"DATABASE_URL": database.dsn("app")}
     deployed = Code([tmp_path, artifact.client_layer.path], "application.handler", environ)
@@ -125,14 +136,21 @@ def soaked(function: Function, turn: Turn, server: Server, user: str) -> list[Sa
 
 def sample(function: Function, number: int, server: Server, user: str) -> Sample:
     process = psutil.Process(function.runtime.pid)
-    memory = process.memory_full_info().uss  # its own: pages of shared libraries come and go
-    return Sample(number, memory, process.num_fds(), process.num_threads(), sessions_of(server, user))
+    # Its own: pages of shared libraries come and go
+    memory = process.memory_full_info().uss
+    return Sample(
+        number, memory, process.num_fds(), process.num_threads(), sessions_of(server, user)
+    )
 
 
 def growth(samples: Sequence[Sample]) -> float:
-    """By how much memory would grow in all turns, by a line through the samples of a warm environment."""
+    """By how much memory would grow in all turns, by a line through the samples of a warm
+    environment.
+    """
     warm = [sample for sample in samples if sample.turn >= WARM]
-    line = statistics.linear_regression([sample.turn for sample in warm], [sample.memory for sample in warm])
+    line = statistics.linear_regression(
+        [sample.turn for sample in warm], [sample.memory for sample in warm]
+    )
     return line.slope * TURNS
 
 
@@ -155,14 +173,21 @@ def tell(capsys: pytest.CaptureFixture[str], what: str, samples: Sequence[Sample
     if TURNS < 1000:
         return
     rows = {name: quarters(samples, name) for name in ("memory", "files", "threads", "sessions")}
-    shown = ", ".join(f"{name} {first:g} to {last:g}" for name, (first, last) in rows.items() if name != "memory")
+    shown = ", ".join(
+        f"{name} {first:g} to {last:g}" for name, (first, last) in rows.items() if name != "memory"
+    )
     memory = "{:.2f} to {:.2f}".format(*(figure / MB for figure in rows["memory"]))
     with capsys.disabled():
-        print(f"\n{what}: memory {memory} MB, by its line {growth(samples) / MB:+.2f} in {TURNS}; {shown}")
+        print(
+            f"\n{what}: memory {memory} MB, by its line {growth(samples) / MB:+.2f} in {TURNS}; "
+            f"{shown}"
+        )
 
 
 @pytest.mark.parametrize(("each", "is_steady"), [(0, True), (20_000, False)])
 def test_a_leak_is_seen(each: int, is_steady: bool) -> None:
     """The judgement itself: steady memory in steps of an allocator passes, 20 kB a turn do not."""
-    samples = [Sample(turn, 50 * MB + turn * each + turn % 3 * 4096, 9, 1, 1) for turn in range(TURNS)]
+    samples = [
+        Sample(turn, 50 * MB + turn * each + turn % 3 * 4096, 9, 1, 1) for turn in range(TURNS)
+    ]
     assert (growth(samples) < MOST_GROWTH) == is_steady

@@ -1,4 +1,6 @@
-"""The template: it passes the tools, what it makes is wired together, and it grants no more than is needed."""
+"""The template: it passes the tools, what it makes is wired together, and it grants no more than is
+needed.
+"""
 
 from __future__ import annotations
 
@@ -91,9 +93,15 @@ def run_offline(*command: str) -> subprocess.CompletedProcess[str]:
     nowhere = "http://127.0.0.1:9"
     environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     environ |= {"HTTPS_PROXY": nowhere, "HTTP_PROXY": nowhere, "AWS_EC2_METADATA_DISABLED": "true"}
-    environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "SAM_CLI_TELEMETRY": "0"}
+    environ |= {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "SAM_CLI_TELEMETRY": "0",
+    }
     environ |= {"AWS_DEFAULT_REGION": "eu-central-1"}
-    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+    )
 
 
 def test_sam_validates_and_lints_it_offline() -> None:
@@ -123,13 +131,17 @@ def accepts(parameter: Mapping[str, Any], value: str) -> bool:
     if "AllowedValues" in parameter:
         return value in [str(allowed) for allowed in parameter["AllowedValues"]]
     if parameter["Type"] == "Number":
-        return bool(parameter["MinValue"] <= float(value) <= parameter.get("MaxValue", float("inf")))
+        return bool(
+            parameter["MinValue"] <= float(value) <= parameter.get("MaxValue", float("inf"))
+        )
     return re.fullmatch(parameter["AllowedPattern"], value) is not None
 
 
 @pytest.mark.parametrize("name", parameters())
 def test_parameters_are_explained_and_checked(name: str) -> None:
-    """Each has a description, a check, a default that passes it, and one place in the console's groups."""
+    """Each has a description, a check, a default that passes it, and one place in the console's
+    groups.
+    """
     parameter = parameters()[name]
     assert parameter["Description"]
     assert accepts(parameter, str(parameter["Default"]))
@@ -174,7 +186,9 @@ def test_the_values_used_here_would_be_accepted(name: str) -> None:
     ],
 )
 def test_parameters_refuse(name: str, value: str) -> None:
-    """No wildcard comes in by a parameter, nothing breaks out of the target's JSON, nothing is off by accident."""
+    """No wildcard comes in by a parameter, nothing breaks out of the target's JSON, nothing is off
+    by accident.
+    """
     assert not accepts(parameters()[name], value)
 
 
@@ -208,7 +222,9 @@ def test_what_does_not_go_together_is_refused_before_anything_is_made(
 
 
 def test_a_stack_is_dry_and_has_the_rules_of_the_code(bundle: str) -> None:
-    """Deployed with as little as possible: one target, dry, no manual kill, every rule at its default."""
+    """Deployed with as little as possible: one target, dry, no manual kill, every rule at its
+    default.
+    """
     settings = Settings.from_environ(Stack(PLAIN | {"CaBundle": bundle}).environ)
     assert settings.rules == Rules()
     assert settings.rules.dry_run
@@ -238,7 +254,9 @@ def test_every_rule_is_a_parameter() -> None:
 
 
 def test_whatever_the_function_reads_can_be_set() -> None:
-    """Each variable that the code names is in a function's environment, and none that it does not know."""
+    """Each variable that the code names is in a function's environment, and none that it does not
+    know.
+    """
     sources = "\n".join(path.read_text() for path in (ROOT / "reaper").glob("*.py"))
     rules = {f"REAPER_{rule.name.upper()}" for rule in fields(Rules)}
     known = rules | set(re.findall(r'"(REAPER_[A-Z_]*[A-Z])"', sources))
@@ -262,26 +280,47 @@ def spelt(value: Any) -> str:
 
 
 def test_the_ways_to_name_targets(bundle: str) -> None:
-    """One with a secret, with IAM, at another port; a list goes over it; a parameter's name is left to the code."""
-    iam = {"Host": INSTANCE, "DbUserArns": DB_USER, "Engine": "mysql", "Port": "3307", "CaBundle": bundle}
+    """One with a secret, with IAM, at another port; a list goes over it; a parameter's name is left
+    to the code.
+    """
+    iam = {
+        "Host": INSTANCE,
+        "DbUserArns": DB_USER,
+        "Engine": "mysql",
+        "Port": "3307",
+        "CaBundle": bundle,
+    }
     (target,) = targets_from_environ(Stack(iam).environ)
     assert (target.target.auth, target.target.port, target.target.user) == ("iam", 3307, "reaper")
     listed = '[{"name": "a", "engine": "mysql", "host": "127.0.0.1", "user": "u"}]'
-    assert [found.name for found in targets_from_environ(Stack(PLAIN | {"Targets": listed}).environ)] == ["a"]
+    assert [
+        found.name for found in targets_from_environ(Stack(PLAIN | {"Targets": listed}).environ)
+    ] == ["a"]
     named = Stack(PLAIN | {"TargetsParameter": "/reaper/targets"}).environ
     assert (named["REAPER_TARGETS"], named["REAPER_TARGETS_PARAMETER"]) == ("", "/reaper/targets")
 
 
 def test_the_function() -> None:
-    """Python and processor by parameter, for the layers as well; its own log in JSON; nothing tried twice."""
+    """Python and processor by parameter, for the layers as well; its own log in JSON; nothing tried
+    twice.
+    """
     stack = Stack(PLAIN | {"Architecture": "x86_64", "Runtime": "python3.12"})
     assert stack.function["Handler"] == "reaper.handler.lambda_handler"
-    assert (stack.function["Runtime"], stack.function["Architectures"]) == ("python3.12", ["x86_64"])
+    assert (stack.function["Runtime"], stack.function["Architectures"]) == (
+        "python3.12",
+        ["x86_64"],
+    )
     assert stack.function["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": "<LogGroup>"}
     for name, layer in stack.of_type("AWS::Lambda::LayerVersion").items():
-        assert (layer["CompatibleRuntimes"], layer["CompatibleArchitectures"]) == (["python3.12"], ["x86_64"]), name
+        assert (layer["CompatibleRuntimes"], layer["CompatibleArchitectures"]) == (
+            ["python3.12"],
+            ["x86_64"],
+        ), name
     metadata = source()["Resources"]["ClientLayer"]["Metadata"]
-    assert stack.value([metadata["BuildMethod"], metadata["BuildArchitecture"]]) == ["python3.12", "x86_64"]
+    assert stack.value([metadata["BuildMethod"], metadata["BuildArchitecture"]]) == [
+        "python3.12",
+        "x86_64",
+    ]
     (invoked,) = stack.of_type("AWS::Lambda::EventInvokeConfig").values()
     assert invoked["MaximumRetryAttempts"] == 0
     assert invoked["DestinationConfig"] == {"OnFailure": {"Destination": "<Failures.Arn>"}}
@@ -298,28 +337,41 @@ def test_the_function() -> None:
         ({"ErrorLogGroup": "/aws/rds/x"}, "AWS::Logs::MetricFilter", ["RefusedFilter"]),
         ({}, "AWS::Lambda::Permission", ["ClientRefusedAlarmCalls"]),
         ({"Host": ""}, "AWS::Lambda::Permission", []),
-        ({"MaxConnections": "9"}, "AWS::Lambda::Permission", ["ClientRefusedAlarmCalls", "ConnectionsAlarmCalls"]),
+        (
+            {"MaxConnections": "9"},
+            "AWS::Lambda::Permission",
+            ["ClientRefusedAlarmCalls", "ConnectionsAlarmCalls"],
+        ),
         ({"MaxConnections": "9", "Host": ""}, "AWS::Lambda::Permission", []),
     ],
 )
-def test_what_is_optional_is_there_on_demand(given: dict[str, str], kind: str, present: list[str]) -> None:
+def test_what_is_optional_is_there_on_demand(
+    given: dict[str, str], kind: str, present: list[str]
+) -> None:
     """Conditions on and off: mail, the filter on the error log, the alarms that call."""
     assert sorted(Stack(PLAIN | given).of_type(kind)) == present
 
 
 def test_network_and_concurrency_are_optional() -> None:
-    """Without subnets no VPC; with them the function is in it; concurrency is reserved unless there is none to give."""
+    """Without subnets no VPC; with them the function is in it; concurrency is reserved unless there
+    is none to give.
+    """
     assert "VpcConfig" not in Stack(PLAIN).function
     assert Stack(FULL).function["VpcConfig"] == {
         "SubnetIds": FULL["SubnetIds"].split(","),
         "SecurityGroupIds": FULL["SecurityGroupIds"].split(","),
     }
     assert Stack(PLAIN).function["ReservedConcurrentExecutions"] == "2"
-    assert "ReservedConcurrentExecutions" not in Stack(PLAIN | {"ReservedConcurrency": "none"}).function
+    assert (
+        "ReservedConcurrentExecutions"
+        not in Stack(PLAIN | {"ReservedConcurrency": "none"}).function
+    )
 
 
 def test_the_proxys_alarms_come_with_its_name() -> None:
-    """With an RDS Proxy named: pinning over half, clients near their number, two latencies; else none of it."""
+    """With an RDS Proxy named: pinning over half, clients near their number, two latencies; else
+    none of it.
+    """
     proxy = {name for name in alarms(Stack(FULL)) if name.startswith("Proxy")}
     assert proxy == {"ProxyPinnedAlarm", "ProxyClientsAlarm", "ProxyBorrowAlarm", "ProxyQueryAlarm"}
     assert not any(name.startswith("Proxy") for name in alarms(Stack(PLAIN)))
@@ -328,7 +380,9 @@ def test_the_proxys_alarms_come_with_its_name() -> None:
 
 
 def test_the_schedule_reaches_the_function() -> None:
-    """It calls this function, may call nothing else, and says that it is the schedule; it can be switched off."""
+    """It calls this function, may call nothing else, and says that it is the schedule; it can be
+    switched off.
+    """
     stack = Stack(PLAIN | {"ScheduleState": "DISABLED"})
     (schedule,) = stack.of_type("AWS::Scheduler::Schedule").values()
     assert (schedule["ScheduleExpression"], schedule["State"]) == ("rate(5 minutes)", "DISABLED")
@@ -345,7 +399,11 @@ def alarms(stack: Stack) -> dict[str, Resource]:
 
 
 def calling(stack: Stack) -> dict[str, Resource]:
-    return {name: found for name, found in alarms(stack).items() if "<ReaperFunction.Arn>" in actions(found)}
+    return {
+        name: found
+        for name, found in alarms(stack).items()
+        if "<ReaperFunction.Arn>" in actions(found)
+    }
 
 
 def actions(alarm: Resource) -> list[str]:
@@ -354,17 +412,21 @@ def actions(alarm: Resource) -> list[str]:
 
 
 def test_the_alarms_reach_the_function() -> None:
-    """Three alarms call it; each has a permission of its own, for this account; nothing else is let in."""
+    """Three alarms call it; each has a permission of its own, for this account; nothing else is let
+    in.
+    """
     stack = Stack(FULL)
     assert set(calling(stack)) == {"ConnectionsAlarm", "RefusedAlarm", "ClientRefusedAlarm"}
     assert sorted(map(str, stack.of_type("AWS::Lambda::Permission").values())) == sorted(
-        str({
-            "FunctionName": "<ReaperFunction>",
-            "Action": "lambda:InvokeFunction",
-            "Principal": "lambda.alarms.cloudwatch.amazonaws.com",
-            "SourceAccount": "111122223333",
-            "SourceArn": f"<{name}.Arn>",
-        })
+        str(
+            {
+                "FunctionName": "<ReaperFunction>",
+                "Action": "lambda:InvokeFunction",
+                "Principal": "lambda.alarms.cloudwatch.amazonaws.com",
+                "SourceAccount": "111122223333",
+                "SourceArn": f"<{name}.Arn>",
+            }
+        )
         for name in calling(stack)
     )
 
@@ -372,20 +434,31 @@ def test_the_alarms_reach_the_function() -> None:
 @pytest.mark.parametrize("host", [INSTANCE, WRITER])
 @pytest.mark.parametrize("name", ["ConnectionsAlarm", "RefusedAlarm", "ClientRefusedAlarm"])
 def test_the_handler_finds_the_alarms_target(name: str, host: str, bundle: str) -> None:
-    """The event that CloudWatch sends for each of these alarms means the database that the stack was deployed for."""
+    """The event that CloudWatch sends for each of these alarms means the database that the stack
+    was deployed for.
+    """
     stack = Stack(FULL | {"Host": host, "TargetsParameter": "", "CaBundle": bundle})
     asked = parse(event_of(calling(stack)[name]))
     assert isinstance(asked, Request)
-    assert [target.target.host for target in choose(asked, targets_from_environ(stack.environ))] == [host]
-    if name != "RefusedAlarm":  # a log's metric has no dimension: it means every target
+    assert [
+        target.target.host for target in choose(asked, targets_from_environ(stack.environ))
+    ] == [host]
+    # a log's metric has no dimension: it means every target
+    if name != "RefusedAlarm":
         assert asked.alarmed
 
 
 def event_of(alarm: Resource) -> dict[str, Any]:
-    """What CloudWatch hands to the function: the shape of events/alarm-action.json, with this alarm's metrics."""
+    """What CloudWatch hands to the function: the shape of events/alarm-action.json, with this
+    alarm's metrics.
+    """
     sample: dict[str, Any] = json.loads((ROOT / "events" / "alarm-action.json").read_text())
     sample["alarmData"]["configuration"]["metrics"] = [
-        {"id": "m", "metricStat": {"metric": metric, "period": 60, "stat": "Maximum"}, "returnData": True}
+        {
+            "id": "m",
+            "metricStat": {"metric": metric, "period": 60, "stat": "Maximum"},
+            "returnData": True,
+        }
         for metric in metrics_of(alarm)
     ]
     return sample
@@ -393,44 +466,77 @@ def event_of(alarm: Resource) -> dict[str, Any]:
 
 def metrics_of(alarm: Resource) -> Iterator[dict[str, Any]]:
     """The metrics an alarm watches, as its events name them."""
-    items = [item["MetricStat"]["Metric"] for item in alarm.get("Metrics", [alarm]) if "MetricStat" in item]
+    items = [
+        item["MetricStat"]["Metric"]
+        for item in alarm.get("Metrics", [alarm])
+        if "MetricStat" in item
+    ]
     for metric in items or [alarm]:
         dimensions = {pair["Name"]: pair["Value"] for pair in metric.get("Dimensions", [])}
-        yield {"namespace": metric["Namespace"], "name": metric["MetricName"], "dimensions": dimensions}
+        yield {
+            "namespace": metric["Namespace"],
+            "name": metric["MetricName"],
+            "dimensions": dimensions,
+        }
 
 
 def test_the_connections_alarm_watches_an_instance_or_a_writer() -> None:
-    """An instance by its identifier; of a cluster whoever is its writer, for that changes; percent of the maximum."""
+    """An instance by its identifier; of a cluster whoever is its writer, for that changes; percent
+    of the maximum.
+    """
     for host, dimensions in (
         (INSTANCE, {"DBInstanceIdentifier": "orders"}),
         (WRITER, {"DBClusterIdentifier": "orders", "Role": "WRITER"}),
     ):
         alarm = alarms(Stack(FULL | {"Host": host}))["ConnectionsAlarm"]
         assert [found["dimensions"] for found in metrics_of(alarm)] == [dimensions]
-        assert [item["Expression"] for item in alarm["Metrics"] if item["ReturnData"]] == ["100 * connections / 200"]
+        assert [item["Expression"] for item in alarm["Metrics"] if item["ReturnData"]] == [
+            "100 * connections / 200"
+        ]
         assert alarm["Threshold"] == "80"
 
 
 def test_people_are_told() -> None:
-    """With an address every alarm sends a mail; those of the reaper's own are there without one, too."""
+    """With an address every alarm sends a mail; those of the reaper's own are there without one,
+    too.
+    """
     assert all("<AlarmTopic>" in actions(found) for found in alarms(Stack(FLEET)).values())
     told = alarms(Stack({"Targets": "[]"}))
-    assert set(told) == {"LockedOutAlarm", "BlindAlarm", "SweepFailedAlarm", "ErrorsAlarm", "FailuresAlarm"}
+    assert set(told) == {
+        "LockedOutAlarm",
+        "BlindAlarm",
+        "SweepFailedAlarm",
+        "ErrorsAlarm",
+        "FailuresAlarm",
+    }
     assert not any(actions(found) for found in told.values())
 
 
 @pytest.mark.parametrize(
     ("line", "rings"),
     [
-        ("2021-03-31T12:29:15.297826Z 38356 [Warning] [MY-000000] [Server] Too many connections", True),
-        ("2026-11-20 09:00:00 UTC:10.0.0.5(4711):app@shop:[123]:FATAL:  sorry, too many clients already", True),
-        ('FATAL:  remaining connection slots are reserved for roles with privileges of the "rds_reserved" role', True),
+        (
+            "2021-03-31T12:29:15.297826Z 38356 [Warning] [MY-000000] [Server] Too many connections",
+            True,
+        ),
+        (
+            "2026-11-20 09:00:00 UTC:10.0.0.5(4711):app@shop:[123]:FATAL:  sorry, too many "
+            "clients already",
+            True,
+        ),
+        (
+            "FATAL:  remaining connection slots are reserved for roles with privileges of the "
+            '"rds_reserved" role',
+            True,
+        ),
         ('FATAL:  too many connections for role "app"', True),
         ("LOG:  connection authorized: user=app database=shop", False),
     ],
 )
 def test_the_error_logs_filter(line: str, rings: bool) -> None:
-    """It knows what each engine writes when it refuses a connection. ?"a" ?"b" means a or b, in the letters given."""
+    """It knows what each engine writes when it refuses a connection. ?"a" ?"b" means a or b, in the
+    letters given.
+    """
     (found,) = Stack(FULL).of_type("AWS::Logs::MetricFilter").values()
     terms = re.findall(r'\?"([^"]+)"', found["FilterPattern"])
     assert " ".join(f'?"{term}"' for term in terms) == found["FilterPattern"]
@@ -452,7 +558,9 @@ def metrics_shown(stack: Stack) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     for panel in panels(stack):
         for row in panel["properties"].get("metrics", []):
             if isinstance(row[0], dict):
-                search = re.match(r"SEARCH\('\{(\S+)\} .*MetricName=\"(\w+)\"", row[0]["expression"])
+                search = re.match(
+                    r"SEARCH\('\{(\S+)\} .*MetricName=\"(\w+)\"", row[0]["expression"]
+                )
                 if search:
                     namespace, *dimensions = search[1].split(",")
                     yield namespace, search[2], tuple(sorted(dimensions))
@@ -462,11 +570,17 @@ def metrics_shown(stack: Stack) -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 
 def published(of_target: TargetMetrics) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Namespace, name and dimensions of what reaper and client send when everything happens at once."""
+    """Namespace, name and dimensions of what reaper and client send when everything happens at
+    once.
+    """
     lines: list[str] = []
     emf(write=lines.append)(Event(EventKind.REFUSED, "orders", Fault.TOO_MANY))
     full = replace(report(), pressure_remains=True, first_freed_seconds=1.0)
-    for document in (embedded(full, "reaper", of_target), embedded_tally(Tally(1), "reaper"), *map(json.loads, lines)):
+    for document in (
+        embedded(full, "reaper", of_target),
+        embedded_tally(Tally(1), "reaper"),
+        *map(json.loads, lines),
+    ):
         for directive in document["_aws"]["CloudWatchMetrics"]:
             for metric in directive["Metrics"]:
                 for dimensions in directive["Dimensions"]:
@@ -475,8 +589,9 @@ def published(of_target: TargetMetrics) -> Iterator[tuple[str, str, tuple[str, .
 
 @pytest.mark.parametrize("of_target", TargetMetrics)
 def test_every_metric_exists_with_its_dimensions(of_target: TargetMetrics) -> None:
-    """What alarms and dashboard name is published by reaper, client, the template's filter or AWS, just so; also where
-    targets have few metrics of their own."""
+    """What alarms and dashboard name is published by reaper, client, the template's filter or AWS,
+    just so; also where targets have few metrics of their own.
+    """
     stack = Stack(FLEET | {"TargetMetrics": of_target})
     assert Settings.from_environ(stack.environ).target_metrics is of_target
     watched = [
@@ -497,7 +612,9 @@ def test_every_metric_exists_with_its_dimensions(of_target: TargetMetrics) -> No
 
 @pytest.mark.parametrize("given", [PLAIN, FULL, FLEET, {"Targets": "[]"}])
 def test_the_dashboard_shows_every_alarm(given: dict[str, str]) -> None:
-    """Whatever is switched on or off it is JSON, and its first panel lists just the alarms there are."""
+    """Whatever is switched on or off it is JSON, and its first panel lists just the alarms there
+    are.
+    """
     stack = Stack(given)
     listed = panels(stack)[0]["properties"]["alarms"]
     assert sorted(listed) == sorted(f"<{name}.Arn>" for name in alarms(stack))
@@ -505,12 +622,19 @@ def test_the_dashboard_shows_every_alarm(given: dict[str, str]) -> None:
 
 def test_the_dashboard_draws_the_limit_and_the_alarms_line() -> None:
     """Connections against their maximum, with the line at which the alarm rings."""
-    (panel,) = [panel for panel in panels(Stack(FULL)) if panel["properties"]["title"] == "Connections of orders"]
-    lines = [row[0]["expression"] for row in panel["properties"]["metrics"] if isinstance(row[0], dict)]
+    (panel,) = [
+        panel
+        for panel in panels(Stack(FULL))
+        if panel["properties"]["title"] == "Connections of orders"
+    ]
+    lines = [
+        row[0]["expression"] for row in panel["properties"]["metrics"] if isinstance(row[0], dict)
+    ]
     assert lines == ["TIME_SERIES(200)", "limit * 80 / 100"]
 
 
-# How each kind of resource is named. One without a name of ours gets a unique one from CloudFormation.
+# How each kind of resource is named. One without a name of ours gets a unique one from
+# CloudFormation.
 NAMES = {
     "AWS::CloudWatch::Alarm": "AlarmName",
     "AWS::CloudWatch::Dashboard": "DashboardName",
@@ -530,21 +654,31 @@ NAMES = {
 
 
 def test_two_stacks_do_not_collide() -> None:
-    """Every name that the template gives differs between two stacks; the dashboard's, known everywhere, by region."""
+    """Every name that the template gives differs between two stacks; the dashboard's, known
+    everywhere, by region.
+    """
 
     def given_names(stack: Stack) -> set[str]:
-        found = {(item["Type"], item["Properties"].get(NAMES[item["Type"]])) for item in stack.resources.values()}
+        found = {
+            (item["Type"], item["Properties"].get(NAMES[item["Type"]]))
+            for item in stack.resources.values()
+        }
         return {f"{kind} {name}" for kind, name in found if name}
 
     one, other = given_names(Stack(FLEET, "one")), given_names(Stack(FLEET, "other"))
-    assert {"AWS::Lambda::LayerVersion one-client", "AWS::CloudWatch::Dashboard one-eu-central-1"} <= one
+    assert {
+        "AWS::Lambda::LayerVersion one-client",
+        "AWS::CloudWatch::Dashboard one-eu-central-1",
+    } <= one
     assert not one & other
     assert Stack(FULL, "one").environ["REAPER_STACK"] == "one"
 
 
-# Resources that nobody can name more narrowly, with the actions, by the role that may do them and why.
+# Resources that nobody can name more narrowly, with the actions, by the role that may do them and
+# why.
 WILDCARDS = [
-    # Lambda asks for its own interfaces' rights on all of them; the code is shut out by a condition.
+    # Lambda asks for its own interfaces' rights on all of them; the code is shut out by a
+    # condition.
     (
         "Role",
         "*",
@@ -557,13 +691,19 @@ WILDCARDS = [
             "ec2:UnassignPrivateIpAddresses",
         },
     ),
-    # A fleet's databases are not known when it is deployed: in all of them the reaper's account and no other, ...
+    # A fleet's databases are not known when it is deployed: in all of them the reaper's account and
+    # no other, ...
     ("Role", f"arn:aws:rds-db:{ACCOUNT}:dbuser:*/reaper", {"rds-db:connect"}),
     # ... the secrets of one folder, ...
-    ("Role", f"arn:aws:secretsmanager:{ACCOUNT}:secret:reaper/*", {"secretsmanager:GetSecretValue"}),
+    (
+        "Role",
+        f"arn:aws:secretsmanager:{ACCOUNT}:secret:reaper/*",
+        {"secretsmanager:GetSecretValue"},
+    ),
     # ... and, where the parameter asks for it, those that RDS keeps.
     ("Role", f"arn:aws:secretsmanager:{ACCOUNT}:secret:rds!*", {"secretsmanager:GetSecretValue"}),
-    # Whoever looks for databases cannot name them, and most of these know no resources. They only read.
+    # Whoever looks for databases cannot name them, and most of these know no resources. They only
+    # read.
     (
         "FleetRole",
         "*",
@@ -590,7 +730,9 @@ def listed(value: str | list[str]) -> list[str]:
 
 
 def test_no_wildcard_that_could_be_narrower() -> None:
-    """With everything on: no managed policy, no wildcard in an action, and in a resource only those with a reason."""
+    """With everything on: no managed policy, no wildcard in an action, and in a resource only those
+    with a reason.
+    """
     for name, role in Stack(FLEET).of_type("AWS::IAM::Role").items():
         assert role.keys() <= {"AssumeRolePolicyDocument", "Policies"}, name
         for statement in statements(role):
@@ -600,15 +742,22 @@ def test_no_wildcard_that_could_be_narrower() -> None:
                 if "*" in resource:
                     assert (name, resource, {*listed(statement["Action"])}) in WILDCARDS
                     if (name, resource) == ("Role", "*"):
-                        assert statement["Condition"] == {"Null": {"lambda:SourceFunctionArn": "true"}}
+                        assert statement["Condition"] == {
+                            "Null": {"lambda:SourceFunctionArn": "true"}
+                        }
 
 
 def test_the_function_may_do_what_it_was_deployed_for() -> None:
-    """Its log, its queue, and by the way it logs in that one secret or that one account; the rest on demand only."""
+    """Its log, its queue, and by the way it logs in that one secret or that one account; the rest
+    on demand only.
+    """
 
     def may(given: dict[str, str]) -> dict[str, list[str]]:
         role = Stack(given).of_type("AWS::IAM::Role")["Role"]
-        return {" ".join(listed(found["Action"])): listed(found["Resource"]) for found in statements(role)}
+        return {
+            " ".join(listed(found["Action"])): listed(found["Resource"])
+            for found in statements(role)
+        }
 
     always = {
         "logs:CreateLogStream logs:PutLogEvents": ["<LogGroup.Arn>"],
@@ -640,14 +789,17 @@ def test_the_planner_may_look_and_send() -> None:
         look: ["*"],
     }
     assert may(plain, "FleetRole") == always
-    assert may(plain | {"FleetRoleArn": ABROAD}, "FleetRole") == always | {"sts:AssumeRole": [ABROAD]}
+    assert may(plain | {"FleetRoleArn": ABROAD}, "FleetRole") == always | {
+        "sts:AssumeRole": [ABROAD]
+    }
     parameter = {"ssm:GetParameter": [f"arn:aws:ssm:{ACCOUNT}:parameter/reaper/targets"]}
     assert may(FLEET, "FleetRole") == always | parameter | {"kms:Decrypt": [KEY]}
 
 
 def test_the_reaper_may_sweep_a_fleet() -> None:
-    """Beside what it may without one: read the queue, and log in everywhere as itself, in this account; with secrets
-    and as the master user only where a parameter says so."""
+    """Beside what it may without one: read the queue, and log in everywhere as itself, in this
+    account; with secrets and as the master user only where a parameter says so.
+    """
     plain = {"Fleet": "true"}
     read = {"sqs:ReceiveMessage sqs:DeleteMessage sqs:GetQueueAttributes": ["<FleetQueue.Arn>"]}
     connect = {"rds-db:connect": [f"arn:aws:rds-db:{ACCOUNT}:dbuser:*/reaper"]}
@@ -664,16 +816,26 @@ def test_the_reaper_may_sweep_a_fleet() -> None:
 
 
 def test_a_fleet_is_planned_queued_and_swept() -> None:
-    """The schedule calls the planner and no longer the reaper; the queue hands out a target's messages one by one, its
-    failures go to a queue of their own after three tries; the reaper reports which failed, and keeps no seats."""
+    """The schedule calls the planner and no longer the reaper; the queue hands out a target's
+    messages one by one, its failures go to a queue of their own after three tries; the reaper
+    reports which failed, and keeps no seats.
+    """
     stack = Stack(FLEET)
     schedules = stack.of_type("AWS::Scheduler::Schedule")
     states = {found["Target"]["Arn"]: found["State"] for found in schedules.values()}
     assert states == {"<ReaperFunction.Arn>": "DISABLED", "<FleetFunction.Arn>": "ENABLED"}
-    assert all(parse(json.loads(found["Target"]["Input"])) == Request(Trigger.SCHEDULE) for found in schedules.values())
+    assert all(
+        parse(json.loads(found["Target"]["Input"])) == Request(Trigger.SCHEDULE)
+        for found in schedules.values()
+    )
     queue = stack.of_type("AWS::SQS::Queue")["FleetQueue"]
-    assert queue["FifoQueue"] is stack.of_type("AWS::SQS::Queue")["FleetFailures"]["FifoQueue"] is True
-    assert queue["RedrivePolicy"] == {"deadLetterTargetArn": "<FleetFailures.Arn>", "maxReceiveCount": 3}
+    assert (
+        queue["FifoQueue"] is stack.of_type("AWS::SQS::Queue")["FleetFailures"]["FifoQueue"] is True
+    )
+    assert queue["RedrivePolicy"] == {
+        "deadLetterTargetArn": "<FleetFailures.Arn>",
+        "maxReceiveCount": 3,
+    }
     assert int(queue["VisibilityTimeout"]) == 6 * int(stack.function["Timeout"])
     (mapping,) = stack.of_type("AWS::Lambda::EventSourceMapping").values()
     assert mapping == {
@@ -684,19 +846,30 @@ def test_a_fleet_is_planned_queued_and_swept() -> None:
         "ScalingConfig": {"MaximumConcurrency": "10"},
     }
     assert stack.function["ReservedConcurrentExecutions"] == "10"
-    assert (stack.environ["REAPER_KEEP_SEAT"], Stack(FULL).environ["REAPER_KEEP_SEAT"]) == ("false", "true")
+    assert (stack.environ["REAPER_KEEP_SEAT"], Stack(FULL).environ["REAPER_KEEP_SEAT"]) == (
+        "false",
+        "true",
+    )
     (policy,) = stack.of_type("AWS::SQS::QueuePolicy").values()
     (denial,) = policy["PolicyDocument"]["Statement"]
-    assert (denial["Effect"], denial["Principal"], denial["Action"]) == ("Deny", "*", "sqs:SendMessage")
+    assert (denial["Effect"], denial["Principal"], denial["Action"]) == (
+        "Deny",
+        "*",
+        "sqs:SendMessage",
+    )
     assert denial["Condition"] == {"ArnNotEquals": {"aws:PrincipalArn": "<FleetRole.Arn>"}}
 
 
 def test_the_planner() -> None:
-    """The reaper's own code, in no VPC, for whose endpoints it would have to pay; it looks for what the parameters say,
-    and is as dry as the stack."""
+    """The reaper's own code, in no VPC, for whose endpoints it would have to pay; it looks for what
+    the parameters say, and is as dry as the stack.
+    """
     stack = Stack(FLEET)
     planner, environ = stack.planner, environ_of(stack.planner)
-    assert (planner["Handler"], planner["Code"]) == ("reaper.fleet.lambda_handler", stack.function["Code"])
+    assert (planner["Handler"], planner["Code"]) == (
+        "reaper.fleet.lambda_handler",
+        stack.function["Code"],
+    )
     assert "VpcConfig" not in planner
     assert "VpcConfig" in stack.function
     wanted = Discovery.from_json(environ["REAPER_DISCOVER"], "REAPER_DISCOVER")
@@ -724,5 +897,8 @@ def test_the_version_is_the_packages() -> None:
     """The Serverless Application Repository is told the package's own version, licence and read-me."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     told = source()["Metadata"]["AWS::ServerlessRepo::Application"]
-    assert (told["SemanticVersion"], told["SpdxLicenseId"]) == (project["version"], project["license"])
+    assert (told["SemanticVersion"], told["SpdxLicenseId"]) == (
+        project["version"],
+        project["license"],
+    )
     assert all((ROOT / told[key]).is_file() for key in ("ReadmeUrl", "LicenseUrl"))

@@ -1,4 +1,6 @@
-"""Clients that keep a diary: what each did and when, and when its own socket said that it had been ended."""
+"""Clients that keep a diary: what each did and when, and when its own socket said that it had been
+ended.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,21 @@ from lab.servers import Server, until
 from lab.servers.sockets import hung_up
 from tests.hardening.oracle import UNTOUCHABLE, Client, Posture
 
-WINDOW = 0.05  # seconds from a victim's re-read to its kill, at most
-HEARD = 0.3  # seconds from a kill until the client's socket shows it, on a busy machine
+# Seconds from a victim's re-read to its kill, at most
+WINDOW = 0.05
+# Seconds from a kill until the client's socket shows it, on a busy machine
+HEARD = 0.3
 
-# What a server answers to a mistake: an unknown column, no rights, no database, a transaction that has failed.
+# What a server answers to a mistake: an unknown column, no rights, no database, a transaction that
+# has failed.
 MISTAKES = {"42703", "42501", "25P02", 1054, 1044, 1046, 1142}
 
 
 @dataclass(frozen=True)
 class Deed:
-    """What a client can do: its statement for either engine, how long that takes, and how it stands afterwards."""
+    """What a client can do: its statement for either engine, how long that takes, and how it stands
+    afterwards.
+    """
 
     postgres: str
     mysql: str
@@ -38,7 +45,11 @@ DEEDS = {
     "nap": Deed("SELECT pg_sleep(0.3)", "SELECT SLEEP(0.3)", lasts=0.3),
     "long nap": Deed("SELECT pg_sleep(1.2)", "SELECT SLEEP(1.2)", lasts=1.2),
     "begin": Deed("BEGIN", "BEGIN", stands={"in_transaction": True, "is_bare": True}),
-    "write": Deed("SELECT pg_current_xact_id()", "INSERT INTO scratch (value) VALUES (0)", stands={"is_bare": False}),
+    "write": Deed(
+        "SELECT pg_current_xact_id()",
+        "INSERT INTO scratch (value) VALUES (0)",
+        stands={"is_bare": False},
+    ),
     "commit": Deed("COMMIT", "COMMIT", stands={"in_transaction": False}),
     "roll back": Deed("ROLLBACK", "ROLLBACK", stands={"in_transaction": False}),
     "lock": Deed(
@@ -46,7 +57,9 @@ DEEDS = {
         "SELECT GET_LOCK(CONCAT('model ', CONNECTION_ID()), 0)",
         stands={"is_locking": True},
     ),
-    "unlock": Deed("SELECT pg_advisory_unlock_all()", "DO RELEASE_ALL_LOCKS()", stands={"is_locking": False}),
+    "unlock": Deed(
+        "SELECT pg_advisory_unlock_all()", "DO RELEASE_ALL_LOCKS()", stands={"is_locking": False}
+    ),
     "listen": Deed("LISTEN orders", "SELECT 1", stands={"is_listening": True}),
     "fail": Deed("SELECT no_such_column", "SELECT no_such_column"),
 }
@@ -65,8 +78,11 @@ class Session:
         self._application = application
         self._postures = [Posture(sent, sent, time.monotonic())]
         self._is_napping = False
-        driver = connection.pgconn.socket if server.engine == "postgres" else connection._sock.fileno()
-        # A descriptor of our own: the driver's may be closed by now, and its number be another socket's.
+        driver = (
+            connection.pgconn.socket if server.engine == "postgres" else connection._sock.fileno()
+        )
+        # A descriptor of our own: the driver's may be closed by now, and its number be another
+        # socket's.
         self._socket = socket(fileno=os.dup(driver))
         self._was_well = time.monotonic()
         self._heard: float | None = None
@@ -100,7 +116,10 @@ class Session:
         return self.is_ended
 
     def do(self, deed: Deed) -> None:
-        """Send the statement; read the answer, unless that takes its time. Who is still at another does nothing."""
+        """Send the statement; read the answer, unless that takes its time.
+
+        Who is still at another does nothing.
+        """
         if self._is_napping and time.monotonic() < self._postures[-1].earliest:
             return
         self.finish()
@@ -108,7 +127,9 @@ class Session:
         if self.is_ended or (before.in_transaction and deed is DEEDS["begin"]):
             return
         self._postures[-1] = replace(before, until=sent)
-        still = replace(before, sent=sent, earliest=sent + deed.lasts, latest=inf, is_listening=False)
+        still = replace(
+            before, sent=sent, earliest=sent + deed.lasts, latest=inf, is_listening=False
+        )
         self._postures.append(replace(still, **deed.stands))
         with self._may_fail(before):
             if deed.lasts:
@@ -129,7 +150,8 @@ class Session:
                 try:
                     self._client.finish()
                 except psycopg.Error:
-                    self._connection.pgconn.get_result()  # the end of the answer, else it is taken for the next one's
+                    # The end of the answer, else it is taken for the next one's
+                    self._connection.pgconn.get_result()
                     raise
                 self._answered()
 
@@ -150,7 +172,8 @@ class Session:
     def leave(self, abruptly: bool = False) -> None:
         """End the connection, with a goodbye or without."""
         if abruptly:
-            with suppress(OSError):  # it has been ended already
+            # It has been ended already
+            with suppress(OSError):
                 self._socket.shutdown(SHUT_RDWR)
         self._client.close()
         self._socket.close()

@@ -15,29 +15,38 @@ from pathlib import Path
 from typing import Any
 
 ACCOUNTS = range(1, 41)
-OPENING = 1000  # on each of them
-SLACK = 5  # times its limit a deed may take before it counts as hung
+# On each of them
+OPENING = 1000
+# Times its limit a deed may take before it counts as hung
+SLACK = 5
 
 
 class Kind(StrEnum):
     READ = "read"
-    WRITE = "write"  # one statement on its own
-    TRANSFER = "transfer"  # a transaction that moves money
-    PAYMENT = "payment"  # the same with a token, for an event that is delivered more than once
+    # One statement on its own
+    WRITE = "write"
+    # a transaction that moves money
+    TRANSFER = "transfer"
+    # The same with a token, for an event that is delivered more than once
+    PAYMENT = "payment"
 
 
 class Told(StrEnum):
     DONE = "done"
-    UNKNOWN = "unknown"  # OutcomeUnknown
-    FAILED = "failed"  # any other error, which must mean that nothing was done
+    # OutcomeUnknown
+    UNKNOWN = "unknown"
+    # Any other error, which must mean that nothing was done
+    FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class Deed:
-    """One call, as its teller noted it: before, and what came of it; `ended` None where nothing came.
+    """One call, as its teller noted it: before, and what came of it; `ended` None where nothing
+    came.
 
-    `key` names the effect: the token of a payment, the id itself of another write, of a read the write that it is to
-    see. `result` is what the call returned, or its error. Seconds on the clock that all processes share.
+    `key` names the effect: the token of a payment, the id itself of another write, of a read the
+    write that it is to see. `result` is what the call returned, or its error. Seconds on the clock
+    that all processes share.
     """
 
     id: str
@@ -170,7 +179,8 @@ def _misplaced(books: Books) -> Iterator[str]:
             yield f"half a transfer: account {account} has {books.balances.get(account)}, its entries make {balance}"
 
 
-# The log: a folder with a file of JSON lines from each teller, `troubles.jsonl`, `sweeps.jsonl` and `books.json`.
+# The log: a folder with a file of JSON lines from each teller, `troubles.jsonl`, `sweeps.jsonl` and
+# `books.json`.
 
 
 def load(folder: Path) -> Run:
@@ -206,7 +216,11 @@ def _deed(line: Mapping[str, Any]) -> Deed:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [
+        json.loads(line)
+        for line in path.read_text().splitlines(keepends=True)
+        if line.endswith("\n")
+    ]
 
 
 if __name__ == "__main__":

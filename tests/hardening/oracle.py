@@ -1,7 +1,9 @@
-"""The oracle: whom a sweep may have ended and whom it must have, by what the clients say of themselves. Pure.
+"""The oracle: whom a sweep may have ended and whom it must have, by what the clients say of
+themselves. Pure.
 
-It knows nothing of process lists. A client knows when it sent a statement and when it had the answer, so the moment
-from which it was idle lies between the two; the sweep's moment lies between its beginning and its end.
+It knows nothing of process lists. A client knows when it sent a statement and when it had the
+answer, so the moment from which it was idle lies between the two; the sweep's moment lies between
+its beginning and its end.
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ from math import inf
 
 from reaper.model import InTransaction, Rules
 
-ROUNDING = 0.02  # seconds by which two clocks of one machine may disagree
-UNHURRIED = 0.3  # seconds a busy server may take to note that a statement has ended
-UNTOUCHABLE = ("reaper", "rdsadmin", "boss")  # the reaper's own account, the provider's, a superuser
+# Seconds by which two clocks of one machine may disagree
+ROUNDING = 0.02
+# Seconds a busy server may take to note that a statement has ended
+UNHURRIED = 0.3
+# The reaper's own account, the provider's, a superuser
+UNTOUCHABLE = ("reaper", "rdsadmin", "boss")
 
 
 @dataclass(frozen=True)
@@ -25,16 +30,22 @@ class Sight:
     applications: bool = True
     locks: bool = True
     listeners: bool = True
-    bare_begin: bool = True  # a transaction that has not done anything yet
-    lag: float = 0.0  # seconds for which a session is left alone because a transaction may not show yet
-    whole_seconds: bool = False  # idle time from a statement's beginning, in whole seconds
+    # a transaction that has not done anything yet
+    bare_begin: bool = True
+    # Seconds for which a session is left alone because a transaction may not show yet
+    lag: float = 0.0
+    # Idle time from a statement's beginning, in whole seconds
+    whole_seconds: bool = False
 
 
 @dataclass(frozen=True)
 class Posture:
-    """How a session stands after a statement, until it sends the next. Seconds on the clients' clock.
+    """How a session stands after a statement, until it sends the next.
 
-    The statement ended between `earliest` and `latest`, which is infinite as long as it has not been answered.
+    Seconds on the clients' clock.
+
+    The statement ended between `earliest` and `latest`, which is infinite as long as it has not
+    been answered.
     """
 
     sent: float
@@ -42,7 +53,8 @@ class Posture:
     latest: float = inf
     until: float = inf
     in_transaction: bool = False
-    is_bare: bool = False  # the transaction has done nothing yet
+    # The transaction has done nothing yet
+    is_bare: bool = False
     is_locking: bool = False
     is_listening: bool = False
 
@@ -64,7 +76,8 @@ class Client:
 class Swept:
     """A sweep as it was ordered, and when.
 
-    `confirmed` matters where idle time shows in whole seconds only: who fell asleep later was not seen asleep twice.
+    `confirmed` matters where idle time shows in whole seconds only: who fell asleep later was not
+    seen asleep twice.
     """
 
     rules: Rules
@@ -73,7 +86,13 @@ class Swept:
     confirmed: float = inf
 
 
-def may_go(client: Client, others: Iterable[Client], swept: Swept, struck: tuple[float, float], sight: Sight) -> bool:
+def may_go(
+    client: Client,
+    others: Iterable[Client],
+    swept: Swept,
+    struck: tuple[float, float],
+    sight: Sight,
+) -> bool:
     """Whether the rules let it be ended, if that happened between the two moments of `struck`."""
     rules = swept.rules
     if rules.dry_run or not rules.max_kills or _is_excluded(client, rules, sight):
@@ -86,7 +105,9 @@ def may_go(client: Client, others: Iterable[Client], swept: Swept, struck: tuple
 
 
 def must_go(client: Client, others: Sequence[Client], swept: Swept, sight: Sight) -> bool:
-    """Whether the rules leave no choice: it slept all the time, long enough, and nothing speaks for it."""
+    """Whether the rules leave no choice: it slept all the time, long enough, and nothing speaks for
+    it.
+    """
     rules = swept.rules
     if rules.dry_run or sight.whole_seconds or _is_excluded(client, rules, sight):
         return False
@@ -109,7 +130,9 @@ def _is_excluded(client: Client, rules: Rules, sight: Sight) -> bool:
         (client.user, rules.protect_users, rules.allow_users),
         (client.application, rules.protect_applications, rules.allow_applications),
     )
-    return any(_fits(name, protect) or (allow and not _fits(name, allow)) for name, protect, allow in named)
+    return any(
+        _fits(name, protect) or (allow and not _fits(name, allow)) for name, protect, allow in named
+    )
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:
@@ -122,10 +145,16 @@ def _threshold(rules: Rules, in_transaction: bool) -> float:
     if rules.only_under_pressure and not is_pressed:
         return inf
     if in_transaction:
-        return rules.in_transaction_seconds if rules.in_transaction is InTransaction.TERMINATE else inf
+        return (
+            rules.in_transaction_seconds if rules.in_transaction is InTransaction.TERMINATE else inf
+        )
     # A target of all slots is reached before anybody is taken for the pressure alone.
     takes_for_pressure = is_pressed and rules.target_utilization == 0
-    return min(rules.idle_seconds, rules.pressure_idle_seconds) if takes_for_pressure else rules.idle_seconds
+    return (
+        min(rules.idle_seconds, rules.pressure_idle_seconds)
+        if takes_for_pressure
+        else rules.idle_seconds
+    )
 
 
 def _shows_transaction(posture: Posture, sight: Sight) -> bool:
@@ -151,24 +180,37 @@ def _must_be_condemned(posture: Posture, swept: Swept, sight: Sight) -> bool:
     if posture.in_transaction:
         # Its age may be told in whole seconds.
         in_transaction = 1 + max(_threshold(swept.rules, True), sight.lag)
-        threshold = in_transaction if not posture.is_bare or sight.bare_begin else max(threshold, in_transaction)
+        threshold = (
+            in_transaction
+            if not posture.is_bare or sight.bare_begin
+            else max(threshold, in_transaction)
+        )
     return swept.began - posture.latest >= threshold + UNHURRIED
 
 
-def _may_be_surplus(posture: Posture, user: str, others: Iterable[Client], swept: Swept, sight: Sight) -> bool:
-    """Whether the user may have had enough idle sessions younger than this one; one in a transaction is none."""
+def _may_be_surplus(
+    posture: Posture, user: str, others: Iterable[Client], swept: Swept, sight: Sight
+) -> bool:
+    """Whether the user may have had enough idle sessions younger than this one; one in a
+    transaction is none.
+    """
     if _shows_transaction(posture, sight):
         return True
     younger = [
         other
         for other in others
         if other.user == user
-        and any(_may_be_idle(p, swept, sight) and p.latest >= posture.earliest for p in _in(other, swept))
+        and any(
+            _may_be_idle(p, swept, sight) and p.latest >= posture.earliest
+            for p in _in(other, swept)
+        )
     ]
     return len(younger) >= swept.rules.min_idle_per_user
 
 
-def _must_be_surplus(posture: Posture, user: str, others: Iterable[Client], swept: Swept, sight: Sight) -> bool:
+def _must_be_surplus(
+    posture: Posture, user: str, others: Iterable[Client], swept: Swept, sight: Sight
+) -> bool:
     """Whether the user had enough younger sessions all the time."""
     if _shows_transaction(posture, sight):
         return True

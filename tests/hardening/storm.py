@@ -1,4 +1,6 @@
-"""The storm: what befalls a server, the way to it and its clients' processes, in an order that one seed decides."""
+"""The storm: what befalls a server, the way to it and its clients' processes, in an order that one
+seed decides.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,10 @@ from reaper.seat import Seat
 from reaper.sweep import Sightings
 from tests.harness import sweep
 
-CROWD = "other"  # who takes the slots; the sweeps leave it alone, or there would soon be room again
-CALM = (0.2, 0.6)  # seconds between two troubles of a kind
+# Who takes the slots; the sweeps leave it alone, or there would soon be room again
+CROWD = "other"
+# Seconds between two troubles of a kind
+CALM = (0.2, 0.6)
 LASTS = (0.3, 1.5)
 
 
@@ -35,10 +39,13 @@ class Trouble(StrEnum):
     CUT = "cut"
     RESET = "reset"
     STALL = "stall"
-    SWALLOW = "swallow"  # a lost route: the sessions stay behind
+    # a lost route: the sessions stay behind
+    SWALLOW = "swallow"
     REFUSE = "refuse"
-    FORGET = "forget"  # a NAT that keeps the server's goodbyes to itself
-    CROWD = "crowd"  # every free slot is taken
+    # a NAT that keeps the server's goodbyes to itself
+    FORGET = "forget"
+    # Every free slot is taken
+    CROWD = "crowd"
     RESTART = "restart"
     KILL = "kill"
 
@@ -59,7 +66,14 @@ def blows(dice: random.Random) -> Iterator[Blow]:
             yield Blow(kind, after=dice.uniform(*CALM), lasts=dice.uniform(*LASTS))
 
 
-STATEMENTS = ("BEGIN", "UPDATE accounts", "INSERT INTO entries", "INSERT INTO reaper_tokens", "COMMIT", "COMMIT")
+STATEMENTS = (
+    "BEGIN",
+    "UPDATE accounts",
+    "INSERT INTO entries",
+    "INSERT INTO reaper_tokens",
+    "COMMIT",
+    "COMMIT",
+)
 WHERES: Sequence[Where] = ("before", "during", "after")
 THENS: Sequence[Then] = ("close", "reset", "silence", "lost")
 
@@ -76,9 +90,13 @@ class Log:
 
 
 class Storm:
-    """Blows upon one server until `over` is set; what it did stands in the log, by the clock all processes share."""
+    """Blows upon one server until `over` is set; what it did stands in the log, by the clock all
+    processes share.
+    """
 
-    def __init__(self, server: Server, proxy: Proxy, tellers: Sequence[int], seed: str, folder: Path) -> None:
+    def __init__(
+        self, server: Server, proxy: Proxy, tellers: Sequence[int], seed: str, folder: Path
+    ) -> None:
         self._server = server
         self._proxy = proxy
         self._tellers = tellers
@@ -115,9 +133,15 @@ class Storm:
         """End connections at a statement of the dice's choosing, over and over, one at a time."""
         dice = random.Random(f"{self._seed} traps")
         while not self.over.wait(dice.uniform(*CALM)):
-            statement, where, then = dice.choice(STATEMENTS), dice.choice(WHERES), dice.choice(THENS)
+            statement, where, then = (
+                dice.choice(STATEMENTS),
+                dice.choice(WHERES),
+                dice.choice(THENS),
+            )
             self._proxy.cut_when(statement.encode(), where, then)
-            self._log(kind="trap", statement=statement, where=where, then=then, began=time.monotonic())
+            self._log(
+                kind="trap", statement=statement, where=where, then=then, began=time.monotonic()
+            )
 
     def _crowd(self, seconds: float) -> None:
         """Take every slot there is, and each that comes free."""
@@ -127,13 +151,16 @@ class Storm:
                 with suppress(*self._server.kind.errors):
                     stack.enter_context(closing(self._server.connect(CROWD)))
                     continue
-                time.sleep(0.02)  # full
+                # full
+                time.sleep(0.02)
 
     def freeze(self) -> None:
         """Stop some of the tellers for a while, over and over, wherever they are in their work."""
         dice = random.Random(f"{self._seed} frost")
         while not self.over.wait(dice.uniform(*CALM)):
-            chosen = sorted(dice.sample(range(len(self._tellers)), dice.randint(1, 1 + len(self._tellers) // 5)))
+            chosen = sorted(
+                dice.sample(range(len(self._tellers)), dice.randint(1, 1 + len(self._tellers) // 5))
+            )
             began = time.monotonic()
             try:
                 self._signal(chosen, signal.SIGSTOP)
@@ -147,7 +174,9 @@ class Storm:
             os.kill(self._tellers[teller], which)
 
     def sweep(self) -> None:
-        """Sweep with the lowest thresholds there are, over and over, every other time amid transactions."""
+        """Sweep with the lowest thresholds there are, over and over, every other time amid
+        transactions.
+        """
         dice = random.Random(f"{self._seed} sweeps")
         server, sightings = self._server, Sightings()
         first = sweep(server)

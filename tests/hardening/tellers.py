@@ -1,7 +1,8 @@
-"""The tellers: many processes forked from one warm parent, each with the client, each noting what it is told.
+"""The tellers: many processes forked from one warm parent, each with the client, each noting what
+it is told.
 
-The parent prints their process ids in a line, and what became of them in another when all have ended, which they do
-once there is a file `stop` in the folder. SIGTERM ends them all.
+The parent prints their process ids in a line, and what became of them in another when all have
+ended, which they do once there is a file `stop` in the folder. SIGTERM ends them all.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ from tests.hardening.ledger import ACCOUNTS, Kind, Told
 from tests.harness import Context
 from tests.live.fleet import Environment, forked
 
-LIMITS = (1.5, 4.0)  # seconds that a deed is given
-PAUSES = (0.0, 0.1)  # between two deeds, and between two statements of a transaction
-DECLINED = 0.05  # of the transfers: the work itself changes its mind in the end
+# Seconds that a deed is given
+LIMITS = (1.5, 4.0)
+# Between two deeds, and between two statements of a transaction
+PAUSES = (0.0, 0.1)
+# Of the transfers: the work itself changes its mind in the end
+DECLINED = 0.05
 MIX = {Kind.READ: 3, Kind.WRITE: 3, Kind.TRANSFER: 3, Kind.PAYMENT: 3}
 
 BOOK = "INSERT INTO entries (name, deed, source, destination, amount) VALUES (%s, %s, %s, %s, %s)"
@@ -80,14 +84,20 @@ class Teller:
         self._attempt(Kind.READ, self._last_done, look)
 
     def _write(self) -> None:
-        self._attempt(Kind.WRITE, None, lambda deed: self._db.execute(BOOK, (deed, deed, 0, 0, 0)).rowcount)
+        self._attempt(
+            Kind.WRITE, None, lambda deed: self._db.execute(BOOK, (deed, deed, 0, 0, 0)).rowcount
+        )
 
     def _transfer(self) -> None:
         declines = self._dice.random() < DECLINED
-        self._attempt(Kind.TRANSFER, None, lambda deed: self._db.transaction(self._move(deed, deed, declines)))
+        self._attempt(
+            Kind.TRANSFER, None, lambda deed: self._db.transaction(self._move(deed, deed, declines))
+        )
 
     def _pay(self) -> None:
-        """An event's payment. It comes again until it is known to be done, as a queue would have it."""
+        """An event's payment. It comes again until it is known to be done, as a queue would have
+        it.
+        """
         is_old = self._again and self._dice.random() < 0.5
         event = self._again.pop(0) if is_old else f"event {self._number // 2}.{next(self._events)}"
         told = self._attempt(
@@ -116,10 +126,14 @@ class Teller:
         return work
 
     def _attempt(self, kind: Kind, key: str | None, act: Callable[[str], Any]) -> Told:
-        """Have it done as one invocation, noting it before and after; without a key the deed is its own."""
+        """Have it done as one invocation, noting it before and after; without a key the deed is its
+        own.
+        """
         deed, limit = f"{self._number}.{next(self._deeds)}", self._dice.uniform(*LIMITS)
         key = deed if key is None else key
-        self._note(id=deed, teller=self._number, kind=kind, key=key, limit=limit, began=time.monotonic())
+        self._note(
+            id=deed, teller=self._number, kind=kind, key=key, limit=limit, began=time.monotonic()
+        )
         told, result = self._told(lambda: act(deed), limit)
         self._note(id=deed, ended=time.monotonic(), told=told, result=result)
         if told is Told.DONE and kind is not Kind.READ:
@@ -128,7 +142,9 @@ class Teller:
 
     def _told(self, act: Callable[[], Any], limit: float) -> tuple[Told, Any]:
         try:
-            return Told.DONE, self._db.handler(lambda event, context: act())({}, Context(RESERVE + limit))
+            return Told.DONE, self._db.handler(lambda event, context: act())(
+                {}, Context(RESERVE + limit)
+            )
         except OutcomeUnknown as doubt:
             return Told.UNKNOWN, repr(doubt.error)
         except Exception as error:  # noqa: BLE001  noted; that nothing was done is for the judge to see
@@ -141,7 +157,8 @@ class Teller:
 def teller(dsn: str, folder: Path, seed: str, number: int) -> str:
     """A process's whole life; what it died of where it did not get to its end."""
     dice = random.Random(f"{seed} client {number}")
-    settings = Settings(ping_after=dice.choice([0.2, 45.0]))  # no pause here is long enough for the default
+    # No pause here is long enough for the default
+    settings = Settings(ping_after=dice.choice([0.2, 45.0]))
     try:
         with closing(Database(dsn, settings=settings, means=Means(dice=dice.random))) as db:
             Teller(db, number, seed, folder).work()
@@ -153,7 +170,8 @@ def teller(dsn: str, folder: Path, seed: str, number: int) -> str:
 def main() -> None:
     dsn, folder, seed, count = sys.argv[1:]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    driver_for(Database(dsn).target.engine)  # loaded once for all
+    # Loaded once for all
+    driver_for(Database(dsn).target.engine)
     tellers: list[Environment] = []
     try:
         for number in range(int(count)):
@@ -161,7 +179,8 @@ def main() -> None:
         print(json.dumps([each.pid for each in tellers]), flush=True)
         print(json.dumps([each.answer() for each in tellers]), flush=True)
     finally:
-        for each in tellers:  # not before: until then the ids are theirs, and may be sent signals
+        # Not before: until then the ids are theirs, and may be sent signals
+        for each in tellers:
             each.end()
 
 

@@ -34,7 +34,8 @@ def deed(id_: str, kind: Kind, told: Told, key: str | None = None, result: Any =
     return Deed(id_, 1, kind, id_ if key is None else key, 100.0, LIMIT, 101.0, told, result)
 
 
-# One run in which every promise is kept: the second payment was booked by the attempt whose answer was lost.
+# One run in which every promise is kept: the second payment was booked by the attempt whose answer
+# was lost.
 HONEST = Run(
     deeds=(
         deed("write", Kind.WRITE, Told.DONE, result=1),
@@ -54,12 +55,15 @@ HONEST = Run(
             Entry("transfer", "transfer", 1, 2, 30),
             Entry("event", "first try", 2, 3, 10),
         ),
-        balances=dict.fromkeys(ACCOUNTS, OPENING) | {1: OPENING - 30, 2: OPENING + 20, 3: OPENING + 10},
+        balances=dict.fromkeys(ACCOUNTS, OPENING)
+        | {1: OPENING - 30, 2: OPENING + 20, 3: OPENING + 10},
     ),
 )
 
 
-def with_entries(*change: Callable[[list[Entry]], Any], balances: dict[int, int] | None = None) -> Run:
+def with_entries(
+    *change: Callable[[list[Entry]], Any], balances: dict[int, int] | None = None
+) -> Run:
     entries = list(HONEST.books.entries)
     for each in change:
         each(entries)
@@ -67,7 +71,9 @@ def with_entries(*change: Callable[[list[Entry]], Any], balances: dict[int, int]
 
 
 def with_deed(id_: str, **changes: Any) -> Run:
-    return replace(HONEST, deeds=[replace(d, **changes) if d.id == id_ else d for d in HONEST.deeds])
+    return replace(
+        HONEST, deeds=[replace(d, **changes) if d.id == id_ else d for d in HONEST.deeds]
+    )
 
 
 def test_an_honest_run_passes() -> None:
@@ -93,7 +99,9 @@ WRONG = {
     "lost: transfer transfer": with_entries(
         lambda entries: entries.pop(1), balances={1: OPENING, 2: OPENING - 10}
     ),
-    "lost: payment event": with_entries(lambda entries: entries.pop(2), balances={2: OPENING + 30, 3: OPENING}),
+    "lost: payment event": with_entries(
+        lambda entries: entries.pop(2), balances={2: OPENING + 30, 3: OPENING}
+    ),
     "doubled: write": with_entries(lambda entries: entries.append(entries[0])),
     "doubled: event": with_entries(
         lambda entries: entries.append(replace(entries[2], deed="second try")),
@@ -117,7 +125,9 @@ WRONG = {
 
 @pytest.mark.parametrize("complaint", WRONG)
 def test_each_wrong_is_noticed(complaint: str) -> None:
-    """A lost write, a doubled one, a token used twice, money gone, half a transfer, a stale read, a hang."""
+    """A lost write, a doubled one, a token used twice, money gone, half a transfer, a stale read, a
+    hang.
+    """
     assert [said for said in judge(WRONG[complaint]) if said.startswith(complaint)] != []
 
 
@@ -130,15 +140,21 @@ def test_only_the_time_awake_counts() -> None:
 
 
 def test_the_log_comes_back(tmp_path: Path) -> None:
-    """What was logged is judged again as it was; a line cut short by the end of its process is left out."""
+    """What was logged is judged again as it was; a line cut short by the end of its process is left
+    out.
+    """
     lines = [
         {"id": "1.0", "teller": 1, "kind": "write", "key": "1.0", "began": 1.0, "limit": LIMIT},
         {"id": "1.0", "ended": 2.0, "told": "done", "result": 1},
         {"id": "1.1", "teller": 1, "kind": "read", "key": "1.0", "began": 3.0, "limit": LIMIT},
     ]
-    (tmp_path / "teller-1.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"id": "1.1", "ended"')
+    (tmp_path / "teller-1.jsonl").write_text(
+        "\n".join(map(json.dumps, lines)) + '\n{"id": "1.1", "ended"'
+    )
     freeze = {"kind": "freeze", "tellers": [1, 2], "began": 5.0, "ended": 6.0}
-    (tmp_path / "troubles.jsonl").write_text("".join(json.dumps(line) + "\n" for line in ({"kind": "cut"}, freeze)))
+    (tmp_path / "troubles.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in ({"kind": "cut"}, freeze))
+    )
     books = Books([Entry("1.0", "1.0")], {1: 2})
     save(books, tmp_path)
     assert load(tmp_path) == Run(

@@ -1,7 +1,8 @@
-"""Never the wrong one: whatever clients do while it sweeps, the reaper ends nobody whom the rules spare.
+"""Never the wrong one: whatever clients do while it sweeps, the reaper ends nobody whom the rules
+spare.
 
-Hypothesis draws what the clients do and by which rules they are swept. Their sessions are real, and so is the server;
-who was ended, and when, is what their own sockets say.
+Hypothesis draws what the clients do and by which rules they are swept. Their sessions are real, and
+so is the server; who was ended, and when, is what their own sockets say.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from tests.hardening.clients import DEEDS, Session
 from tests.hardening.oracle import Sight, Swept, may_go, must_go
 from tests.harness import sweep
 
-RUNS = int(os.environ.get("REAPER_TEST_MODEL_RUNS") or 0)  # more than usual, and each time others
+# More than usual, and each time others
+RUNS = int(os.environ.get("REAPER_TEST_MODEL_RUNS") or 0)
 STEPS = 16
 
 MYSQL = Sight(applications=False, listeners=False, lag=0.2)
@@ -42,19 +44,23 @@ SIGHTS = {
     "mysql_nops": replace(MYSQL, locks=False, bare_begin=False, whole_seconds=True),
 }
 
-THRESHOLDS = st.fixed_dictionaries({
-    "idle_seconds": st.sampled_from([0, 0, 0.3, 0.6, 1000]),
-    "in_transaction": st.sampled_from(["spare", "terminate"]),
-    "in_transaction_seconds": st.sampled_from([0, 0.3]),
-    "pressure_idle_seconds": st.sampled_from([0, 0.3]),
-})
+THRESHOLDS = st.fixed_dictionaries(
+    {
+        "idle_seconds": st.sampled_from([0, 0, 0.3, 0.6, 1000]),
+        "in_transaction": st.sampled_from(["spare", "terminate"]),
+        "in_transaction_seconds": st.sampled_from([0, 0.3]),
+        "pressure_idle_seconds": st.sampled_from([0, 0.3]),
+    }
+)
 # None; one that takes all it may; one that is over as soon as it has begun.
-PRESSURE = st.sampled_from([
-    {"trigger_utilization": 1},
-    {"trigger_utilization": 1},
-    {"trigger_utilization": 0, "target_utilization": 0},
-    {"trigger_utilization": 0, "target_utilization": 1},
-])
+PRESSURE = st.sampled_from(
+    [
+        {"trigger_utilization": 1},
+        {"trigger_utilization": 1},
+        {"trigger_utilization": 0, "target_utilization": 0},
+        {"trigger_utilization": 0, "target_utilization": 1},
+    ]
+)
 REST: list[dict[str, Any]] = [
     *[{}] * 6,
     {"dry_run": True},
@@ -72,18 +78,24 @@ REST: list[dict[str, Any]] = [
     {"protect_applications": ["batch"]},
     {"allow_applications": ["batch"]},
 ]
-NUMBERS = st.integers(0, 99)  # a session, counted round and round
-Act = tuple[float, int, list[str]]  # after a pause a session does these things
+# a session, counted round and round
+NUMBERS = st.integers(0, 99)
+# After a pause a session does these things
+Act = tuple[float, int, list[str]]
 ACTS = st.lists(
     st.tuples(
         st.sampled_from([0.0, 0.0, 0.02, 0.3]),
         NUMBERS,
-        st.one_of(st.lists(st.sampled_from(sorted(DEEDS)), min_size=1, max_size=3), st.just(["begin", "write"])),
+        st.one_of(
+            st.lists(st.sampled_from(sorted(DEEDS)), min_size=1, max_size=3),
+            st.just(["begin", "write"]),
+        ),
     ),
     max_size=5,
 )
 WHO = st.tuples(
-    st.sampled_from(["app", "app", "app", "other", "other", "reaper", "rdsadmin"]), st.sampled_from(["lambda", "batch"])
+    st.sampled_from(["app", "app", "app", "other", "other", "reaper", "rdsadmin"]),
+    st.sampled_from(["lambda", "batch"]),
 )
 
 
@@ -147,12 +159,18 @@ class Model(RuleBasedStateMachine):
         time.sleep(pause)
         self.compare_sweep({**thresholds, **pressure, **rest}, meanwhile)
 
-    @rule(woken=st.lists(st.tuples(NUMBERS, st.sampled_from(sorted(DEEDS))), min_size=2, max_size=8))
+    @rule(
+        woken=st.lists(st.tuples(NUMBERS, st.sampled_from(sorted(DEEDS))), min_size=2, max_size=8)
+    )
     def sweep_slowly(self, woken: Sequence[tuple[int, str]]) -> None:
-        """Spread the kills over seconds, and wake some victims after the look and before their turn."""
+        """Spread the kills over seconds, and wake some victims after the look and before their
+        turn.
+        """
         time.sleep(0.6)
         late: list[Act] = [(0.5, 0, []), *((0.0, number, [deed]) for number, deed in woken)]
-        self.compare_sweep({"trigger_utilization": 1, "idle_seconds": 0.6, "spread_seconds": 2}, late)
+        self.compare_sweep(
+            {"trigger_utilization": 1, "idle_seconds": 0.6, "spread_seconds": 2}, late
+        )
 
     def compare_sweep(self, rules: Mapping[str, Any], meanwhile: Sequence[Act]) -> None:
         """Sweep while the clients go on with their work, and hold what happened against the oracle."""
@@ -165,7 +183,9 @@ class Model(RuleBasedStateMachine):
             ended = time.monotonic()
         # Seen asleep by the sweep before, or under pressure by this one's first look.
         looked = ended if order.rules.trigger_utilization == 0 else self.last_sweep
-        self.compare(Swept(order.rules, began, ended, confirmed=min(looked, ended - SECOND_LOOK)), report)
+        self.compare(
+            Swept(order.rules, began, ended, confirmed=min(looked, ended - SECOND_LOOK)), report
+        )
         self.last_sweep = ended
 
     @contextmanager
@@ -194,12 +214,19 @@ class Model(RuleBasedStateMachine):
             for victim in report.victims
             if victim.outcome in (Outcome.TERMINATED, Outcome.SIGNALLED)
         }
-        until(lambda: all(session.watch() for session in self.sessions if session.id in taken), timeout=10)
+        until(
+            lambda: all(session.watch() for session in self.sessions if session.id in taken),
+            timeout=10,
+        )
         assert {session.id for session in self.sessions if session.watch()} == taken
         for session in self.sessions:
             others = [other.diary for other in self.sessions if other is not session]
             must = must_go(session.diary, others, swept, self.sight)
-            may = may_go(session.diary, others, swept, session.struck, self.sight) if session.is_ended else not must
+            may = (
+                may_go(session.diary, others, swept, session.struck, self.sight)
+                if session.is_ended
+                else not must
+            )
             assert may, self.story(session, swept, report)
             self.tally["had to go" if must else "went" if session.is_ended else "stayed"] += 1
         for session in self.sessions:
@@ -212,14 +239,22 @@ class Model(RuleBasedStateMachine):
         found = [verdict for verdict in report.verdicts if verdict.session.id == session.id]
         diary = session.diary
         lines = [
-            f"{'wrongly ended' if session.is_ended else 'should have gone'}: {diary.user} {diary.application}",
+            f"{'wrongly ended' if session.is_ended else 'should have gone'}: {diary.user} "
+            f"{diary.application}",
             f"rules {swept.rules}",
             f"the sweep took {swept.ended - swept.began:.3f} s; the verdict was {found}",
         ]
         if session.is_ended:
-            lines.append("ended between {:.3f} and {:.3f}".format(*(at - swept.began for at in session.struck)))
+            lines.append(
+                "ended between {:.3f} and {:.3f}".format(
+                    *(at - swept.began for at in session.struck)
+                )
+            )
         for posture in diary.postures:
-            times = {at: round(getattr(posture, at) - swept.began, 3) for at in ("sent", "earliest", "latest", "until")}
+            times = {
+                at: round(getattr(posture, at) - swept.began, 3)
+                for at in ("sent", "earliest", "latest", "until")
+            }
             lines.append(str(replace(posture, **times)))
         return "\n".join(lines)
 
@@ -233,7 +268,9 @@ class Model(RuleBasedStateMachine):
 def test_nobody_is_ended_whom_the_rules_spare(
     name: str, servers: Servers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Who was ended the rules condemned at that moment; whom they condemned all the time was ended; nobody else."""
+    """Who was ended the rules condemned at that moment; whom they condemned all the time was ended;
+    nobody else.
+    """
     found, counts = servers[name], Counter[str]()
 
     class OnThisServer(Model):
@@ -247,7 +284,8 @@ def test_nobody_is_ended_whom_the_rules_spare(
             derandomize=not RUNS,
             database=None,
             deadline=None,
-            phases=[Phase.generate],  # to shrink would take minutes of real time
+            # To shrink would take minutes of real time
+            phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         ),
     )
@@ -255,4 +293,5 @@ def test_nobody_is_ended_whom_the_rules_spare(
         print(f" {name}: {dict(counts)}")
     assert counts["went"] + counts["had to go"]
     assert counts["stayed"]
-    assert counts["had to go"] or SIGHTS[name].whole_seconds or not RUNS  # a short run may have none
+    # a short run may have none
+    assert counts["had to go"] or SIGHTS[name].whole_seconds or not RUNS

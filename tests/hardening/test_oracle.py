@@ -31,7 +31,9 @@ def client(*postures: Posture, user: str = "app") -> Client:
     return Client(user, "lambda", postures)
 
 
-def ruling(posture: Posture, order: Swept, *others: Client, sight: Sight = SIGHT, user: str = "app") -> str:
+def ruling(
+    posture: Posture, order: Swept, *others: Client, sight: Sight = SIGHT, user: str = "app"
+) -> str:
     """must, may or must not."""
     who = client(posture, user=user)
     may = may_go(who, others, order, (order.began, order.ended), sight)
@@ -43,24 +45,42 @@ def ruling(posture: Posture, order: Swept, *others: Client, sight: Sight = SIGHT
 OTHER = client(asleep(1.5))
 SLEEPS = [
     (asleep(2), {}, "must"),
-    (asleep(1), {}, "may"),  # the answer came later than the server went idle, or the sweep looked late
+    # The answer came later than the server went idle, or the sweep looked late
+    (asleep(1), {}, "may"),
     (asleep(0.5), {}, "must not"),
-    (replace(asleep(2), latest=inf), {}, "may"),  # the answer has not been read
-    (replace(asleep(2), earliest=NOW + 0.2, latest=inf), {}, "must not"),  # at a statement that takes its time
+    # The answer has not been read
+    (replace(asleep(2), latest=inf), {}, "may"),
+    # At a statement that takes its time
+    (replace(asleep(2), earliest=NOW + 0.2, latest=inf), {}, "must not"),
     (asleep(2), {"dry_run": True}, "must not"),
     (asleep(2), {"max_kills": 0}, "must not"),
-    (asleep(2), {"max_kills": 1}, "may"),  # there is another one to take
+    # There is another one to take
+    (asleep(2), {"max_kills": 1}, "may"),
     (asleep(2), {"max_kills": 2}, "must"),
     (asleep(2), {"min_idle_per_user": 1}, "must"),
     (asleep(2), {"min_idle_per_user": 2}, "must not"),
-    (asleep(1.5), {"min_idle_per_user": 1}, "may"),  # which of the two is younger nobody knows
+    # Which of the two is younger nobody knows
+    (asleep(1.5), {"min_idle_per_user": 1}, "may"),
     (asleep(2), {"only_under_pressure": True}, "must not"),
-    (asleep(2), {"only_under_pressure": True, "trigger_utilization": 0, "target_utilization": 0}, "must"),
-    (asleep(2), {"idle_seconds": 9}, "must not"),
-    (asleep(2), {"idle_seconds": 9, "pressure_idle_seconds": 1, "trigger_utilization": 0}, "must not"),
     (
         asleep(2),
-        {"idle_seconds": 9, "pressure_idle_seconds": 1, "trigger_utilization": 0, "target_utilization": 0},
+        {"only_under_pressure": True, "trigger_utilization": 0, "target_utilization": 0},
+        "must",
+    ),
+    (asleep(2), {"idle_seconds": 9}, "must not"),
+    (
+        asleep(2),
+        {"idle_seconds": 9, "pressure_idle_seconds": 1, "trigger_utilization": 0},
+        "must not",
+    ),
+    (
+        asleep(2),
+        {
+            "idle_seconds": 9,
+            "pressure_idle_seconds": 1,
+            "trigger_utilization": 0,
+            "target_utilization": 0,
+        },
         "must",
     ),
     (asleep(2), {"protect_users": ["a*"]}, "must not"),
@@ -71,7 +91,11 @@ SLEEPS = [
     (asleep(2, is_listening=True), {}, "must not"),
     (asleep(5, in_transaction=True), {}, "must not"),
     (asleep(5, in_transaction=True), {"in_transaction": "terminate"}, "must not"),
-    (asleep(5, in_transaction=True), {"in_transaction": "terminate", "in_transaction_seconds": 1}, "must"),
+    (
+        asleep(5, in_transaction=True),
+        {"in_transaction": "terminate", "in_transaction_seconds": 1},
+        "must",
+    ),
 ]
 
 
@@ -88,7 +112,9 @@ def test_some_accounts_are_never_taken(user: str) -> None:
 
 
 def test_what_does_not_show_cannot_protect() -> None:
-    """A lock, a bare BEGIN that the server does not show; an application that it does not show protects everybody."""
+    """A lock, a bare BEGIN that the server does not show; an application that it does not show
+    protects everybody.
+    """
     blind = Sight(applications=False, locks=False, bare_begin=False)
     assert ruling(asleep(2, is_locking=True), swept(), sight=blind) == "may"
     assert ruling(asleep(2, in_transaction=True, is_bare=True), swept(), sight=blind) == "may"
@@ -107,7 +133,9 @@ def test_who_woke_before_its_turn_is_spared() -> None:
 
 
 def test_whole_seconds_are_forgiven_and_must_be_confirmed() -> None:
-    """Where idle time counts from a statement's beginning: a second's grace, but nobody who was not seen asleep."""
+    """Where idle time counts from a statement's beginning: a second's grace, but nobody who was not
+    seen asleep.
+    """
     coarse = Sight(whole_seconds=True)
     order = replace(swept(), confirmed=NOW - 2)
     assert ruling(asleep(0.5), order, sight=coarse) == "must not"

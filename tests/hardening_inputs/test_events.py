@@ -1,4 +1,6 @@
-"""Whatever somebody sends to the functions, they answer or say what is wrong: nobody is terminated by mistake."""
+"""Whatever somebody sends to the functions, they answer or say what is wrong: nobody is terminated
+by mistake.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +34,22 @@ from tests.aws import Asked, aws
 from tests.conftest import Servers
 from tests.harness import Context, Lambda
 
-__all__ = ["aws"]  # the fixture, for pytest to find here
+# The fixture, for pytest to find here
+__all__ = ["aws"]
 
 CORPUS = Path(__file__).parent / "corpus"
-EVENTS = sorted(CORPUS.glob("*.json"))  # what Lambda's runtime would hand over
-BODIES = sorted(CORPUS.glob("*.body"))  # what only a queue or a topic can carry
-SAMPLES = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "events").glob("*.json"))}
+# What Lambda's runtime would hand over
+EVENTS = sorted(CORPUS.glob("*.json"))
+# What only a queue or a topic can carry
+BODIES = sorted(CORPUS.glob("*.body"))
+SAMPLES = {
+    path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "events").glob("*.json"))
+}
 
-LONGEST = 600  # letters of an error about one event
-SOON = 5.0  # seconds for any event; those of six megabytes take one
+# Letters of an error about one event
+LONGEST = 600
+# Seconds for any event; those of six megabytes take one
+SOON = 5.0
 
 
 def loaded(path: Path) -> Any:
@@ -80,14 +89,20 @@ class Spied:
 
     def _note(self, sweep: Sweep) -> Report:
         self.sweeps.append(sweep)
-        return Report(sweep.target.name, "postgres", sweep.trigger, sweep.rules.dry_run, mode=Mode.ROUTINE)
+        return Report(
+            sweep.target.name, "postgres", sweep.trigger, sweep.rules.dry_run, mode=Mode.ROUTINE
+        )
 
     def set(self, **environ: str) -> None:
         for name, value in environ.items():
             self._monkeypatch.setenv(name, value)
 
-    def __call__(self, event: Any, function: Callable[[Any, Any], Any] = handler.lambda_handler) -> Any:
-        """The answer, or the error that says what was wrong: one line that is not long, soon, and without a secret."""
+    def __call__(
+        self, event: Any, function: Callable[[Any, Any], Any] = handler.lambda_handler
+    ) -> Any:
+        """The answer, or the error that says what was wrong: one line that is not long, soon, and
+        without a secret.
+        """
         self.sweeps.clear()
         began = time.monotonic()
         try:
@@ -112,7 +127,9 @@ def spied(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return Spied(monkeypatch, capsys)
 
 
-def is_refused(spied: Spied, event: Any, function: Callable[[Any, Any], Any] = handler.lambda_handler) -> bool:
+def is_refused(
+    spied: Spied, event: Any, function: Callable[[Any, Any], Any] = handler.lambda_handler
+) -> bool:
     return isinstance(spied(event, function), ConfigurationError) and not spied.sweeps
 
 
@@ -158,7 +175,9 @@ def test_malformed_events_touch_no_server(servers: Servers, function: Lambda, na
     with Proxy(server.host, server.port) as proxy, Sessions(server) as sessions:
         (client,) = sessions.sleeping(1)
         function.configure(
-            target(proxy.through(server), name="orders"), REAPER_DRY_RUN="false", REAPER_IDLE_SECONDS="0"
+            target(proxy.through(server), name="orders"),
+            REAPER_DRY_RUN="false",
+            REAPER_IDLE_SECONDS="0",
         )
         for path in (*EVENTS, *BODIES):
             if path in EVENTS:
@@ -196,36 +215,50 @@ PLACES: dict[str, Callable[[Any], Any]] = {
     "name": lambda value: {"rules": {"protect_users": [value]}},
     "host": lambda value: {"rules": {"protect_hosts": value}},
     "advise": lambda value: {"advise": value},
-    "detail": lambda value: {"source": "aws.events", "detail-type": "Scheduled Event", "detail": value},
+    "detail": lambda value: {
+        "source": "aws.events",
+        "detail-type": "Scheduled Event",
+        "detail": value,
+    },
     "detail-type": lambda value: {"detail-type": value},
     "state": lambda value: {"alarmData": {"state": {"value": value}}},
-    "dimensions": lambda value: {"alarmData": alarm()["alarmData"] | {"configuration": {"metrics": value}}},
+    "dimensions": lambda value: {
+        "alarmData": alarm()["alarmData"] | {"configuration": {"metrics": value}}
+    },
     "dimension": lambda value: alarm(Target=value),
     "records": lambda value: {"Records": value},
     "source": lambda value: {"Records": [{"EventSource": value}]},
     "message": in_topic,
-    "message-id": lambda value: {"Records": [{"messageId": [value], "eventSource": "aws:sqs", "body": "{}"}]},
+    "message-id": lambda value: {
+        "Records": [{"messageId": [value], "eventSource": "aws:sqs", "body": "{}"}]
+    },
 }
 
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("levels", [400, 800, 900, 950, 980, 2000, 100_000])
 def test_deep_nesting_is_an_error(spied: Spied, place: str, levels: int) -> None:
-    """However deep, wherever it stands: the error says so, and Python's own about its stack is never met."""
+    """However deep, wherever it stands: the error says so, and Python's own about its stack is
+    never met.
+    """
     spied.set(REAPER_DRY_RUN="false")
     assert is_refused(spied, PLACES[place](deep(levels)))
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_six_megabytes_of_text_are_an_error(spied: Spied, place: str) -> None:
-    """What Lambda lets through at most, as one word, is refused within seconds by an error of a line."""
+    """What Lambda lets through at most, as one word, is refused within seconds by an error of a
+    line.
+    """
     assert is_refused(spied, PLACES[place]("dry_run " * 750_000))
 
 
 METRICS = {"Dimensions": [{"name": "Target", "value": f"t{place}"} for place in range(100_000)]}
 MANY: dict[str, Callable[[], Any]] = {
     "keys": lambda: {f"key{place}": 1 for place in range(400_000)},
-    "keys-beside-aws": lambda: SAMPLES["alarm-action"] | {f"d{place}": 1 for place in range(400_000)},
+    "keys-beside-aws": lambda: (
+        SAMPLES["alarm-action"] | {f"d{place}": 1 for place in range(400_000)}
+    ),
     "one-key": lambda: {"dry_run " * 750_000: True},
     "targets": lambda: {"targets": [f"t{place}" for place in range(400_000)]},
     "globs": lambda: {"rules": {"protect_users": ["*a"] * 400_000}},
@@ -245,10 +278,15 @@ def test_six_megabytes_of_many_things_are_an_error(spied: Spied, name: str) -> N
     assert is_refused(spied, MANY[name]())
 
 
-@pytest.mark.parametrize("body", ["[" * 6_000_000, '{"rules": ' * 50_000, "9" * 6_000_000, '{"a": 1, ' * 400_000])
+@pytest.mark.parametrize(
+    "body", ["[" * 6_000_000, '{"rules": ' * 50_000, "9" * 6_000_000, '{"a": 1, ' * 400_000]
+)
 def test_a_message_of_six_megabytes_spoils_no_other(spied: Spied, body: str) -> None:
     """It is listed as failed, and the message beside it is swept."""
-    records = [*in_queue(body)["Records"], {"messageId": "2", "eventSource": "aws:sqs", "body": "{}"}]
+    records = [
+        *in_queue(body)["Records"],
+        {"messageId": "2", "eventSource": "aws:sqs", "body": "{}"},
+    ]
     assert spied({"Records": records})["batchItemFailures"] == [{"itemIdentifier": "1"}]
     assert [sweep.target.name for sweep in spied.sweeps] == ["orders", "billing"]
 
@@ -256,16 +294,32 @@ def test_a_message_of_six_megabytes_spoils_no_other(spied: Spied, body: str) -> 
 # Every shape, mutated
 
 Path_ = tuple[Any, ...]
-IN_JSON = "…"  # a step into a text that is JSON
+# a step into a text that is JSON
+IN_JSON = "…"
 
 ODD: list[Any] = [
     "ALARM", "OK", "manual", "queue", "schedule", "orders", "*", "{}", "[]", "\ud83d", "\x1b[2J", 10**4000, 1e400, -1
 ]  # fmt: skip
-WORDS = ["dry_run", "dryRun", "targets", "rules", "trigger", "advise", "Records", "detail-type", "alarmData", "state"]
-SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from(ODD))
+WORDS = [
+    "dry_run",
+    "dryRun",
+    "targets",
+    "rules",
+    "trigger",
+    "advise",
+    "Records",
+    "detail-type",
+    "alarmData",
+    "state",
+]
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from(ODD)
+)
 KEYS = st.one_of(st.text(max_size=6), st.sampled_from(WORDS))
 JSON = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=6
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=6,
 )
 
 
@@ -281,7 +335,13 @@ def inside(value: Any) -> Any:
 
 def places(value: Any, at: Path_ = ()) -> Iterator[Path_]:
     yield at
-    steps: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    steps: Any = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for step, inner in steps:
         yield from places(inner, (*at, step))
     if (said := inside(value)) is not None:
@@ -326,9 +386,12 @@ def rename(container: Any, step: Any, key: str, new: Any) -> None:
 
 @st.composite
 def mutations(draw: st.DrawFn, event: Any, kept: Path_ = ()) -> Any:
-    """The event with a few things replaced, removed, added or renamed, but for what stands at one place."""
+    """The event with a few things replaced, removed, added or renamed, but for what stands at one
+    place.
+    """
     spoils = {kept[:depth] for depth in range(1, len(kept) + 1)}
-    keys = KEYS.filter(lambda key: key not in kept)  # a neighbour that is renamed must not take its place
+    # a neighbour that is renamed must not take its place
+    keys = KEYS.filter(lambda key: key not in kept)
     for _ in range(draw(st.integers(1, 3))):
         possible = [at for at in places(event) if at and at not in spoils and at[-1] != IN_JSON]
         if possible:
@@ -342,8 +405,11 @@ FUZZ = settings(max_examples=100, deadline=None, derandomize=True, database=None
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_only_a_manual_event_kills_on_a_dry_stack(spied: Spied, name: str) -> None:
-    """Whatever becomes of the samples is answered or refused. With REAPER_MANUAL_KILL alone exactly `"dry_run": false`
-    in an event of a person's own makes a live sweep; without it nothing does."""
+    """Whatever becomes of the samples is answered or refused.
+
+    With REAPER_MANUAL_KILL alone exactly `"dry_run": false` in an event of a person's own makes a
+    live sweep; without it nothing does.
+    """
 
     @FUZZ
     @given(mutations(SAMPLES[name]))
@@ -365,11 +431,18 @@ OWN = {"dry_run", "targets", "rules", "trigger", "advise"}
 
 
 def test_who_says_dry_run_gets_no_live_sweep(spied: Spied) -> None:
-    """On an armed stack: whatever else is wrong with an event that says `"dry_run": true`, it is dry or refused."""
+    """On an armed stack: whatever else is wrong with an event that says `"dry_run": true`, it is
+    dry or refused.
+    """
     spied.set(REAPER_DRY_RUN="false", REAPER_MANUAL_KILL="true")
 
     @settings(FUZZ, max_examples=400)
-    @given(mutations(SAMPLES["manual-dry-run"] | {"targets": ["orders"], "rules": {"max_kills": 5}}, ("dry_run",)))
+    @given(
+        mutations(
+            SAMPLES["manual-dry-run"] | {"targets": ["orders"], "rules": {"max_kills": 5}},
+            ("dry_run",),
+        )
+    )
     def check(event: Any) -> None:
         spied(event)
         assert spied.live == []
@@ -394,7 +467,8 @@ def test_an_alarm_that_is_not_in_alarm_sweeps_nothing(spied: Spied, name: str) -
     @FUZZ
     @given(mutations(quiet, STATES[name]))
     def check(event: Any) -> None:
-        assume(len(event.get("Records", "1")) == 1)  # a second one beside it may be in alarm
+        # a second one beside it may be in alarm
+        assume(len(event.get("Records", "1")) == 1)
         spied(event)
         assert spied.sweeps == []
 
@@ -426,11 +500,13 @@ FACTS = [
     "reserved_connections", "user_limits", "database_limits", "unconfirmed", "sees_all", "lag_s", "server",
 ]  # fmt: skip
 USUAL = st.sampled_from(["idle", "Sleep", "client backend", "<insufficient privilege>", 0, 1, 2000])
-SNAPSHOTS = st.fixed_dictionaries({
-    "engine": st.sampled_from(["mysql", "postgres"]),
-    "rows": st.lists(st.dictionaries(st.sampled_from(COLUMNS), JSON | USUAL), max_size=4),
-    "context": st.dictionaries(st.sampled_from(FACTS), JSON),
-})
+SNAPSHOTS = st.fixed_dictionaries(
+    {
+        "engine": st.sampled_from(["mysql", "postgres"]),
+        "rows": st.lists(st.dictionaries(st.sampled_from(COLUMNS), JSON | USUAL), max_size=4),
+        "context": st.dictionaries(st.sampled_from(FACTS), JSON),
+    }
+)
 
 
 @settings(FUZZ, max_examples=300)

@@ -1,4 +1,6 @@
-"""Whoever names a user, a database or an application may write there what a shell, a server or a terminal obeys."""
+"""Whoever names a user, a database or an application may write there what a shell, a server or a
+terminal obeys.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,8 @@ NAMES = (
     "ü" * 31,
     "%s {0} {user} ${HOME} $(id) -y",
 )
-DATABASES = NAMES[:6]  # to make and to drop one takes a while
+# To make and to drop one takes a while
+DATABASES = NAMES[:6]
 OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -80,7 +83,9 @@ class Named:
 
     def _account(self, verb: str, admin: Any, name: str) -> list[str]:
         if self.server.engine == "postgres":
-            password = f"LOGIN PASSWORD '{self.server.password or 'none'}'" if verb == "CREATE" else ""
+            password = (
+                f"LOGIN PASSWORD '{self.server.password or 'none'}'" if verb == "CREATE" else ""
+            )
             return [f"{verb} ROLE {self._quoted(name)} {password}"]
         account = f"{admin.escape(name)}@'%'"
         password = f"IDENTIFIED BY {admin.escape(self.server.password)}" if verb == "CREATE" else ""
@@ -137,8 +142,9 @@ def test_names_are_data_to_the_server_and_to_the_log(
     function: Lambda,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A live run terminates exactly the sessions of these names; each line of its log and metrics is one line of
-    printable ASCII, and the answer has every name as it is."""
+    """A live run terminates exactly the sessions of these names; each line of its log and metrics
+    is one line of printable ASCII, and the answer has every name as it is.
+    """
     (spared,) = sessions.sleeping(1)
     function.configure(target(server), REAPER_DRY_RUN="false")
     rules = {"idle_seconds": 0, "protect_users": ["app", "other", server.root]}
@@ -150,19 +156,28 @@ def test_names_are_data_to_the_server_and_to_the_log(
     assert report["outcomes"] == {"terminated": len(NAMES)}
     assert not any(client.alive() for client in clients.values())
     assert spared.run("SELECT count(*) FROM items") == [(100,)]
-    assert len(told.split("\n")) == len(NAMES) + 3  # sessions, sweep, metrics, and the end
+    # Sessions, sweep, metrics, and the end
+    assert len(told.split("\n")) == len(NAMES) + 3
     assert [line for line in told.split("\n") if not line.isascii() or not line.isprintable()] == []
 
 
 def listed(table: str, action: str) -> list[int]:
     """The ids at the beginning of lines that say so further on."""
-    return [int(found[1]) for line in table.split("\n") if (found := re.match(rf"(\d+) .* {action}( |$)", line))]
+    return [
+        int(found[1])
+        for line in table.split("\n")
+        if (found := re.match(rf"(\d+) .* {action}( |$)", line))
+    ]
 
 
-@pytest.mark.parametrize("name", [name for name in names() if name != "mysql_nops"])  # who shows it as mysql does
-def test_names_are_data_to_a_terminal(servers: Servers, made: dict[str, Named], tmp_path: Path, name: str) -> None:
-    """The tables of scan, kill and replay show each victim in one line, without anything that a terminal would obey;
-    from the saved snapshot the same are condemned, in the same order."""
+# Who shows it as mysql does
+@pytest.mark.parametrize("name", [name for name in names() if name != "mysql_nops"])
+def test_names_are_data_to_a_terminal(
+    servers: Servers, made: dict[str, Named], tmp_path: Path, name: str
+) -> None:
+    """The tables of scan, kill and replay show each victim in one line, without anything that a
+    terminal would obey; from the saved snapshot the same are condemned, in the same order.
+    """
     server = servers[name]
     with opened_on(server, made) as clients:
         ids = {client.id for client in clients.values()}
@@ -179,7 +194,8 @@ def test_names_are_data_to_a_terminal(servers: Servers, made: dict[str, Named], 
         assert listed(replayed, "terminate") == shown
         seen = asked(b"n\n", "kill", dsn(server), "--rules", told)
         assert all(str(id_) in seen for id_ in ids)
-        rest = re.sub(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[2K|\x1b\[1A|\r\n|\r", "", seen)  # rich's own
+        # rich's own
+        rest = re.sub(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[2K|\x1b\[1A|\r\n|\r", "", seen)
         assert OBEYED.findall(rest) == []
 
 
@@ -192,8 +208,12 @@ def test_a_rule_finds_every_name_as_it_is(server: Server, clients: dict[str, Cli
         assert session.user == name
         for kind, found in (("users", session.user), ("databases", session.database)):
             for rule, reason in (("protect", Reason.PROTECTED), ("allow", Reason.IDLE)):
-                judged = judge(snapshot, Rules().override({"idle_seconds": 0, f"{rule}_{kind}": [found]}))
-                assert [v.reason for v in judged.verdicts if v.session.id == client.id] == [reason], (rule, found)
+                judged = judge(
+                    snapshot, Rules().override({"idle_seconds": 0, f"{rule}_{kind}": [found]})
+                )
+                assert [v.reason for v in judged.verdicts if v.session.id == client.id] == [
+                    reason
+                ], (rule, found)
 
 
 # Globs
@@ -209,19 +229,27 @@ def verdicts(users: tuple[str, ...], **rules: Any) -> dict[str, Reason]:
 
 
 def test_a_star_in_a_name_and_a_star_in_a_rule() -> None:
-    """`a*` finds the user who is called so and every other that the glob fits; `a[*]` finds that one alone."""
+    """`a*` finds the user who is called so and every other that the glob fits; `a[*]` finds that
+    one alone.
+    """
+
     def of(**rules: Any) -> list[Reason]:
         return list(verdicts(("a*", "app", "b"), **rules).values())
 
-    assert of(protect_users=["a*"]) == [Reason.IDLE, Reason.PROTECTED, Reason.PROTECTED]  # victims first: b
+    # Victims first: b
+    assert of(protect_users=["a*"]) == [Reason.IDLE, Reason.PROTECTED, Reason.PROTECTED]
     assert of(protect_users=["a[*]"]) == [Reason.IDLE, Reason.IDLE, Reason.PROTECTED]
     assert of(allow_users=["a*"]) == [Reason.IDLE, Reason.IDLE, Reason.NOT_ALLOWED]
     assert of(allow_users=["a[*]"]) == [Reason.IDLE, Reason.NOT_ALLOWED, Reason.NOT_ALLOWED]
 
 
-@pytest.mark.parametrize("user", ["*", "?pp", "[a-z]*", "app\n", "app ", "APP", "a\\pp", "(?s:.*)", "^app$"])
+@pytest.mark.parametrize(
+    "user", ["*", "?pp", "[a-z]*", "app\n", "app ", "APP", "a\\pp", "(?s:.*)", "^app$"]
+)
 def test_a_user_cannot_name_itself_into_another_ones_protection(user: str) -> None:
-    """A pattern is what stands in a rule, never a session's own name: such a user is not taken for `app`."""
+    """A pattern is what stands in a rule, never a session's own name: such a user is not taken for
+    `app`.
+    """
     assert verdicts((user,), protect_users=["app"]) == {user: Reason.IDLE}
     assert verdicts((user,), allow_users=["app"]) == {user: Reason.NOT_ALLOWED}
 
@@ -229,7 +257,9 @@ def test_a_user_cannot_name_itself_into_another_ones_protection(user: str) -> No
 # What the command line is told to sweep
 
 
-@pytest.mark.parametrize("name", ["[/nothing]", "[red]orders[/red]", "ördes", "$(id)", "orders'; --"])
+@pytest.mark.parametrize(
+    "name", ["[/nothing]", "[red]orders[/red]", "ördes", "$(id)", "orders'; --"]
+)
 def test_a_target_may_have_any_printable_name(servers: Servers, name: str) -> None:
     """Markup in a target's name is text, also in what is shown while the sweep runs."""
     listed = json.dumps([target(servers["postgres16"], name=name)])
@@ -238,10 +268,14 @@ def test_a_target_may_have_any_printable_name(servers: Servers, name: str) -> No
     assert f"\n{name}: " in f"\n{done.stdout}"
 
 
-@pytest.mark.parametrize("name", ["\x1b[2J", "two\nlines", "\u202eorders", " ", "x" * 256, "\x9b2J"])
+@pytest.mark.parametrize(
+    "name", ["\x1b[2J", "two\nlines", "\u202eorders", " ", "x" * 256, "\x9b2J"]
+)
 def test_a_target_has_a_name_to_print(name: str) -> None:
     """What would break a log line, a terminal or a metric is refused where the target is read."""
-    with pytest.raises(ConfigurationError, match="name must be 1 to 255 printable characters") as caught:
+    with pytest.raises(
+        ConfigurationError, match="name must be 1 to 255 printable characters"
+    ) as caught:
         SweepTarget.from_mapping({"name": name, "engine": "mysql", "host": "db", "user": "reaper"})
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 250
@@ -282,8 +316,12 @@ DIMENSIONS = [
 
 
 @pytest.mark.parametrize(("name", "value"), DIMENSIONS)
-def test_dimensions_are_what_cloudwatch_takes(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """1 to 1024 printable letters of ASCII, for the reaper's metrics and the client's: else CloudWatch drops them."""
+def test_dimensions_are_what_cloudwatch_takes(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1 to 1024 printable letters of ASCII, for the reaper's metrics and the client's: else
+    CloudWatch drops them.
+    """
     assert dimension(name) == value
     report = Report(name, "mysql", "manual", dry_run=True)
     document = metrics.embedded(report, name)
@@ -302,7 +340,9 @@ def test_dimensions_are_what_cloudwatch_takes(name: str, value: str, monkeypatch
 
 @pytest.fixture(scope="module")
 def encodings() -> Iterator[Server]:
-    """A PostgreSQL with databases in Latin 1 and in no encoding, and roles that were named in Latin 1."""
+    """A PostgreSQL with databases in Latin 1 and in no encoding, and roles that were named in Latin
+    1.
+    """
     with start("postgres16") as server:
         for name, encoding in (("latin", "LATIN1"), ("bytes", "SQL_ASCII")):
             how = f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
@@ -323,10 +363,15 @@ def in_latin(server: Server, user: str) -> psycopg.Connection[Any]:
     return connection
 
 
-@pytest.mark.parametrize(("database", "reads_names"), [("shop", False), ("latin", True), ("bytes", False)])
-def test_text_in_another_encoding_stops_no_sweep(encodings: Server, database: str, reads_names: bool) -> None:
-    """From whichever database the reaper looks, statements and names that are no text there hide nobody else; whose
-    name cannot be read is spared, for no rule could be sure to find it."""
+@pytest.mark.parametrize(
+    ("database", "reads_names"), [("shop", False), ("latin", True), ("bytes", False)]
+)
+def test_text_in_another_encoding_stops_no_sweep(
+    encodings: Server, database: str, reads_names: bool
+) -> None:
+    """From whichever database the reaper looks, statements and names that are no text there hide
+    nobody else; whose name cannot be read is spared, for no rule could be sure to find it.
+    """
     with ExitStack() as opened, Sessions(encodings) as sessions:
         app, strange, boss = (
             opened.enter_context(closing(in_latin(encodings, user))).info.backend_pid
@@ -336,10 +381,16 @@ def test_text_in_another_encoding_stops_no_sweep(encodings: Server, database: st
         for protected, expected in ((["x"], Reason.IDLE), (["x", "café"], Reason.PROTECTED)):
             rules: dict[str, Any] = {"idle_seconds": 0, "dry_run": True, "protect_users": protected}
             made = sweep(encodings, **rules)
-            report = replace(made, target=SweepTarget.from_mapping(target(encodings, database=database))).run()
+            report = replace(
+                made, target=SweepTarget.from_mapping(target(encodings, database=database))
+            ).run()
             assert report.error is None
             found = {verdict.session.id: verdict.reason for verdict in report.verdicts}
-            assert (found[app], found[ordinary.id], found[boss]) == (Reason.IDLE, Reason.IDLE, Reason.SUPERUSER)
+            assert (found[app], found[ordinary.id], found[boss]) == (
+                Reason.IDLE,
+                Reason.IDLE,
+                Reason.SUPERUSER,
+            )
             assert found[strange] is (expected if reads_names else Reason.UNKNOWN)
 
 
@@ -362,12 +413,14 @@ CREATE AGGREGATE {schema}.array_agg(text) (SFUNC = trap.gather, STYPE = text[]);
 
 @pytest.mark.parametrize("is_owner", [True, False])
 def test_a_databases_owner_cannot_lend_the_reapers_hand(is_owner: bool) -> None:
-    """Neither by the search_path that its owner gives a database, nor by functions that fit better than the server's
-    own, is anything called with the reaper's rights, or hidden from it."""
+    """Neither by the search_path that its owner gives a database, nor by functions that fit better
+    than the server's own, is anything called with the reaper's rights, or hidden from it.
+    """
     with start("postgres16") as server, Sessions(server) as sessions:
         server.query("ALTER DATABASE shop OWNER TO app")
         with closing(server.connect(server.root)) as admin, closing(server.connect("app")) as app:
-            admin.execute("GRANT CREATE ON SCHEMA public TO app")  # as it was for everybody before PostgreSQL 15
+            # As it was for everybody before PostgreSQL 15
+            admin.execute("GRANT CREATE ON SCHEMA public TO app")
             app.execute(TRAPS.format(schema="trap" if is_owner else "public"))
             if is_owner:
                 app.execute("ALTER DATABASE shop SET search_path = trap, pg_catalog")
@@ -386,8 +439,12 @@ def test_a_databases_owner_cannot_lend_the_reapers_hand(is_owner: bool) -> None:
             assert shown == [{"statement_timeout": "0"}]
 
 
-def test_nobody_hides_behind_what_the_server_says_of_the_hidden(postgres: Server, sessions: Sessions) -> None:
-    """`<insufficient privilege>` stands for the statements of others; sent as one it makes nobody unseen or blind."""
+def test_nobody_hides_behind_what_the_server_says_of_the_hidden(
+    postgres: Server, sessions: Sessions
+) -> None:
+    """`<insufficient privilege>` stands for the statements of others; sent as one it makes nobody
+    unseen or blind.
+    """
     (client,) = sessions.sleeping(1)
     with pytest.raises(psycopg.errors.SyntaxError):
         client.run("<insufficient privilege>")
@@ -406,8 +463,10 @@ def said(mysql: Server) -> Iterator[None]:
     """Others run statements with emoji and broken letters meanwhile."""
     with ExitStack() as opened:
         watcher = opened.enter_context(closing(mysql.connect(mysql.root, "")))
-        watcher.set_character_set("latin1")  # or the driver itself fails at these letters
-        opened.callback(until, lambda: not running(watcher))  # nor can what is said be read by who cleans up
+        # Or the driver itself fails at these letters
+        watcher.set_character_set("latin1")
+        # Nor can what is said be read by who cleans up
+        opened.callback(until, lambda: not running(watcher))
         busy = [opened.enter_context(closing(mysql.connect("other"))) for _ in SAID]
         for connection, letters in zip(busy, SAID, strict=True):
             connection._execute_command(COMMAND.COM_QUERY, b"SELECT SLEEP(60), " + letters)
@@ -429,15 +488,19 @@ def test_a_statement_that_is_no_text_stops_no_sweep(mysql: Server, sessions: Ses
 
 
 def test_a_sleep_began_when_it_did_even_by_a_clock_that_is_late(servers: Servers) -> None:
-    """SHOW PROCESSLIST, which is read then, comes to a new second up to a tick of the kernel later than SYSDATE."""
+    """SHOW PROCESSLIST, which is read then, comes to a new second up to a tick of the kernel later
+    than SYSDATE.
+    """
     server = servers["mysql_nops"]
     with Sessions(server) as own, said(server), engine_server(server) as striking:
         clients = own.sleeping(1)
         settle(server)
         found = {seen(striking, "mysql", clients)[0].mark}
         for _ in range(3):
-            time.sleep(1 - time.time() % 1)  # only as a second begins do the two clocks differ
-            end = time.monotonic() + 0.02  # a new second has just begun
+            # Only as a second begins do the two clocks differ
+            time.sleep(1 - time.time() % 1)
+            # a new second has just begun
+            end = time.monotonic() + 0.02
             while time.monotonic() < end:
                 found.add(seen(striking, "mysql", clients)[0].mark)
         assert len(found) == 1
@@ -469,14 +532,23 @@ def test_a_name_in_a_grant_is_no_right(grant: str, expected: bool) -> None:
 # The lock that keeps two sweeps apart
 
 
-def test_whoever_squats_on_the_lock_is_told_of(server: Server, sessions: Sessions, function: Lambda) -> None:
-    """Anybody may take the reaper's lock. While another account has it nobody is terminated, but that is a failure
-    which names the session, raises the alarm, and is no `busy`."""
+def test_whoever_squats_on_the_lock_is_told_of(
+    server: Server, sessions: Sessions, function: Lambda
+) -> None:
+    """Anybody may take the reaper's lock.
+
+    While another account has it nobody is terminated, but that is a failure which names the
+    session, raises the alarm, and is no `busy`.
+    """
     clients = sessions.sleeping(2)
     (squatter,) = sessions.sleeping(1, "other")
-    squatter.run("SELECT pg_advisory_lock(1919246704, 1)" if server.engine == "postgres" else GET_LOCK)
+    squatter.run(
+        "SELECT pg_advisory_lock(1919246704, 1)" if server.engine == "postgres" else GET_LOCK
+    )
     function.configure(target(server), REAPER_DRY_RUN="false", REAPER_IDLE_SECONDS="0")
-    with pytest.raises(AllSweepsFailed, match=f"session {squatter.id} of another account holds the reaper's lock"):
+    with pytest.raises(
+        AllSweepsFailed, match=f"session {squatter.id} of another account holds the reaper's lock"
+    ):
         function.invoke({"trigger": "alarm"})
     assert function.metrics[server.name]["SweepFailed"] == 1
     assert all(client.alive() for client in (*clients, squatter))
@@ -487,15 +559,21 @@ GET_LOCK = "SELECT GET_LOCK('reaper.sweep', 0)"
 
 @pytest.mark.parametrize("impostor", ["REAPER", "réaper", "reaper@x"])
 def test_only_the_own_account_is_taken_for_a_frozen_reaper(mysql: Server, impostor: str) -> None:
-    """An account whose name differs in case, accents or behind an @ alone is another's, however long it has slept."""
+    """An account whose name differs in case, accents or behind an @ alone is another's, however
+    long it has slept.
+    """
     with closing(mysql.admin()) as admin:
         account = f"{admin.escape(impostor)}@'%'"
-        admin.cursor().execute(f"CREATE USER {account} IDENTIFIED BY {admin.escape(mysql.password)}")
+        admin.cursor().execute(
+            f"CREATE USER {account} IDENTIFIED BY {admin.escape(mysql.password)}"
+        )
         try:
             with closing(mysql.connect(impostor, "")) as squatter:
                 squatter.cursor().execute(GET_LOCK)
                 settle(mysql, sees_fractions=False)
-                report = replace(sweep(mysql, idle_seconds=0, allow_users=["nobody"]), frozen_after=0).run()
+                report = replace(
+                    sweep(mysql, idle_seconds=0, allow_users=["nobody"]), frozen_after=0
+                ).run()
                 assert report.error is not None
                 assert report.error.kind is ErrorKind.CONFIGURATION
                 squatter.ping(reconnect=False)

@@ -41,7 +41,8 @@ from tests.live.test_client_told import proxy
 from tests.live.test_credentials import rotated
 from tests.live.test_tls import ca, secured
 
-__all__ = ["LEFT_OUT", "aws", "ca", "proxy", "rotated", "secured"]  # for pytest to find here
+# For pytest to find here
+__all__ = ["LEFT_OUT", "aws", "ca", "proxy", "rotated", "secured"]
 
 MARK = "marked"
 PASSWORD = "marked-password"  # noqa: S105  searched for
@@ -50,7 +51,9 @@ EXHAUSTIVE = settings(max_examples=300, deadline=None, derandomize=True, databas
 
 
 def told(problem: BaseException) -> str:
-    """All that a log could show of an exception: its text, its repr, its notes, its traceback with the chain."""
+    """All that a log could show of an exception: its text, its repr, its notes, its traceback with
+    the chain.
+    """
     found = [*traceback.format_exception(problem), str(problem), repr(problem), repr(problem.args)]
     for linked in (problem.__cause__, problem.__context__):
         found += [told(linked)] if linked is not None and not problem.__suppress_context__ else []
@@ -81,7 +84,9 @@ PLACES = [
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_mistyped_dsn_shows_no_password(place: str) -> None:
-    """Wherever a password stands in a DSN, encoded or not, whatever its letters: no error and no repr shows it."""
+    """Wherever a password stands in a DSN, encoded or not, whatever its letters: no error and no
+    repr shows it.
+    """
 
     @EXHAUSTIVE
     @given(before=LETTERS, after=LETTERS, encoded=st.booleans())
@@ -97,7 +102,9 @@ def test_a_mistyped_dsn_shows_no_password(place: str) -> None:
     check()
 
 
-@pytest.mark.parametrize("dsn", [f"mysql://u:{PASSWORD}/d", f"mysql://u:{PASSWORD}", f"mysql://u:{PASSWORD}?tls=off"])
+@pytest.mark.parametrize(
+    "dsn", [f"mysql://u:{PASSWORD}/d", f"mysql://u:{PASSWORD}", f"mysql://u:{PASSWORD}?tls=off"]
+)
 def test_a_dsn_without_its_host_shows_no_password(dsn: str) -> None:
     """Where the @ and the host were forgotten, the password stands in the place of a port."""
     with pytest.raises(ConfigurationError) as caught:
@@ -120,18 +127,29 @@ VALUES: list[Any] = [
 
 @pytest.mark.parametrize("value", VALUES)
 def test_a_secret_within_a_value_is_not_shown(value: Any) -> None:
-    """A value in a message hides what stands under a key for secrets, however deep, and the passwords of DSNs."""
+    """A value in a message hides what stands under a key for secrets, however deep, and the
+    passwords of DSNs.
+    """
     assert MARK not in shown("targets", value)
     assert len(shown("targets", value)) <= 60
 
 
 @pytest.mark.parametrize("value", VALUES)
-@pytest.mark.parametrize("key", ["host", "name", "user", "engine", "secret", "tls", "auth", "rules", "port", "mistake"])
+@pytest.mark.parametrize(
+    "key", ["host", "name", "user", "engine", "secret", "tls", "auth", "rules", "port", "mistake"]
+)
 def test_a_target_list_shows_no_password(key: str, value: Any) -> None:
     """A password under a wrong key of a target, or a DSN where a host belongs, is not told."""
-    entry = {"name": "orders", "engine": "mysql", "host": "db", "user": "reaper", "password": PASSWORD}
+    entry = {
+        "name": "orders",
+        "engine": "mysql",
+        "host": "db",
+        "user": "reaper",
+        "password": PASSWORD,
+    }
     if key in ("name", "user", "secret") and isinstance(value, str) and "://" not in value:
-        return  # a text is what belongs there, and any text may
+        # a text is what belongs there, and any text may
+        return
     try:
         read = repr(parse_targets(json.dumps([entry | {key: value}]), "REAPER_TARGETS"))
     except ConfigurationError as problem:
@@ -161,14 +179,21 @@ class Shell:
 
 @pytest.fixture
 def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    monkeypatch.setenv("REAPER_TARGETS", json.dumps([{"name": "orders", "engine": "mysql", "host": "db", "user": "u"}]))
+    monkeypatch.setenv(
+        "REAPER_TARGETS",
+        json.dumps([{"name": "orders", "engine": "mysql", "host": "db", "user": "u"}]),
+    )
     return Shell(monkeypatch, capsys)
 
 
 def commands() -> dict[str, typer.core.TyperCommand]:
     group = typer.main.get_command(cli.app)
     assert isinstance(group, typer.core.TyperGroup)
-    return {name: command for name, command in group.commands.items() if isinstance(command, typer.core.TyperCommand)}
+    return {
+        name: command
+        for name, command in group.commands.items()
+        if isinstance(command, typer.core.TyperCommand)
+    }
 
 
 def options() -> Iterator[tuple[str, str]]:
@@ -181,12 +206,17 @@ def options() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize(("command", "option"), list(options()))
-def test_a_dsn_in_the_wrong_place_is_not_shown(shell: Shell, tmp_path: Path, command: str, option: str) -> None:
+def test_a_dsn_in_the_wrong_place_is_not_shown(
+    shell: Shell, tmp_path: Path, command: str, option: str
+) -> None:
     """Whichever option was given a DSN with its password, the error hides it."""
     if option == "--save":
-        return  # it names a file
+        # It names a file
+        return
     dsn = f"mysql://u:{PASSWORD}@127.0.0.1:{free_port()}/d"
-    required = ["--engine", "mysql"] if option != "--engine" and command in ("grants", "size") else []
+    required = (
+        ["--engine", "mysql"] if option != "--engine" and command in ("grants", "size") else []
+    )
     for needed in ([], ["127.0.0.1"], [dsn]):
         said = shell(command, *needed, *required, option, dsn)
         assert MARK not in said
@@ -195,10 +225,18 @@ def test_a_dsn_in_the_wrong_place_is_not_shown(shell: Shell, tmp_path: Path, com
 
 @pytest.mark.parametrize("command", ["", *commands()])
 @pytest.mark.parametrize(
-    "word", [f"mysql://u:{PASSWORD}@h/d", f"mysql:/u:{PASSWORD}@h", f"u:{PASSWORD}@h", f"--password={PASSWORD}"]
+    "word",
+    [
+        f"mysql://u:{PASSWORD}@h/d",
+        f"mysql:/u:{PASSWORD}@h",
+        f"u:{PASSWORD}@h",
+        f"--password={PASSWORD}",
+    ],
 )
 def test_a_dsn_taken_for_something_else_is_not_shown(shell: Shell, command: str, word: str) -> None:
-    """Taken for a command, a target's name, a file or a flag, what may be a DSN shows no password in the error."""
+    """Taken for a command, a target's name, a file or a flag, what may be a DSN shows no password
+    in the error.
+    """
     said = shell(*filter(None, (command, word)))
     assert MARK not in said
     assert said.endswith(("exit 1", "exit 2")), said
@@ -208,7 +246,9 @@ def test_an_error_nobody_expected_shows_no_secret() -> None:
     """A mistake of our own ends in Python's traceback, which shows code and no values."""
     script = "from reaper import cli; cli.Sweep.run = lambda self: 1 / 0; cli.main()"
     arguments = ["scan", f"mysql://u:{PASSWORD}@h/d?tls=off", "--rules", '{"max_kills": 5}']
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, "ZeroDivisionError" in done.stderr) == (1, True)
     assert MARK not in done.stdout + done.stderr
 
@@ -228,16 +268,28 @@ def marked(guarded: Server) -> Iterator[Sessions]:
     with Sessions(guarded) as sessions:
         idle, active = sessions.sleeping(2)
         idle.run(STATEMENT)
-        active.start(STATEMENT + (", pg_sleep(60)" if guarded.engine == "postgres" else ", SLEEP(60)"))
+        active.start(
+            STATEMENT + (", pg_sleep(60)" if guarded.engine == "postgres" else ", SLEEP(60)")
+        )
         yield sessions
-        guarded.query(f"KILL {active.id}" if guarded.engine == "mysql" else f"SELECT pg_terminate_backend({active.id})")
+        guarded.query(
+            f"KILL {active.id}"
+            if guarded.engine == "mysql"
+            else f"SELECT pg_terminate_backend({active.id})"
+        )
 
 
-def test_the_command_line_shows_no_secret(marked: Sessions, ca: str, shell: Shell, tmp_path: Path) -> None:
-    """scan, kill, replay and advise, with the right password and a wrong one: neither it nor SQL is printed or saved.
-    Only --save-sql saves the text of statements, in a file that nobody else may read."""
+def test_the_command_line_shows_no_secret(
+    marked: Sessions, ca: str, shell: Shell, tmp_path: Path
+) -> None:
+    """scan, kill, replay and advise, with the right password and a wrong one: neither it nor SQL is
+    printed or saved. Only --save-sql saves the text of statements, in a file that nobody else may
+    read.
+    """
     server = replace(marked.server, host="localhost")
-    good, bad = (replace(server, password=word).dsn(USER, ca=ca) for word in (PASSWORD, "marked-and-wrong"))
+    good, bad = (
+        replace(server, password=word).dsn(USER, ca=ca) for word in (PASSWORD, "marked-and-wrong")
+    )
     kept, whole = tmp_path / "kept.json", tmp_path / "whole.json"
     rules = ["--idle", "0s", "--allow-user", "nobody"]
     said = [
@@ -252,7 +304,10 @@ def test_the_command_line_shows_no_secret(marked: Sessions, ca: str, shell: Shel
         shell("advise", good),
     ]
     assert [one for one in said if not one.endswith("exit 0")] == []
-    refused = [shell(*words, bad) for words in (("scan",), ("scan", "--json"), ("kill", "--yes"), ("advise", "--json"))]
+    refused = [
+        shell(*words, bad)
+        for words in (("scan",), ("scan", "--json"), ("kill", "--yes"), ("advise", "--json"))
+    ]
     assert [one for one in refused if "credentials" not in one or not one.endswith("exit 1")] == []
     assert MARK not in "".join(said + refused) + kept.read_text()
     assert "marked statement" in whole.read_text()
@@ -276,26 +331,49 @@ SHAPES = [
 
 
 def test_the_function_shows_no_secret(
-    aws: Asked, marked: Sessions, ca: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    aws: Asked,
+    marked: Sessions,
+    ca: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Logs, metrics, answers, errors with their tracebacks, and the repr of everything that is alive, with passwords
-    and secrets that are right, wrong, or of a shape that no secret has."""
+    """Logs, metrics, answers, errors with their tracebacks, and the repr of everything that is
+    alive, with passwords and secrets that are right, wrong, or of a shape that no secret has.
+    """
     entry = target(marked.server, USER, host="localhost", ca=ca)
-    listed = [entry | {"password": PASSWORD}, entry | {"password": "marked-and-wrong", "name": "wrong"}]
+    listed = [
+        entry | {"password": PASSWORD},
+        entry | {"password": "marked-and-wrong", "name": "wrong"},
+    ]
     client = boto3.client("secretsmanager")
     for place, shape in enumerate([json.dumps({"username": USER, "password": PASSWORD}), *SHAPES]):
         client.create_secret(Name=f"secret-{place}", SecretString=shape)
         listed.append(entry | {"name": f"secret-{place}", "secret": f"secret-{place}"})
     client.create_secret(Name="binary", SecretBinary=PASSWORD.encode())
     listed.append(entry | {"name": "binary", "secret": "binary"})
-    boto3.client("ssm").put_parameter(Name="broken", Type="SecureString", Value=f'[{{"password": "{PASSWORD}"')
+    boto3.client("ssm").put_parameter(
+        Name="broken", Type="SecureString", Value=f'[{{"password": "{PASSWORD}"'
+    )
     monkeypatch.setenv("REAPER_TARGETS", json.dumps(listed))
     said = []
-    (answer, good) = handler.lambda_handler({}, Context()), handler.lambda_handler({"targets": ["secret-0"]}, Context())
-    errors = {report["target"]: report["error"] and report["error"]["kind"] for report in answer["targets"]}
-    assert {name for name, kind in errors.items() if kind is None} == {marked.server.name, "secret-0"}
+    (answer, good) = (
+        handler.lambda_handler({}, Context()),
+        handler.lambda_handler({"targets": ["secret-0"]}, Context()),
+    )
+    errors = {
+        report["target"]: report["error"] and report["error"]["kind"]
+        for report in answer["targets"]
+    }
+    assert {name for name, kind in errors.items() if kind is None} == {
+        marked.server.name,
+        "secret-0",
+    }
     assert set(errors.values()) == {None, "credentials", "configuration"}
-    living = [f"{thing!r} {thing}" for thing in gc.get_objects() if str(type(thing).__module__).startswith("reaper.")]
+    living = [
+        f"{thing!r} {thing}"
+        for thing in gc.get_objects()
+        if str(type(thing).__module__).startswith("reaper.")
+    ]
     assert any("Target(name='secret-0'" in one for one in living)
     for event, more in (
         ({"targets": ["wrong"]}, {}),
@@ -317,7 +395,9 @@ def test_the_function_shows_no_secret(
 
 
 def test_a_password_may_have_any_letters(secured: Server, ca: str, rotated: Rotated) -> None:
-    """Letters beyond Latin 1, quotes and backslashes reach the server; what no login can carry is refused unsent."""
+    """Letters beyond Latin 1, quotes and backslashes reach the server; what no login can carry is
+    refused unsent.
+    """
     word = "pä'ss\"wö\\rd% \N{SNOWMAN}"
     rotated.change(word)
     dsn = replace(secured, host="localhost").dsn(USER, ca=ca)
@@ -344,7 +424,10 @@ def alone(work: Callable[[], object], event: object, context: object) -> object:
 
 
 def trouble(db: Database, server: Server, proxy: Proxy) -> Iterator[Callable[[], object]]:
-    """What can go wrong with marked statements and tokens, but for errors of the server's own about them."""
+    """What can go wrong with marked statements and tokens, but for errors of the server's own about
+    them.
+    """
+
     def lost() -> object:
         db.query(STATEMENT)
         proxy.drop_after_request()
@@ -388,8 +471,12 @@ def account(server: Server) -> Iterator[str]:
     server.query("DROP USER keeper@'%'")
 
 
-def test_the_client_shows_neither_statements_nor_tokens(server: Server, proxy: Proxy, account: str) -> None:
-    """Events, counts, metrics, logs, its own errors and what is alive afterwards hold no SQL, token or password."""
+def test_the_client_shows_neither_statements_nor_tokens(
+    server: Server, proxy: Proxy, account: str
+) -> None:
+    """Events, counts, metrics, logs, its own errors and what is alive afterwards hold no SQL, token
+    or password.
+    """
     events: list[Event] = []
     lines: Told = []
     records: list[logging.LogRecord] = []
@@ -398,7 +485,8 @@ def test_the_client_shows_neither_statements_nor_tokens(server: Server, proxy: P
     def observe(event: Event) -> None:
         events.append(event)
         metrics(event)
-        raise ZeroDivisionError  # a listener's own mistake is logged with its traceback
+        # a listener's own mistake is logged with its traceback
+        raise ZeroDivisionError
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -433,7 +521,8 @@ def test_hidden_is_only_what_has_to_be() -> None:
         "DSN 'mysql://u:***@h/d': begin it with mysql:// or postgresql://",
         "unknown target 'orders'; did you mean 'order'?",
         "write mysql://user@host:port/database",
-        "fetch https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem and name the file as ca",
+        "fetch https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem and name the "
+        "file as ca",
         "target 'x': port is 'y'; give a number",
     ):
         assert hide_passwords(message) == message

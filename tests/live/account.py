@@ -1,4 +1,6 @@
-"""The reaper's account, made by running what `reaper grants` prints as its readers would; gone again afterwards."""
+"""The reaper's account, made by running what `reaper grants` prints as its readers would; gone
+again afterwards.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,15 @@ from reaper import cli
 from reaper.report import Report
 from tests.harness import settle, sweep
 
-USER = "reaper_granted"  # the tests' servers have a reaper of their own
+# The tests' servers have a reaper of their own
+USER = "reaper_granted"
 ROLE = "reaper_killer"
 BY_PROCEDURE = ("--kill-if-idle", "--least-idle", "0s")
 MASTER = "imitated_master"
 
-# What RDS gives its customers' administrator, as far as this server knows it: MySQL 8.4 and later spell the last but
-# one SET_ANY_DEFINER, MariaDB has neither. Source: "Master user account privileges" in the RDS user guide.
+# What RDS gives its customers' administrator, as far as this server knows it: MySQL 8.4 and later
+# spell the last but one SET_ANY_DEFINER, MariaDB has neither. Source: "Master user account
+# privileges" in the RDS user guide.
 RDS_MASTER = """
     SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, RELOAD, PROCESS, REFERENCES, INDEX, ALTER, SHOW DATABASES,
     CREATE TEMPORARY TABLES, LOCK TABLES, EXECUTE, REPLICATION SLAVE, REPLICATION CLIENT, CREATE VIEW, SHOW VIEW,
@@ -53,12 +57,17 @@ def flavour(server: Server, managed: bool) -> str:
 
 
 @contextmanager
-def granted(server: Server, *options: str, managed: bool = False, without: str | None = None) -> Iterator[list[str]]:
+def granted(
+    server: Server, *options: str, managed: bool = False, without: str | None = None
+) -> Iterator[list[str]]:
     """An account with exactly the printed grants, less the one statement that contains `without`.
 
-    `managed`: as on RDS, printed for it and run by an administrator who may do no more than RDS lets its customers.
+    `managed`: as on RDS, printed for it and run by an administrator who may do no more than RDS
+    lets its customers.
     """
-    script = printed("--engine", server.engine, "--flavour", flavour(server, managed), "--user", USER, *options)
+    script = printed(
+        "--engine", server.engine, "--flavour", flavour(server, managed), "--user", USER, *options
+    )
     statements = split(script.replace("'…'", f"'{server.password}'"))
     if without:
         (left_out,) = [statement for statement in statements if without in statement]
@@ -80,10 +89,14 @@ def master(server: Server) -> str:
     if server.engine == "postgres":
         server.query(f"CREATE ROLE {MASTER} LOGIN CREATEROLE")
         server.query("CREATE ROLE rds_iam")
-        server.query(f"GRANT pg_read_all_stats, pg_signal_backend, rds_iam TO {MASTER} WITH ADMIN OPTION")
+        server.query(
+            f"GRANT pg_read_all_stats, pg_signal_backend, rds_iam TO {MASTER} WITH ADMIN OPTION"
+        )
     else:
         known = {row[0].upper() for row in server.query("SHOW PRIVILEGES")}
-        rights = ", ".join(right for right in map(str.strip, RDS_MASTER.split(",")) if right in known)
+        rights = ", ".join(
+            right for right in map(str.strip, RDS_MASTER.split(",")) if right in known
+        )
         server.query(f"CREATE USER {MASTER}@'%'")
         server.query(f"GRANT {rights} ON *.* TO {MASTER}@'%' WITH GRANT OPTION")
     return MASTER
@@ -91,7 +104,10 @@ def master(server: Server) -> str:
 
 def drop(server: Server) -> None:
     if server.engine == "postgres":
-        made = [f"ROLE IF EXISTS {role}" for role in (USER, MASTER, *(["rds_iam"] if server.own else []))]
+        made = [
+            f"ROLE IF EXISTS {role}"
+            for role in (USER, MASTER, *(["rds_iam"] if server.own else []))
+        ]
     else:
         users = [f"USER IF EXISTS {user}@'%'" for user in (USER, MASTER)]
         made = ["DATABASE IF EXISTS reaper", f"ROLE IF EXISTS {ROLE}", *users]

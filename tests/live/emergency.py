@@ -1,4 +1,6 @@
-"""A server so small that frozen functions fill it to the last slot, and the accounts that want in all the same."""
+"""A server so small that frozen functions fill it to the last slot, and the accounts that want in
+all the same.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,22 @@ from contextlib import ExitStack, contextmanager
 from lab.frozen import Frozen
 from lab.servers import Server, start, until
 
-SLOTS = 40  # what an ordinary client can use
-LIMIT = 10  # of the account `limited`
-AT_TARGET = 24  # 0.6 of the slots
+# What an ordinary client can use
+SLOTS = 40
+# Of the account `limited`
+LIMIT = 10
+# 0.6 of the slots
+AT_TARGET = 24
 
 _SETTINGS = {
-    "postgres": {"max_connections": str(SLOTS + 3 + 1), "reserved_connections": "1"},  # three are a superuser's
+    # Three are a superuser's
+    "postgres": {"max_connections": str(SLOTS + 3 + 1), "reserved_connections": "1"},
     "mysql": {"max_connections": str(SLOTS)},
 }
 _ACCOUNTS = {
     "postgres": [
-        "CREATE ROLE insider LOGIN IN ROLE pg_read_all_stats, pg_signal_backend, pg_use_reserved_connections",
+        "CREATE ROLE insider LOGIN IN ROLE pg_read_all_stats, pg_signal_backend, "
+        "pg_use_reserved_connections",
         f"CREATE ROLE limited LOGIN CONNECTION LIMIT {LIMIT}",
     ],
     "mysql": [
@@ -44,15 +51,21 @@ def ordinary(server: Server) -> str:
 
 
 def privileged(server: Server) -> str:
-    """A reaper's account with a slot beyond those of everybody else: a reserved one, or CONNECTION_ADMIN's."""
+    """A reaper's account with a slot beyond those of everybody else: a reserved one, or
+    CONNECTION_ADMIN's.
+    """
     return {"postgres": "insider", "mysql": "reaper"}[server.engine]
 
 
 @contextmanager
 def frozen(server: Server, sessions: int, processes: int = 2) -> Iterator[Sequence[int]]:
-    """The ids of so many sessions in processes that were stopped; at the end the server has forgotten them."""
+    """The ids of so many sessions in processes that were stopped; at the end the server has
+    forgotten them.
+    """
     with ExitStack() as ending:
-        shares = [sessions // processes + (place < sessions % processes) for place in range(processes)]
+        shares = [
+            sessions // processes + (place < sessions % processes) for place in range(processes)
+        ]
         functions = [ending.enter_context(Frozen(server.dsn("app"), share)) for share in shares]
         ids = [id_ for function in functions for id_ in function.ids]
         for function in functions:

@@ -1,7 +1,8 @@
-"""Many Lambda environments with the retry client: processes forked from one warm parent, each frozen after its login.
+"""Many Lambda environments with the retry client: processes forked from one warm parent, each
+frozen after its login.
 
-It prints a line when all are. The next line on standard input thaws them at once: each makes one write and tells how
-that went. The end of the input ends them all.
+It prints a line when all are. The next line on standard input thaws them at once: each makes one
+write and tells how that went. The end of the input ends them all.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Environment:
             return line.readline()
 
     def end(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)  # of one that has ended the id is still its own, until the next line
+        # Of one that has ended the id is still its own, until the next line
+        os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
 
@@ -67,7 +69,8 @@ def environment(dsn: str, limit: str) -> str:
 def main() -> None:
     dsn, limit, count = sys.argv[1:]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    driver_for(Database(dsn).target.engine)  # loaded once for all
+    # Loaded once for all
+    driver_for(Database(dsn).target.engine)
     environments: list[Environment] = []
     try:
         for _ in range(int(count)):

@@ -1,6 +1,8 @@
-"""A reaper in a process of its own that waits in the middle of its sweep: the lock is taken, nobody struck yet.
+"""A reaper in a process of its own that waits in the middle of its sweep: the lock is taken, nobody
+struck yet.
 
-It prints a line when it is there. The next line on standard input has it go on; then it prints its report.
+It prints a line when it is there. The next line on standard input has it go on; then it prints its
+report.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What the pages show: blocks between fences, and commands, those that stand in a line of text as well."""
+"""What the pages show: blocks between fences, and commands, those that stand in a line of text as
+well.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ _PROGRAMS = frozenset({
     "mysql", "mysqladmin", "mysqldump", "npm", "npx", "pg_dump", "pip", "pipx", "psql", "pt-kill", "pytest", "python",
     "python3", "reaper", "ruff", "sam", "sudo", "systemctl", "uv", "wget",
 })  # fmt: skip
-_SQL = re.compile(r"(ALTER|CALL|CREATE|DROP|FLUSH|GRANT|KILL|REVOKE|SET|UPDATE) \S+ \S")  # with what it is done to
+# With what it is done to
+_SQL = re.compile(r"(ALTER|CALL|CREATE|DROP|FLUSH|GRANT|KILL|REVOKE|SET|UPDATE) \S+ \S")
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,20 @@ class Command:
 
 def blocks() -> Iterator[Block]:
     for page in PAGES:
-        for language, text in re.findall(r"^```(.*)\n((?:.*\n)*?)```$", page.read_text(encoding="utf-8"), re.MULTILINE):
+        for language, text in re.findall(
+            r"^```(.*)\n((?:.*\n)*?)```$", page.read_text(encoding="utf-8"), re.MULTILINE
+        ):
             yield Block(page, language, text)
 
 
 def commands() -> list[Command]:
     """Every command of every page, each once in a folder."""
-    typed = [command for block in blocks() for line in _lines(block) for command in _parsed(block.page, line)]
+    typed = [
+        command
+        for block in blocks()
+        for line in _lines(block)
+        for command in _parsed(block.page, line)
+    ]
     told = [
         replace(command, in_a_line=True)
         for page in PAGES
@@ -68,13 +78,20 @@ def commands() -> list[Command]:
         if len(code.split()) > 1 and code.split()[0] in _PROGRAMS
         for command in _parsed(page, code)
     ]
-    return list({(command.page.parent, command.words): command for command in [*told, *typed]}.values())
+    return list(
+        {(command.page.parent, command.words): command for command in [*told, *typed]}.values()
+    )
 
 
 def statements() -> list[str]:
-    """Every SQL statement in a line of text, grants first and drops last; a shorter one is no more than its name."""
+    """Every SQL statement in a line of text, grants first and drops last; a shorter one is no more
+    than its name.
+    """
     found = dict.fromkeys(code for page in PAGES for code in in_text(page) if _SQL.match(code))
-    return sorted(found, key=lambda statement: (not statement.startswith("GRANT"), statement.startswith("DROP")))
+    return sorted(
+        found,
+        key=lambda statement: (not statement.startswith("GRANT"), statement.startswith("DROP")),
+    )
 
 
 def in_text(page: Path) -> list[str]:
@@ -93,7 +110,11 @@ def _lines(block: Block) -> Iterator[str]:
     if block.language == SHELL:
         yield from block.text.replace("\\\n", "").splitlines()
     elif block.language == CONSOLE:
-        yield from (line.removeprefix(_PROMPT) for line in block.text.splitlines() if line.startswith(_PROMPT))
+        yield from (
+            line.removeprefix(_PROMPT)
+            for line in block.text.splitlines()
+            if line.startswith(_PROMPT)
+        )
 
 
 def _parsed(page: Path, line: str) -> Iterator[Command]:

@@ -34,7 +34,10 @@ def engine_server(server: Database, user: str = "reaper") -> Iterator[Server]:
 
 def seen(server: Server, engine: str, clients: list[Client]) -> list[Session]:
     """The clients' sessions as a look shows them, in the clients' order."""
-    found = {session.id: session for session in engine_for(EngineName(engine)).read(server.look()).sessions}
+    found = {
+        session.id: session
+        for session in engine_for(EngineName(engine)).read(server.look()).sessions
+    }
     return [found[client.id] for client in clients]
 
 

@@ -1,4 +1,5 @@
-"""Clients that never give up: threads that log in, ask, leave and come again, refused or not; a script.
+"""Clients that never give up: threads that log in, ask, leave and come again, refused or not; a
+script.
 
 Each line on standard input is answered with what came of the logins since the line before.
 """

@@ -1,4 +1,6 @@
-"""Advice on real servers: set wrongly each rule fires, and what it prints, run as it stands, silences it."""
+"""Advice on real servers: set wrongly each rule fires, and what it prints, run as it stands,
+silences it.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ from tests.harness import Lambda, settle, sweep
 from .account import printed, split
 from .test_cli import dsn, reaper
 
-__all__ = ["aws"]  # a fixture, asked for by its name
+# a fixture, asked for by its name
+__all__ = ["aws"]
 
 OWN = ("postgres16", "postgres18", "mariadb", "mysql")
 TIMES = {
@@ -69,14 +72,18 @@ def obeyed(server: Server, user: str, but: Collection[str] = ()) -> set[str]:
             if finding.rule not in but:
                 for statement in finding.statement.splitlines():
                     server.query(statement.removesuffix(";"))
-        if any("restart" in finding.advice for finding in advice.findings) and server.engine == "postgres":
+        if (
+            any("restart" in finding.advice for finding in advice.findings)
+            and server.engine == "postgres"
+        ):
             server.restart()
     raise AssertionError(f"still advised: {advised(server, user).findings}")
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_what_is_advised_is_enough(name: str) -> None:
-    """A server as it comes is told what is wrong; with every statement run as printed there is nothing to change.
+    """A server as it comes is told what is wrong; with every statement run as printed there is
+    nothing to change.
 
     First for an account that may kill, then for one that may nothing.
     """
@@ -92,7 +99,10 @@ def test_what_is_advised_is_enough(name: str) -> None:
             slots = {"reserved_slot", "connection_limit", "user_limits_unseen"}
             assert obeyed(server, "reaper_rds", but=["reserved_slot"]) == TIMES[name] | slots
             unreadable = UNREADABLE if name == "mysql" else set()
-            assert obeyed(server, "blind") == {"blind", "no_right_to_terminate", "user_limits_unseen"} | unreadable
+            assert (
+                obeyed(server, "blind")
+                == {"blind", "no_right_to_terminate", "user_limits_unseen"} | unreadable
+            )
 
 
 def test_no_rule_is_left_out() -> None:
@@ -102,7 +112,9 @@ def test_no_rule_is_left_out() -> None:
 
 
 def test_max_connections_against_memory(server: Server) -> None:
-    """300 connections are too many for 1 GiB and not for 64; where nobody says how much there is nothing is said."""
+    """300 connections are too many for 1 GiB and not for 64; where nobody says how much there is
+    nothing is said.
+    """
     assert "max_connections" in rules(advised(server, memory=GIB))
     assert "max_connections" not in rules(advised(server, memory=64 * GIB))
     assert "max_connections" not in rules(advised(server))
@@ -116,8 +128,9 @@ def test_performance_schema(servers: Servers) -> None:
 
 
 def test_an_account_that_others_use(server: Server) -> None:
-    """Where the application logs in as the reaper all its sessions would be spared, and that is told first; with the
-    account that the command's SQL makes, a sweep ends them."""
+    """Where the application logs in as the reaper all its sessions would be spared, and that is
+    told first; with the account that the command's SQL makes, a sweep ends them.
+    """
     with Sessions(server) as sessions:
         sessions.sleeping(6, user="reaper", database="shop" if server.engine == "postgres" else "")
         first = consult(sweep(server)).findings[0]
@@ -126,7 +139,9 @@ def test_an_account_that_others_use(server: Server) -> None:
         assert f" --user {another}" in command
         settle(server)
         try:
-            for statement in split(printed(*shlex.split(command)[2:]).replace("'…'", f"'{server.password}'")):
+            for statement in split(
+                printed(*shlex.split(command)[2:]).replace("'…'", f"'{server.password}'")
+            ):
                 server.query(statement)
             report = sweep(server, another, idle_seconds=0, allow_users=["reaper"]).run()
         finally:
@@ -140,8 +155,11 @@ def test_a_host_that_is_a_proxy(server: Server, monkeypatch: pytest.MonkeyPatch)
         pytest.skip("has a certificate for its own name")
     name = "orders.proxy-abc123.eu-central-1.rds.amazonaws.com"
     resolve = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *more, **named: resolve(server.host, *more, **named))
-    monkeypatch.setenv("PGHOSTADDR", server.host)  # for libpq, which resolves by itself
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *more, **named: resolve(server.host, *more, **named)
+    )
+    # For libpq, which resolves by itself
+    monkeypatch.setenv("PGHOSTADDR", server.host)
     direct = sweep(server)
     behind = replace(direct, target=SweepTarget.from_mapping(target(server, host=name, tls="off")))
     assert rules(consult(behind)) - rules(consult(direct)) == {"target_is_proxy"}
@@ -149,9 +167,19 @@ def test_a_host_that_is_a_proxy(server: Server, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_kept_seat_reads_the_server_s_settings(server: Server, function: Lambda) -> None:
-    """The reaper's own connection has limits of its own, which are not the server's; advice terminates nobody."""
-    lost = {"name": "lost", "engine": "mysql", "host": "127.0.0.1", "port": free_port(), "user": "reaper"}
-    function.configure(target(server, name="orders"), lost, REAPER_DRY_RUN="false", REAPER_IDLE_SECONDS="0")
+    """The reaper's own connection has limits of its own, which are not the server's; advice
+    terminates nobody.
+    """
+    lost = {
+        "name": "lost",
+        "engine": "mysql",
+        "host": "127.0.0.1",
+        "port": free_port(),
+        "user": "reaper",
+    }
+    function.configure(
+        target(server, name="orders"), lost, REAPER_DRY_RUN="false", REAPER_IDLE_SECONDS="0"
+    )
     with Sessions(server) as sessions:
         (client,) = sessions.sleeping(1)
         first = function.invoke({"advise": True})
@@ -173,9 +201,15 @@ def test_the_command(servers: Servers) -> None:
     server = servers["postgres16"]
     told = reaper("advise", dsn(server), "--instance-class", "db.t4g.micro")
     assert (told.returncode, told.stderr) == (0, "")
-    for words in ("things to change", "high idle_session_timeout", "medium max_connections", "https://"):
+    for words in (
+        "things to change",
+        "high idle_session_timeout",
+        "medium max_connections",
+        "https://",
+    ):
         assert words in told.stdout
-    assert "ALTER SYSTEM SET max_connections = 112;" in told.stdout  # by itself on its line, to be copied
+    # By itself on its line, to be copied
+    assert "ALTER SYSTEM SET max_connections = 112;" in told.stdout
     assert all(len(line) <= 80 for line in told.stdout.splitlines() if not line.startswith("    "))
     lost = f"postgresql://reaper@127.0.0.1:{free_port()}/"
     both = reaper("advise", dsn(server), lost, "--json")
@@ -217,14 +251,18 @@ def count(**sums: float) -> None:
 
 
 def test_a_proxy_as_it_comes(aws: Asked) -> None:
-    """RDS's defaults, an idle limit of hours and pinned connections are told, by what the API and CloudWatch say."""
+    """RDS's defaults, an idle limit of hours and pinned connections are told, by what the API and
+    CloudWatch say.
+    """
     make_proxy(IdleClientTimeout=28800)
     count(DatabaseConnections=10, DatabaseConnectionsCurrentlySessionPinned=8)
     advice = consult_proxy("orders", Deadline.after(60))
     assert rules(advice) == {
         "proxy_idle_client_timeout", "proxy_borrow_timeout", "proxy_max_connections", "proxy_pinning",
     }  # fmt: skip
-    assert "80%" in next(finding.evidence for finding in advice.findings if finding.rule == "proxy_pinning")
+    assert "80%" in next(
+        finding.evidence for finding in advice.findings if finding.rule == "proxy_pinning"
+    )
 
 
 def test_a_proxy_set_well(aws: Asked, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,7 +59,9 @@ class Worker:
 
 def _socket(client: Client) -> int:
     connection = client.connection  # type: ignore[attr-defined]  # both engines' clients have one
-    return int(connection.pgconn.socket if hasattr(connection, "pgconn") else connection._sock.fileno())
+    return int(
+        connection.pgconn.socket if hasattr(connection, "pgconn") else connection._sock.fileno()
+    )
 
 
 def test_pauses_under_the_threshold_are_safe(
@@ -83,10 +85,19 @@ def test_pauses_under_the_threshold_are_safe(
 
     assert [report.error for report in reports if report.error] == []
     assert [wrong for worker in workers + crossing for wrong in worker.wrongly] == []
-    struck = [victim for report in reports for victim in report.victims if victim.outcome is Outcome.TERMINATED]
+    struck = [
+        victim
+        for report in reports
+        for victim in report.victims
+        if victim.outcome is Outcome.TERMINATED
+    ]
     idle = [victim.session.idle_seconds for victim in struck]
-    # A victim's mark at its re-read was that of the look, so it had been idle at least as long as then.
+    # A victim's mark at its re-read was that of the look, so it had been idle at least as long as
+    # then.
     assert all(seconds is not None and seconds >= THRESHOLD for seconds in idle)
     while_idle, after = sum(w.while_idle for w in crossing), sum(w.after_begin for w in crossing)
     with capsys.disabled():
-        print(f" {server.name}: {len(reports)} sweeps, {len(struck)} terminated: {while_idle} idle, {after} had begun")
+        print(
+            f" {server.name}: {len(reports)} sweeps, {len(struck)} terminated: {while_idle} idle, "
+            f"{after} had begun"
+        )

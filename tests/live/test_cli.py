@@ -22,7 +22,13 @@ def reaper(*arguments: str, stdin: str = "", **environ: str) -> subprocess.Compl
     clean = {name: value for name, value in os.environ.items() if not name.startswith("REAPER_")}
     command = [sys.executable, "-c", "from reaper.cli import main; main()", *arguments]
     return subprocess.run(
-        command, input=stdin, capture_output=True, text=True, timeout=60, check=False, env=clean | environ
+        command,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=clean | environ,
     )
 
 
@@ -34,7 +40,9 @@ def verdicts(report: dict[str, Any]) -> dict[int, str]:
     return {victim["id"]: victim["reason"] for victim in report["victims"]}
 
 
-def test_replay_gives_the_verdicts_of_the_scan(server: Server, sessions: Sessions, tmp_path: Path) -> None:
+def test_replay_gives_the_verdicts_of_the_scan(
+    server: Server, sessions: Sessions, tmp_path: Path
+) -> None:
     """A saved snapshot judged again by the same rules names the same victims, in the same order."""
     sessions.sleeping(12)
     sessions.active(2)
@@ -53,7 +61,9 @@ def test_replay_gives_the_verdicts_of_the_scan(server: Server, sessions: Session
     (report,) = json.loads(scanned.stdout)["targets"]
     judged = json.loads(replayed.stdout)
     condemned = [verdict for verdict in judged["verdicts"] if verdict["action"] == "terminate"]
-    assert [verdict["id"] for verdict in condemned] == [victim["id"] for victim in report["victims"]]
+    assert [verdict["id"] for verdict in condemned] == [
+        victim["id"] for victim in report["victims"]
+    ]
     assert len(condemned) == 8
     spared: dict[str, int] = {}
     for verdict in judged["verdicts"][8:]:
@@ -77,7 +87,9 @@ def test_no_sql_text_is_saved_unless_asked(servers: Any, tmp_path: Path) -> None
 
 
 def test_kill_terminates_and_shows_what_happened(server: Server, sessions: Sessions) -> None:
-    """`kill --yes` terminates, and its table says who, where from, idle how long, why, and what happened."""
+    """`kill --yes` terminates, and its table says who, where from, idle how long, why, and what
+    happened.
+    """
     clients = sessions.sleeping(2)
     settle(server)
     done = reaper("kill", dsn(server), "--idle", "0s", "--yes", COLUMNS="120")
@@ -88,7 +100,9 @@ def test_kill_terminates_and_shows_what_happened(server: Server, sessions: Sessi
 
 
 def test_kill_asks_first(servers: Any) -> None:
-    """Without --yes and with nobody to ask nothing is terminated; nor under REAPER_DRY_RUN or a dry target."""
+    """Without --yes and with nobody to ask nothing is terminated; nor under REAPER_DRY_RUN or a dry
+    target.
+    """
     server = servers["postgres16"]
     with Sessions(server) as sessions:
         (client,) = sessions.sleeping(1)
@@ -103,7 +117,9 @@ def test_kill_asks_first(servers: Any) -> None:
         assert (ruled.returncode, "--rules" in ruled.stderr) == (2, True)
         spaced = reaper("kill", dsn(server), "--idle", "0s", "--yes", REAPER_DRY_RUN=" true ")
         assert (spaced.returncode, "REAPER_DRY_RUN" in spaced.stderr) == (2, True)
-        both = reaper("kill", dsn(server), "orders", "--idle", "0s", "--yes", REAPER_TARGETS=targets)
+        both = reaper(
+            "kill", dsn(server), "orders", "--idle", "0s", "--yes", REAPER_TARGETS=targets
+        )
         assert (both.returncode, "'orders'" in both.stderr) == (2, True)
         assert client.alive()
 
@@ -116,11 +132,16 @@ def test_a_file_that_cannot_be_written_is_bad_use(servers: Any, tmp_path: Path) 
 
 
 def test_json_is_one_document(servers: Any) -> None:
-    """--json prints one document on standard output and nothing else there, with the failures in it."""
+    """--json prints one document on standard output and nothing else there, with the failures in
+    it.
+    """
     server = servers["postgres16"]
     done = reaper("scan", dsn(server), f"mysql://reaper@127.0.0.1:{free_port()}", "--json")
     document = json.loads(done.stdout)
-    assert [report["error"] and report["error"]["kind"] for report in document["targets"]] == [None, "unreachable"]
+    assert [report["error"] and report["error"]["kind"] for report in document["targets"]] == [
+        None,
+        "unreachable",
+    ]
     assert done.returncode == 1
 
 
@@ -131,8 +152,14 @@ BAD_USE = [
     (("scan", "mysql://reaper@db/shop?tsl=off"), "'tsl' with value 'off'; did you mean 'tls'"),
     (("scan", "mysql://reaper@db:99999/shop"), "the port is no number from 0 to 65535"),
     (("scan", "mysql://reaper@127.0.0.1", "--rules", "{"), "--rules is not JSON"),
-    (("scan", "mysql://reaper@127.0.0.1", "--rules", '{"idle_seconds": "1"}'), "idle_seconds is '1'"),
-    (("scan", "mysql://reaper@127.0.0.1", "--rules", '{"idle_seconds": NaN}'), "idle_seconds is nan"),
+    (
+        ("scan", "mysql://reaper@127.0.0.1", "--rules", '{"idle_seconds": "1"}'),
+        "idle_seconds is '1'",
+    ),
+    (
+        ("scan", "mysql://reaper@127.0.0.1", "--rules", '{"idle_seconds": NaN}'),
+        "idle_seconds is nan",
+    ),
     (("scan", "mysql://reaper@127.0.0.1", "--max-kills", "-1"), "max_kills is -1"),
     (("scan", "mysql://reaper@127.0.0.1", "--idle", "soon"), "'soon' is no time"),
     (("kill", "orders", "--yes"), "REAPER_TARGETS"),
@@ -145,17 +172,28 @@ BAD_USE = [
     (("advise", "mysql://reaper@127.0.0.1", "--memory", "much"), "'much' is no memory"),
     (("advise", "mysql://reaper@127.0.0.1", "--instance-class", "db.large"), "'db.large'"),
     (("size", "--engine", "mysql"), "one of --memory"),
-    (("size", "--engine", "mysql", "--memory", "8GiB", "--max-connections", "8"), "one of --memory"),
+    (
+        ("size", "--engine", "mysql", "--memory", "8GiB", "--max-connections", "8"),
+        "one of --memory",
+    ),
     (("size", "--engine", "mysql", "--max-acu", "8"), "mysql has no capacity units"),
-    (("size", "--engine", "postgres", "--flavour", "mariadb", "--memory", "8"), "postgres has postgres, rds, aurora"),
-    (("size", "--engine", "postgres", "--memory", "8", "--function", "checkout=50"), "write checkout=50,200ms"),
+    (
+        ("size", "--engine", "postgres", "--flavour", "mariadb", "--memory", "8"),
+        "postgres has postgres, rds, aurora",
+    ),
+    (
+        ("size", "--engine", "postgres", "--memory", "8", "--function", "checkout=50"),
+        "write checkout=50,200ms",
+    ),
     (("size", "--engine", "postgres", "--max-connections", "9"), "are left for functions"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "said"), BAD_USE)
 def test_bad_use_is_one_clear_line(arguments: tuple[str, ...], said: str) -> None:
-    """A mistake on the command line is told with its key and value, exit status 2, in one line, no password."""
+    """A mistake on the command line is told with its key and value, exit status 2, in one line, no
+    password.
+    """
     done = reaper(*arguments)
     assert done.returncode == 2
     assert said in done.stderr
@@ -171,7 +209,10 @@ def test_bad_use_is_one_clear_line(arguments: tuple[str, ...], said: str) -> Non
         ("{}", "dict"),
         ('[{"name": "orders", "host": "db", "user": "reaper"}]', "engine is missing"),
         ('[{"name": "orders", "engine": "mysql", "user": "reaper"}]', "host is missing"),
-        ('[{"name": "x", "engine": "mysql", "host": "db", "user": "r", "rules": {"idle": 1}}]', "'idle' with value 1"),
+        (
+            '[{"name": "x", "engine": "mysql", "host": "db", "user": "r", "rules": {"idle": 1}}]',
+            "'idle' with value 1",
+        ),
     ],
 )
 def test_a_bad_target_list_is_one_clear_line(targets: str, said: str) -> None:
@@ -207,7 +248,16 @@ def test_a_bad_snapshot_file_is_one_clear_line(document: str, said: str, tmp_pat
 def test_a_blind_snapshot_is_an_error(tmp_path: Path) -> None:
     """Replaying a snapshot of a blind account says so, with exit status 1."""
     file = tmp_path / "snapshot.json"
-    row = {"Id": 1, "User": "reaper", "Host": "h:1", "db": None, "Command": "Query", "Time": 0, "State": "", "Info": ""}
+    row = {
+        "Id": 1,
+        "User": "reaper",
+        "Host": "h:1",
+        "db": None,
+        "Command": "Query",
+        "Time": 0,
+        "State": "",
+        "Info": "",
+    }
     context = {"connection_id": 1, "current_user": "reaper@%", "threads_connected": 40}
     file.write_text(json.dumps({"engine": "mysql", "rows": [row], "context": context}))
     done = reaper("replay", str(file), "--json")
@@ -220,7 +270,9 @@ def asked(answer: bytes, *arguments: str) -> str:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-c", "from reaper.cli import main; main()", *arguments]
     shown = b""
-    with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
         assert process.stdout is not None
         while b"[y/N]" not in shown and (piece := os.read(process.stdout.fileno(), 4096)):
             shown += piece
@@ -232,7 +284,9 @@ def asked(answer: bytes, *arguments: str) -> str:
 
 
 def test_the_operator_is_shown_whom_and_asked(server: Server, sessions: Sessions) -> None:
-    """`kill` shows the victims before it asks; a no, or just Enter, leaves them alone, a yes terminates them."""
+    """`kill` shows the victims before it asks; a no, or just Enter, leaves them alone, a yes
+    terminates them.
+    """
     (client,) = sessions.sleeping(1)
     settle(server)
     for no in (b"n\n", b"\n"):

@@ -21,7 +21,8 @@ from reaper.client.tokens import DDL
 from tests.conftest import Servers
 from tests.harness import Context
 
-LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
+# performance_schema means nothing to the client
+LEFT_OUT = ("mysql_nops",)
 
 
 class Wall:
@@ -70,7 +71,9 @@ def session(db: Database) -> int:
 
 def end(server: Server, id_: int) -> None:
     """End a session as an administrator would, and wait until it is gone."""
-    server.query(f"KILL {id_}" if server.engine == "mysql" else f"SELECT pg_terminate_backend({id_})")
+    server.query(
+        f"KILL {id_}" if server.engine == "mysql" else f"SELECT pg_terminate_backend({id_})"
+    )
     assert until(lambda: id_ not in server.states(), timeout=10)
 
 
@@ -80,7 +83,9 @@ def dead(db: Database) -> None:
 
 
 def test_rows_counts_and_keys(db: Database) -> None:
-    """query gives dicts; execute gives rowcount, the new key, and RETURNING's rows where the server has it."""
+    """query gives dicts; execute gives rowcount, the new key, and RETURNING's rows where the server
+    has it.
+    """
     assert db.query("SELECT %s AS a, 2 AS b", (1,)) == [{"a": 1, "b": 2}]
     insert = "INSERT INTO orders (what) VALUES (%s)"
     assert db.execute(insert, ("book",)).rowcount == 1
@@ -104,14 +109,20 @@ def test_one_connection_is_kept(db: Database) -> None:
 
 def test_query_takes_reads_only(db: Database) -> None:
     """A write does not get the retries of a read."""
-    for sql in ("DELETE FROM orders", "INSERT INTO orders (what) VALUES ('x')", "SELECT 1; DELETE FROM orders"):
+    for sql in (
+        "DELETE FROM orders",
+        "INSERT INTO orders (what) VALUES ('x')",
+        "SELECT 1; DELETE FROM orders",
+    ):
         with pytest.raises(ConfigurationError, match="query"):
             db.query(sql)
     assert db.stats.connected == 0
 
 
 def test_killed_while_idle_is_not_noticed(db: Database, server: Server) -> None:
-    """K5: a connection that ended while idle is replaced before the write: one row, no error, no retry."""
+    """K5: a connection that ended while idle is replaced before the write: one row, no error, no
+    retry.
+    """
     db.query("SELECT 1")
     end(server, session(db))
     dead(db)
@@ -121,7 +132,9 @@ def test_killed_while_idle_is_not_noticed(db: Database, server: Server) -> None:
 
 
 def test_the_servers_own_timeout_is_not_noticed(db: Database, server: Server) -> None:
-    """K13: ended by wait_timeout or idle_session_timeout while frozen: the next write is right, one reconnect."""
+    """K13: ended by wait_timeout or idle_session_timeout while frozen: the next write is right, one
+    reconnect.
+    """
     limit = "SET SESSION wait_timeout = 1" if db.is_mysql else "SET idle_session_timeout = '1s'"
     db.execute(limit)
     dead(db)
@@ -173,7 +186,9 @@ def test_a_hundred_invocations_cost_a_hundred_statements(db: Database, server: S
 
 
 def questions(db: Database) -> int:
-    """How many statements were asked, by the server's own counter: each is a transaction on PostgreSQL."""
+    """How many statements were asked, by the server's own counter: each is a transaction on
+    PostgreSQL.
+    """
     if db.is_mysql:
         (row,) = db.query("SHOW SESSION STATUS LIKE 'Questions'")
         return int(row["Value"])
@@ -195,7 +210,9 @@ def test_a_transaction_is_whole(db: Database) -> None:
 
 
 def test_killed_between_statements_runs_the_whole_again(db: Database, server: Server) -> None:
-    """K1: a session killed in the middle of a transaction: both rows, from a second run of the whole."""
+    """K1: a session killed in the middle of a transaction: both rows, from a second run of the
+    whole.
+    """
     runs: list[int] = []
 
     def work(tx: Transaction) -> None:
@@ -219,7 +236,8 @@ def test_an_error_swallowed_by_the_work_is_never_torn(db: Database, server: Serv
         tx.execute("INSERT INTO orders (what) VALUES ('a')")
         if len(runs) == 1:
             end(server, session(db))
-            with suppress(Exception):  # careless on purpose
+            # Careless on purpose
+            with suppress(Exception):
                 tx.query("SELECT 1")
             return
         tx.execute("INSERT INTO orders (what) VALUES ('b')")
@@ -230,10 +248,15 @@ def test_an_error_swallowed_by_the_work_is_never_torn(db: Database, server: Serv
 
 @pytest.mark.own_server
 def test_a_lock_timeout_that_undid_all_is_never_torn(servers: Servers) -> None:
-    """With innodb_rollback_on_timeout a swallowed timeout has undone the first half: the second is not stored alone."""
+    """With innodb_rollback_on_timeout a swallowed timeout has undone the first half: the second is
+    not stored alone.
+    """
     for name in ("mariadb", "mysql"):
-        servers[name]  # skipped, or an error, where there is none
-        with start(name, settings={"innodb_rollback_on_timeout": "ON", "innodb_lock_wait_timeout": "1"}) as server:
+        # Skipped, or an error, where there is none
+        servers[name]
+        with start(
+            name, settings={"innodb_rollback_on_timeout": "ON", "innodb_lock_wait_timeout": "1"}
+        ) as server:
             fresh_tables(server)
             other = server.kind.client(server.connect("app"), "app")
             other.run("BEGIN")
@@ -241,11 +264,15 @@ def test_a_lock_timeout_that_undid_all_is_never_torn(servers: Servers) -> None:
             runs: list[int] = []
 
             def work(
-                tx: Transaction, runs: list[int] = runs, other: Any = other
-            ) -> None:  # bound here: each server has its own
+                tx: Transaction,
+                runs: list[int] = runs,
+                other: Any = other,
+                # Bound here: each server has its own
+            ) -> None:
                 runs.append(1)
                 tx.execute("INSERT INTO orders (what) VALUES ('a')")
-                with suppress(Exception):  # careless on purpose
+                # Careless on purpose
+                with suppress(Exception):
                     tx.execute("UPDATE items SET value = 2 WHERE id = 1")
                 if len(runs) == 1:
                     other.run("ROLLBACK")
@@ -259,13 +286,16 @@ def test_a_lock_timeout_that_undid_all_is_never_torn(servers: Servers) -> None:
 
 
 def test_postgres_never_commits_a_failed_transaction(db: Database) -> None:
-    """A statement's error caught by the work: PostgreSQL would turn COMMIT into ROLLBACK without a word."""
+    """A statement's error caught by the work: PostgreSQL would turn COMMIT into ROLLBACK without a
+    word.
+    """
     if db.is_mysql:
         return
 
     def work(tx: Transaction) -> None:
         tx.execute("INSERT INTO orders (what) VALUES ('a')")
-        with suppress(Exception):  # careless on purpose
+        # Careless on purpose
+        with suppress(Exception):
             tx.execute("SELECT no_such_column FROM orders")
 
     with pytest.raises(Exception, match="no_such_column"):
@@ -274,7 +304,9 @@ def test_postgres_never_commits_a_failed_transaction(db: Database) -> None:
 
 
 def test_the_works_own_error_rolls_back(db: Database) -> None:
-    """I26: an exception of the work's passes through, nothing of it is ever stored, and the next starts clean."""
+    """I26: an exception of the work's passes through, nothing of it is ever stored, and the next
+    starts clean.
+    """
 
     def fails(tx: Transaction) -> None:
         tx.execute("INSERT INTO orders (what) VALUES ('never')")
@@ -302,7 +334,8 @@ def test_a_deadlock_runs_the_whole_again(db: Database, server: Server) -> None:
             other.start("UPDATE items SET value = value + 1 WHERE id = 1")
             assert until(lambda: server.states().get(other.id) in ("active", "Query"), timeout=10)
         tx.execute("UPDATE items SET value = value + 100 WHERE id = 2")
-        if len(runs) == 1:  # PostgreSQL may have chosen the other side
+        # PostgreSQL may have chosen the other side
+        if len(runs) == 1:
             other.finish()
 
     try:
@@ -329,7 +362,9 @@ def finish_and_commit(other: Any, runs: list[int]) -> None:
 
 
 def test_what_would_commit_is_refused(db: Database) -> None:
-    """A statement that ends the transaction it runs in is refused with an explanation, and all is rolled back."""
+    """A statement that ends the transaction it runs in is refused with an explanation, and all is
+    rolled back.
+    """
 
     def work(tx: Transaction) -> None:
         tx.execute("INSERT INTO orders (what) VALUES ('never')")
@@ -341,7 +376,9 @@ def test_what_would_commit_is_refused(db: Database) -> None:
 
 
 def test_a_token_does_it_once(db: Database) -> None:
-    """The same token runs the work once; a replay returns the first result, as does another process's."""
+    """The same token runs the work once; a replay returns the first result, as does another
+    process's.
+    """
     runs: list[int] = []
 
     def work(tx: Transaction) -> dict[str, int]:
@@ -367,10 +404,14 @@ def test_a_token_waits_for_its_twin_in_flight(db: Database, server: Server) -> N
         return "done"
 
     with closing(Database(server.dsn("app"))) as twin:
-        first = threading.Thread(target=lambda: results.append(db.transaction(work, token="t", name="pay")))
+        first = threading.Thread(
+            target=lambda: results.append(db.transaction(work, token="t", name="pay"))
+        )
         first.start()
         assert inside.wait(10)
-        second = threading.Thread(target=lambda: results.append(twin.transaction(work, token="t", name="pay")))
+        second = threading.Thread(
+            target=lambda: results.append(twin.transaction(work, token="t", name="pay"))
+        )
         second.start()
         go_on.set()
         first.join(20)
@@ -380,7 +421,9 @@ def test_a_token_waits_for_its_twin_in_flight(db: Database, server: Server) -> N
 
 
 def test_a_token_twice_in_one_invocation_is_a_mistake(db: Database) -> None:
-    """Two pieces of work under one key in the same invocation: the second would be passed over, so it raises."""
+    """Two pieces of work under one key in the same invocation: the second would be passed over, so
+    it raises.
+    """
 
     @db.handler
     def handler(event: Any, context: Any) -> None:
@@ -404,7 +447,9 @@ def test_nothing_else_inside_a_transaction(db: Database) -> None:
 
 
 def test_a_transaction_left_open_ends_with_the_invocation(db: Database, server: Server) -> None:
-    """What a handler leaves open on the driver's own connection is rolled back before the environment freezes."""
+    """What a handler leaves open on the driver's own connection is rolled back before the
+    environment freezes.
+    """
 
     @db.handler
     def handler(event: Any, context: Any) -> None:
@@ -496,7 +541,9 @@ def endless(db: Database) -> str:
     """A read of minutes; not SLEEP(), which MySQL ends with an answer."""
     if db.is_mysql:
         columns = "information_schema.columns"
-        return f"SELECT count(*) AS n FROM {columns} a CROSS JOIN {columns} b CROSS JOIN {columns} c"
+        return (
+            f"SELECT count(*) AS n FROM {columns} a CROSS JOIN {columns} b CROSS JOIN {columns} c"
+        )
     return "SELECT count(*) AS n FROM generate_series(1, 20000000000)"
 
 
@@ -506,29 +553,38 @@ def running(server: Server, id_: int) -> bool:
 
 @pytest.mark.parametrize("sleeps", [False, True])
 def test_the_deadline_stops_a_statement(db: Database, server: Server, sleeps: bool) -> None:
-    """I5: a read that runs out of time raises in time, is stopped on the server, and the connection stays."""
+    """I5: a read that runs out of time raises in time, is stopped on the server, and the connection
+    stays.
+    """
     db.query("SELECT 1")
     first = session(db)
     slow = f"SELECT {'SLEEP' if db.is_mysql else 'pg_sleep'}(5)" if sleeps else endless(db)
     began = time.monotonic()
-    with pytest.raises(DeadlineExceeded, match=r"no time left: SELECT had no answer after 0\.\d+ s; it was stopped"):
+    with pytest.raises(
+        DeadlineExceeded, match=r"no time left: SELECT had no answer after 0\.\d+ s; it was stopped"
+    ):
         db.handler(lambda event, context: db.query(slow))({}, Context(2.4))
     assert time.monotonic() - began < 5 * 0.4
-    assert until(lambda: not running(server, first), timeout=2)  # it may still be cleaning up
+    # It may still be cleaning up
+    assert until(lambda: not running(server, first), timeout=2)
     assert db.query("SELECT 1 AS a") == [{"a": 1}]
-    if not (sleeps and server.name.startswith("mysql")):  # an answer all the same: the stop may yet be on its way
+    # An answer all the same: the stop may yet be on its way
+    if not (sleeps and server.name.startswith("mysql")):
         assert session(db) == first
     assert db.stats.timed_out == 1
 
 
 def slow_write(db: Database) -> str:
-    # As a subquery it runs once, whatever the plan: a small table that was analyzed is scanned, row by row.
+    # As a subquery it runs once, whatever the plan: a small table that was analyzed is scanned, row
+    # by row.
     wait = "SLEEP(5) = 0" if db.is_mysql else "(SELECT pg_sleep(5)) IS NOT NULL"
     return f"UPDATE items SET value = 1 WHERE id = 1 AND {wait}"
 
 
 def test_a_write_that_was_stopped_is_undone(db: Database) -> None:
-    """A write that runs out of time and is stopped on the server is undone, and the error says so: no doubt."""
+    """A write that runs out of time and is stopped on the server is undone, and the error says so:
+    no doubt.
+    """
     db.query("SELECT 1")
     with pytest.raises(DeadlineExceeded, match=r"UPDATE .* stopped on the server and undone"):
         db.handler(lambda event, context: db.execute(slow_write(db)))({}, Context(2.4))
@@ -561,4 +617,5 @@ def test_a_write_that_cannot_be_stopped_is_unknown(db: Database, server: Server)
         assert isinstance(caught.value.error, DeadlineExceeded)
         assert "may still be at it" in str(caught.value.error)
         assert behind.query("SELECT 1 AS a") == [{"a": 1}]
-    assert until(lambda: writing not in server.states(), timeout=20)  # or it would write into the next test's tables
+    # Or it would write into the next test's tables
+    assert until(lambda: writing not in server.states(), timeout=20)

@@ -1,4 +1,6 @@
-"""A transaction whose connection is cut, at every point and in every way (K1, K4): never two effects, never half."""
+"""A transaction whose connection is cut, at every point and in every way (K1, K4): never two
+effects, never half.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ PATIENCE = 0.4
 
 @dataclass(frozen=True)
 class Moment:
-    """before: the server does not get the statement. during: it runs it. after: its answer is on its way."""
+    """before: the server does not get the statement. during: it runs it. after: its answer is on
+    its way.
+    """
 
     where: Where
     statement: str
@@ -41,7 +45,8 @@ DURING_COMMIT = Moment("during", "COMMIT")
 MOMENTS = (
     Moment("before", "BEGIN"),
     Moment("after", "BEGIN"),
-    Moment("before", INSERT),  # between two statements
+    # Between two statements
+    Moment("before", INSERT),
     DURING_WORK,
     Moment("before", "COMMIT"),
     DURING_COMMIT,
@@ -65,7 +70,9 @@ def proxy(engine: Server) -> Iterator[Proxy]:
 
 
 class Stopwatch:
-    """A clock that stands still until it is started, so that no deadline passes before the cut it is there for."""
+    """A clock that stands still until it is started, so that no deadline passes before the cut it
+    is there for.
+    """
 
     def __init__(self) -> None:
         self._began: float | None = None
@@ -99,7 +106,11 @@ class Work:
     """Two changes that belong together; the second takes its time, in the first run only."""
 
     def __init__(self, engine: Server, wait: float) -> None:
-        self._first = f"SLEEP({wait}) = 0" if engine.engine == "mysql" else f"(SELECT pg_sleep({wait})) IS NOT NULL"
+        self._first = (
+            f"SLEEP({wait}) = 0"
+            if engine.engine == "mysql"
+            else f"(SELECT pg_sleep({wait})) IS NOT NULL"
+        )
         self.runs = 0
 
     def __call__(self, tx: Transaction) -> str:
@@ -110,10 +121,14 @@ class Work:
         return "done"
 
 
-# A COMMIT that takes its time: in the binary log's group commit, or in a deferred trigger that goes with the table.
+# A COMMIT that takes its time: in the binary log's group commit, or in a deferred trigger that goes
+# with the table.
 SLOW_COMMITS = {
     "mysql": [f"SET GLOBAL binlog_group_commit_sync_delay = {SLOW * 1e6:.0f}"],
-    "mariadb": [f"SET GLOBAL binlog_commit_wait_usec = {SLOW * 1e6:.0f}", "SET GLOBAL binlog_commit_wait_count = 9"],
+    "mariadb": [
+        f"SET GLOBAL binlog_commit_wait_usec = {SLOW * 1e6:.0f}",
+        "SET GLOBAL binlog_commit_wait_count = 9",
+    ],
     "postgres": [
         "CREATE OR REPLACE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql AS "
         f"$$ BEGIN PERFORM pg_sleep({SLOW}); RETURN NULL; END $$",
@@ -142,14 +157,17 @@ def slow_commits(server: Server) -> Iterator[None]:
 
 
 class Cut:
-    """Lies in wait for the moment and ends the connection then: by the network, or by another session's KILL."""
+    """Lies in wait for the moment and ends the connection then: by the network, or by another
+    session's KILL.
+    """
 
     def __init__(self, server: Server, proxy: Proxy, id_: int, moment: Moment, how: str) -> None:
         self._server, self._proxy, self._id = server, proxy, id_
         self._moment, self._kills = moment, how == "kill"
         self._told = threading.Event()
         pattern = moment.statement.encode()
-        if self._kills:  # what the server still says is lost, so that the client hears of nothing but the end
+        # What the server still says is lost, so that the client hears of nothing but the end
+        if self._kills:
             where: Where = "before" if moment.where == "before" else "during"
             self.trap = proxy.cut_when(pattern, where, "silence", on=self._told)
         else:
@@ -160,7 +178,10 @@ class Cut:
             return
         if self._kills or self._moment.where == "during":
             is_busy = self._moment.where == "during"
-            until(lambda: (self._server.states().get(self._id) in ("active", "Query")) is is_busy, timeout=1)
+            until(
+                lambda: (self._server.states().get(self._id) in ("active", "Query")) is is_busy,
+                timeout=1,
+            )
         if self._kills:
             end(self._server, self._id)
             self._proxy.cut()
@@ -171,9 +192,17 @@ class Cut:
 @pytest.mark.parametrize("how", ["kill", "close", "reset", "silence"])
 @pytest.mark.parametrize("moment", MOMENTS, ids=str)
 def test_cut(
-    db: Database, clock: Stopwatch, proxy: Proxy, engine: Server, moment: Moment, how: str, token: str | None
+    db: Database,
+    clock: Stopwatch,
+    proxy: Proxy,
+    engine: Server,
+    moment: Moment,
+    how: str,
+    token: str | None,
 ) -> None:
-    """With a token exactly one effect; without, one or an error that says it is unknown; never two, never half."""
+    """With a token exactly one effect; without, one or an error that says it is unknown; never two,
+    never half.
+    """
     first = session(db)
     cut = Cut(engine, proxy, first, moment, how)
     clock.start_with(cut.trap.met)
@@ -181,17 +210,22 @@ def test_cut(
     work = Work(engine, SLOW if moment is DURING_WORK else 0)
     with slow_commits(engine) if moment is DURING_COMMIT else nullcontext():
         springing.start()
-        came_of_it = outcome(db, work, token, Context(RESERVE + PATIENCE) if how == "silence" else Context())
+        came_of_it = outcome(
+            db, work, token, Context(RESERVE + PATIENCE) if how == "silence" else Context()
+        )
         springing.join(20)
         assert cut.trap.met.is_set()
-        if token and came_of_it != "done":  # Lambda's own retry of the same event
+        # Lambda's own retry of the same event
+        if token and came_of_it != "done":
             assert how == "silence"
             assert outcome(db, work, token, Context()) == "done"
         assert until(lambda: first not in engine.states(), timeout=10)
 
     if how != "silence" and not (moment.statement == "COMMIT" and token is None and db.is_mysql):
         assert came_of_it == "done"
-    assert effects(engine) in ([1] if token else {"done": [1], "unknown": [0, 1], "failed": [0]}[came_of_it])
+    assert effects(engine) in (
+        [1] if token else {"done": [1], "unknown": [0, 1], "failed": [0]}[came_of_it]
+    )
 
 
 def outcome(db: Database, work: Work, token: str | None, context: Context) -> str:

@@ -34,11 +34,15 @@ def booked(server: Server) -> int:
 
 
 def test_a_lost_commit_stays_in_doubt(engine: Server) -> None:
-    """COMMIT is done, its answer lost, and nobody lets the client in to ask: OutcomeUnknown, not the last refusal.
+    """COMMIT is done, its answer lost, and nobody lets the client in to ask: OutcomeUnknown, not
+    the last refusal.
 
     The same token later finds the work done.
     """
-    with Proxy(engine.host, engine.port) as proxy, closing(Database(proxy.through(engine).dsn("app"))) as db:
+    with (
+        Proxy(engine.host, engine.port) as proxy,
+        closing(Database(proxy.through(engine).dsn("app"))) as db,
+    ):
         is_done = threading.Event()
         trap = proxy.cut_when(b"COMMIT", "during", "close", on=is_done)
 
@@ -52,7 +56,9 @@ def test_a_lost_commit_stays_in_doubt(engine: Server) -> None:
             tx.execute(INSERT)
             return "booked"
 
-        handler = db.handler(lambda event, context: db.transaction(work, token="event-1", name="work"))
+        handler = db.handler(
+            lambda event, context: db.transaction(work, token="event-1", name="work")
+        )
         cutting = threading.Thread(target=cut_off)
         cutting.start()
         try:
@@ -66,7 +72,9 @@ def test_a_lost_commit_stays_in_doubt(engine: Server) -> None:
 
 
 def test_a_doubt_that_was_settled_is_none(engine: Server) -> None:
-    """COMMIT is lost on its way; the token's row then proves that it was, so the work's own error stands."""
+    """COMMIT is lost on its way; the token's row then proves that it was, so the work's own error
+    stands.
+    """
     runs: list[int] = []
 
     def work(tx: Transaction) -> None:
@@ -75,7 +83,10 @@ def test_a_doubt_that_was_settled_is_none(engine: Server) -> None:
         if len(runs) == 2:
             raise KeyError("declined")
 
-    with Proxy(engine.host, engine.port) as proxy, closing(Database(proxy.through(engine).dsn("app"))) as db:
+    with (
+        Proxy(engine.host, engine.port) as proxy,
+        closing(Database(proxy.through(engine).dsn("app"))) as db,
+    ):
         proxy.cut_when(b"COMMIT", "before", "close")
         with pytest.raises(KeyError, match="declined"):
             db.transaction(work, token="event-1", name="work")

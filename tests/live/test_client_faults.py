@@ -1,4 +1,6 @@
-"""The retry client when the network fails: never two, never half, and doubt only where there is doubt."""
+"""The retry client when the network fails: never two, never half, and doubt only where there is
+doubt.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.kept import Means, Settings
 from tests.live.test_client import Wall, dead, end, fresh_tables, orders, session, wall
 
-LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
+# performance_schema means nothing to the client
+LEFT_OUT = ("mysql_nops",)
 
-__all__ = ["wall"]  # the fixture, for pytest to find here
+# The fixture, for pytest to find here
+__all__ = ["wall"]
 
 INSERT = "INSERT INTO orders (what) VALUES ('once')"
 
@@ -45,13 +49,16 @@ def stored(server: Server) -> list[str]:
 
 
 def test_a_lost_answer_to_a_write_is_doubt(db: Database, proxy: Proxy, server: Server) -> None:
-    """K2: the server has done it and the answer is lost: OutcomeUnknown, one row, nothing sent twice."""
+    """K2: the server has done it and the answer is lost: OutcomeUnknown, one row, nothing sent
+    twice.
+    """
     proxy.drop_after_request()
     with pytest.raises(OutcomeUnknown, match="INSERT"):
         db.execute(INSERT)
     assert stored(server) == ["once"]
     assert db.stats.outcome_unknown == 1
-    assert orders(db) == ["once"]  # and the next statement works
+    # And the next statement works
+    assert orders(db) == ["once"]
 
 
 def test_a_lost_answer_to_a_read_is_not_noticed(db: Database, proxy: Proxy) -> None:
@@ -77,8 +84,12 @@ def test_a_reset_while_idle_is_not_noticed(db: Database, proxy: Proxy, server: S
     assert db.stats.retried == 0
 
 
-def test_a_hidden_end_is_found_by_the_ping(db: Database, proxy: Proxy, server: Server, wall: Wall) -> None:
-    """A proxy that swallows the server's FIN and resets at the first byte, after a long pause: no error, no doubt."""
+def test_a_hidden_end_is_found_by_the_ping(
+    db: Database, proxy: Proxy, server: Server, wall: Wall
+) -> None:
+    """A proxy that swallows the server's FIN and resets at the first byte, after a long pause: no
+    error, no doubt.
+    """
     proxy.hide_fin()
     end(server, session(db))
     wall.ahead += 60
@@ -88,7 +99,9 @@ def test_a_hidden_end_is_found_by_the_ping(db: Database, proxy: Proxy, server: S
 
 
 def test_a_refused_connect_is_tried_again(server: Server, proxy: Proxy) -> None:
-    """While the server refuses, connects are tried again with jitter; when it is back the statement succeeds."""
+    """While the server refuses, connects are tried again with jitter; when it is back the statement
+    succeeds.
+    """
     waits: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -104,10 +117,17 @@ def test_a_refused_connect_is_tried_again(server: Server, proxy: Proxy) -> None:
     assert stored(server) == ["once"]
 
 
-def test_a_commit_is_doubt_where_nobody_can_be_asked(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PostgreSQL's word is not taken from another server, or from the same after a failover: the doubt stays."""
+def test_a_commit_is_doubt_where_nobody_can_be_asked(
+    postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL's word is not taken from another server, or from the same after a failover: the
+    doubt stays.
+    """
     fresh_tables(postgres)
-    with Proxy(postgres.host, postgres.port) as proxy, closing(Database(proxy.through(postgres).dsn("app"))) as db:
+    with (
+        Proxy(postgres.host, postgres.port) as proxy,
+        closing(Database(proxy.through(postgres).dsn("app"))) as db,
+    ):
 
         def work(tx: Transaction) -> None:
             tx.execute(INSERT)
@@ -115,17 +135,26 @@ def test_a_commit_is_doubt_where_nobody_can_be_asked(postgres: Server, monkeypat
 
         genuine = commits.status
         for changed in ({"system": "another"}, {"timeline": 99}):
-            monkeypatch.setattr(commits, "status", lambda d, c, t, to=changed: genuine(d, c, replace(t, **to)))
+            monkeypatch.setattr(
+                commits, "status", lambda d, c, t, to=changed: genuine(d, c, replace(t, **to))
+            )
             with pytest.raises(OutcomeUnknown):
                 db.transaction(work)
     assert stored(postgres) == ["once", "once"]
 
 
-def test_a_server_that_may_not_be_asked_costs_no_transaction(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the account may not ask what became of a COMMIT, transactions work, and a lost COMMIT is doubt."""
+def test_a_server_that_may_not_be_asked_costs_no_transaction(
+    postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the account may not ask what became of a COMMIT, transactions work, and a lost COMMIT
+    is doubt.
+    """
     fresh_tables(postgres)
     monkeypatch.setattr(commits, "_GET_RIGHT", "SELECT false AS allowed")
-    with Proxy(postgres.host, postgres.port) as proxy, closing(Database(proxy.through(postgres).dsn("app"))) as db:
+    with (
+        Proxy(postgres.host, postgres.port) as proxy,
+        closing(Database(proxy.through(postgres).dsn("app"))) as db,
+    ):
         db.transaction(lambda tx: tx.execute(INSERT))
         proxy.cut_when(b"COMMIT", "after", "close")
         with pytest.raises(OutcomeUnknown):

@@ -1,4 +1,6 @@
-"""The retry client while the server is away, full or read-only: it waits, with jitter, and then succeeds."""
+"""The retry client while the server is away, full or read-only: it waits, with jitter, and then
+succeeds.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from reaper.client.database import Database
 from reaper.client.kept import Means, Settings
 from tests.live.test_client import fresh_tables, orders
 
-LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
+# performance_schema means nothing to the client
+LEFT_OUT = ("mysql_nops",)
 
 INSERT = "INSERT INTO orders (what) VALUES ('once')"
 
@@ -55,7 +58,9 @@ def read_only(server: Server) -> Iterator[Callable[[], None]]:
 
 @pytest.mark.own_server
 def test_a_read_only_server_is_left(server: Server, read_only: Callable[[], None]) -> None:
-    """K12: a write that a read-only server refuses drops the connection and is tried again on a new one."""
+    """K12: a write that a read-only server refuses drops the connection and is tried again on a new
+    one.
+    """
     with closing(patient(server, read_only)) as db:
         db.execute(INSERT)
         assert orders(db) == ["once"]
@@ -74,7 +79,9 @@ def test_a_restart_is_not_noticed(server: Server) -> None:
 
 
 def test_a_door_with_nobody_behind_it_is_waited_at(server: Server) -> None:
-    """A balancer whose server is away takes each login and hangs up: it is asked on until a server is back."""
+    """A balancer whose server is away takes each login and hangs up: it is asked on until a server
+    is back.
+    """
     with Proxy(server.host, server.port) as proxy:
         proxy.to("127.0.0.1", free_port())
         behind = proxy.through(server)
@@ -87,11 +94,18 @@ FUNCTIONS = 50
 
 
 def test_thawed_functions_notice_nothing(server: Server) -> None:
-    """K13: real processes, frozen past the server's idle limit and thawed all at once: every first write is right."""
+    """K13: real processes, frozen past the server's idle limit and thawed all at once: every first
+    write is right.
+    """
     fresh_tables(server)
-    limit = "SET SESSION wait_timeout = 1" if server.engine == "mysql" else "SET idle_session_timeout = '1s'"
+    limit = (
+        "SET SESSION wait_timeout = 1"
+        if server.engine == "mysql"
+        else "SET idle_session_timeout = '1s'"
+    )
     command = [sys.executable, "-m", "tests.live.fleet", server.dsn("app"), limit, str(FUNCTIONS)]
-    fleet = processes.spawn(command, signal.SIGTERM, stdin=PIPE, stdout=PIPE, bufsize=0)  # on SIGTERM it ends its own
+    # On SIGTERM it ends its own
+    fleet = processes.spawn(command, signal.SIGTERM, stdin=PIPE, stdout=PIPE, bufsize=0)
     try:
         assert answer(fleet) == ["frozen"] * FUNCTIONS
         assert until(lambda: connected(server) == 0, timeout=30)

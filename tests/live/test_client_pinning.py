@@ -1,4 +1,6 @@
-"""Behind RDS Proxy the client does nothing that would pin a connection of the database's to one client."""
+"""Behind RDS Proxy the client does nothing that would pin a connection of the database's to one
+client.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from reaper.client.kept import Settings, is_proxy
 from tests.harness import Context
 from tests.live.test_client import endless, fresh_tables, orders, session
 
-LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
+# performance_schema means nothing to the client
+LEFT_OUT = ("mysql_nops",)
 
 INSERT = "INSERT INTO orders (what) VALUES (%s)"
 
@@ -36,7 +39,9 @@ def events() -> list[Event]:
 @pytest.fixture
 def db(server: Server, proxy: Proxy, events: list[Event]) -> Iterator[Database]:
     settings = Settings(behind_proxy=True)
-    with closing(Database(proxy.through(server).dsn("app"), settings=settings, on_event=events.append)) as database:
+    with closing(
+        Database(proxy.through(server).dsn("app"), settings=settings, on_event=events.append)
+    ) as database:
         yield database
 
 
@@ -51,7 +56,8 @@ def all_verbs(db: Database, token: str | None) -> None:
         tx.execute(INSERT, ("never",))
         raise KeyError
 
-    for n in range(7):  # psycopg prepares what it has seen five times
+    # psycopg prepares what it has seen five times
+    for n in range(7):
         assert db.query("SELECT %s AS n", (n,)) == [{"n": n}]
     db.execute(INSERT, ("b",))
     db.transaction(work)
@@ -71,7 +77,8 @@ PINS_POSTGRES = [
     b"DISCARD",
     b"PREPARE",
     b"LISTEN",
-    b"P\x00\x00",  # a Parse message: the length's first bytes are zero
+    # a Parse message: the length's first bytes are zero
+    b"P\x00\x00",
     b"options\x00",
     b"application_name\x00",
 ]
@@ -83,9 +90,12 @@ def test_postgres_is_not_pinned(postgres: Server, events: list[Event]) -> None:
     with Proxy(postgres.host, postgres.port) as proxy:
         traps = {pattern: proxy.cut_when(pattern, "before", "close") for pattern in PINS_POSTGRES}
         settings = Settings(behind_proxy=True)
-        with closing(Database(proxy.through(postgres).dsn("app"), settings=settings, on_event=events.append)) as db:
+        with closing(
+            Database(proxy.through(postgres).dsn("app"), settings=settings, on_event=events.append)
+        ) as db:
             all_verbs(db, token=None)
-            traps.pop(b"SET ").cancel()  # a token's row is written by UPDATE ... SET
+            # a token's row is written by UPDATE ... SET
+            traps.pop(b"SET ").cancel()
             fresh_tables(postgres)
             all_verbs(db, token="t")
     assert [pattern for pattern, trap in traps.items() if trap.met.is_set()] == []
@@ -105,7 +115,9 @@ def test_the_traps_would_catch_a_pin(postgres: Server) -> None:
 
 
 def test_mysql_is_not_pinned(mysql: Server, events: list[Event]) -> None:
-    """After the login's SET NAMES, which the proxy tracks, no variable is set and no statement is prepared."""
+    """After the login's SET NAMES, which the proxy tracks, no variable is set and no statement is
+    prepared.
+    """
     fresh_tables(mysql)
     settings = Settings(behind_proxy=True)
     with closing(Database(mysql.dsn("app"), settings=settings, on_event=events.append)) as db:
@@ -124,16 +136,23 @@ def counters(db: Database) -> dict[str, int]:
 
 
 def test_a_long_statement_is_told(db: Database, events: list[Event]) -> None:
-    """A statement over 16 KB pins whatever it says: it runs, and the event says so; one below is not mentioned."""
+    """A statement over 16 KB pins whatever it says: it runs, and the event says so; one below is
+    not mentioned.
+    """
     db.execute("INSERT INTO orders (what) VALUES ('x') -- " + "y" * 16_000)
     assert db.stats.advised == 0
     db.query("SELECT length(%s) AS n", ("y" * 16_384,))
     (advice,) = [event for event in events if event.kind is EventKind.ADVISED]
-    assert (advice.statement, advice.reason) == ("SELECT", "RDS Proxy pins a connection for a statement over 16 KB")
+    assert (advice.statement, advice.reason) == (
+        "SELECT",
+        "RDS Proxy pins a connection for a statement over 16 KB",
+    )
 
 
 def test_mysql_stops_a_long_read_by_itself(mysql: Server) -> None:
-    """Where nothing can be stopped from outside, MySQL gets the limit with the SELECT: the connection stays."""
+    """Where nothing can be stopped from outside, MySQL gets the limit with the SELECT: the
+    connection stays.
+    """
     if mysql.flavour == "mariadb":
         return
     with closing(Database(mysql.dsn("app"), settings=Settings(behind_proxy=True))) as db:

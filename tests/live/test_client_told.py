@@ -21,7 +21,8 @@ from reaper.client.kept import Means, Settings
 from tests.harness import Context
 from tests.live.test_client import dead, end, endless, fresh_tables, session
 
-LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
+# performance_schema means nothing to the client
+LEFT_OUT = ("mysql_nops",)
 
 INSERT = "INSERT INTO orders (what) VALUES ('secret words')"
 
@@ -48,8 +49,12 @@ class Request(Context):
     aws_request_id = "request-1"
 
 
-def test_an_invocation_is_told_from_end_to_end(db: Database, server: Server, proxy: Proxy, events: list[Event]) -> None:
-    """Each event has its request id, the kind of statement, the connection's age; stats count the same; no SQL."""
+def test_an_invocation_is_told_from_end_to_end(
+    db: Database, server: Server, proxy: Proxy, events: list[Event]
+) -> None:
+    """Each event has its request id, the kind of statement, the connection's age; stats count the
+    same; no SQL.
+    """
 
     def handler(event: object, context: object) -> None:
         db.query("SELECT 1")
@@ -81,7 +86,10 @@ def test_an_invocation_is_told_from_end_to_end(db: Database, server: Server, pro
     assert {event.request_id for event in events} == {"request-1"}
     assert [event.statement for event in events if event.statement] == ["SELECT", "INSERT"]
     reused = [event for event in events if event.kind is EventKind.REUSED]
-    assert all(event.age is not None and event.idle is not None and event.age >= event.idle for event in reused)
+    assert all(
+        event.age is not None and event.idle is not None and event.age >= event.idle
+        for event in reused
+    )
     assert db.stats.counts == Counter(told)
     assert "secret" not in repr(events)
 
@@ -90,11 +98,15 @@ def test_a_statement_out_of_time_is_told(db: Database, events: list[Event]) -> N
     """The deadline's end is an event of its own: a query's timeout is no loss of the connection."""
     with pytest.raises(DeadlineExceeded):
         db.handler(lambda event, context: db.query(endless(db)))({}, Request(2.4))
-    assert [(event.kind, event.statement) for event in events[1:]] == [(EventKind.TIMED_OUT, "SELECT")]
+    assert [(event.kind, event.statement) for event in events[1:]] == [
+        (EventKind.TIMED_OUT, "SELECT")
+    ]
 
 
 def test_a_server_that_hangs_up_earlier_is_told_once() -> None:
-    """A server whose own idle limit is below max_idle is reported at the first connection, and only there."""
+    """A server whose own idle limit is below max_idle is reported at the first connection, and only
+    there.
+    """
     for name, settings in (
         ("postgres16", {"idle_session_timeout": "300s"}),
         ("mariadb", {"wait_timeout": "300"}),
@@ -128,7 +140,9 @@ def test_a_listener_that_fails_changes_nothing(server: Server) -> None:
 
 
 def test_metrics_are_lines_that_cloudwatch_reads(server: Server, proxy: Proxy) -> None:
-    """One line for an event that counts, with both dimension sets and a number for each name; none for the others."""
+    """One line for an event that counts, with both dimension sets and a number for each name; none
+    for the others.
+    """
     lines: list[str] = []
     observer = emf(write=lines.append, wall=lambda: 1000.5)
     with closing(Database(proxy.through(server).dsn("app"), on_event=observer)) as db:
@@ -144,7 +158,10 @@ def test_metrics_are_lines_that_cloudwatch_reads(server: Server, proxy: Proxy) -
         with pytest.raises(OutcomeUnknown):
             db.execute(INSERT)
     found = [json.loads(line) for line in lines]
-    names = [[metric["Name"] for metric in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]] for line in found]
+    names = [
+        [metric["Name"] for metric in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]]
+        for line in found
+    ]
     assert names == [["StaleConnections"], ["Retries"], ["OutcomeUnknown"]]
     for line, (name,) in zip(found, names, strict=True):
         assert line[name] == 1
@@ -157,31 +174,47 @@ def test_metrics_are_lines_that_cloudwatch_reads(server: Server, proxy: Proxy) -
 
 
 def test_too_many_connections_is_a_metric() -> None:
-    """A refused login counts at each attempt: that metric can raise the alarm that calls the reaper."""
+    """A refused login counts at each attempt: that metric can raise the alarm that calls the
+    reaper.
+    """
     with start("mariadb", settings={"max_connections": "10"}) as server:
         lines: list[str] = []
         means = Means(sleep=lambda seconds: None)
-        with closing(Database(server.dsn("limited"), on_event=emf(write=lines.append), means=means)) as db:
+        with closing(
+            Database(server.dsn("limited"), on_event=emf(write=lines.append), means=means)
+        ) as db:
             server.query("CREATE USER limited WITH MAX_USER_CONNECTIONS 1")
             server.query("GRANT ALL ON shop.* TO limited")
             holder = server.connect("limited")
             with pytest.raises(Exception, match="max_user_connections"):
                 db.query("SELECT 1")
             holder.close()
-    counted = [name for line in lines for name in ("TooManyConnections", "Retries") if name in json.loads(line)]
+    counted = [
+        name
+        for line in lines
+        for name in ("TooManyConnections", "Retries")
+        if name in json.loads(line)
+    ]
     assert counted == ["TooManyConnections", "Retries"] * 59 + ["TooManyConnections"]
 
 
 def test_old_tokens_are_deleted(server: Server) -> None:
-    """Rows of more than 15 days go, by the call and now and then with a transaction; younger ones stay."""
+    """Rows of more than 15 days go, by the call and now and then with a transaction; younger ones
+    stay.
+    """
     fresh_tables(server)
     always = Means(dice=lambda: 0.0)
-    past = "now() - interval '16 days'" if server.engine == "postgres" else "NOW() - INTERVAL 16 DAY"
+    past = (
+        "now() - interval '16 days'" if server.engine == "postgres" else "NOW() - INTERVAL 16 DAY"
+    )
 
     def rows(db: Database) -> list[str]:
         return [row["token"] for row in db.query("SELECT token FROM reaper_tokens ORDER BY token")]
 
-    with closing(Database(server.dsn("app"))) as db, closing(Database(server.dsn("app"), means=always)) as tidy:
+    with (
+        closing(Database(server.dsn("app"))) as db,
+        closing(Database(server.dsn("app"), means=always)) as tidy,
+    ):
         for token in ("a", "b", "c"):
             db.execute("INSERT INTO reaper_tokens (name, token) VALUES ('n', %s)", (token,))
         db.execute(f"UPDATE reaper_tokens SET created_at = {past} WHERE token IN ('a', 'b')")
@@ -239,7 +272,9 @@ def test_a_thread_waits_no_longer_than_its_deadline(server: Server) -> None:
         holder = threading.Thread(target=hold)
         holder.start()
         assert taken.wait(10)
-        with pytest.raises(DeadlineExceeded, match="waiting for the thread that has the connection"):
+        with pytest.raises(
+            DeadlineExceeded, match="waiting for the thread that has the connection"
+        ):
             db.query("SELECT 1")
         done.set()
         holder.join()
@@ -247,7 +282,9 @@ def test_a_thread_waits_no_longer_than_its_deadline(server: Server) -> None:
 
 
 def test_a_child_does_not_wait_for_the_parents_threads(server: Server) -> None:
-    """A fork while another thread has the connection: that thread is not in the child, so nobody would let go."""
+    """A fork while another thread has the connection: that thread is not in the child, so nobody
+    would let go.
+    """
     with closing(Database(server.dsn("app"))) as db:
         reading, writing = os.pipe()
         with db.connection():

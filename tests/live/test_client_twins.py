@@ -1,4 +1,6 @@
-"""The cases that a retry client is known to fail at: full servers, moved servers, frozen servers, rotated passwords."""
+"""The cases that a retry client is known to fail at: full servers, moved servers, frozen servers,
+rotated passwords.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,11 @@ from tests.conftest import Servers
 from tests.harness import Context
 from tests.live.test_client import dead, end, fresh_tables, orders, session
 
-__all__ = ["aws"]  # the fixture, for pytest to find here
+# The fixture, for pytest to find here
+__all__ = ["aws"]
 
-LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
+# performance_schema means nothing to the client
+LEFT_OUT = ("mysql_nops",)
 
 INSERT = "INSERT INTO orders (what) VALUES ('once')"
 ERRORS = (psycopg.Error, pymysql.Error)
@@ -53,9 +57,13 @@ class Clock:
 
 @pytest.fixture(scope="module", params=["postgres16", "mariadb", "mysql"])
 def small(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Server]:
-    """A server of our own with ten slots for the application, and a few more for whoever may use the reserved ones."""
-    like = servers[request.param]  # skips where it cannot be started
-    reserved = 3 if like.engine == "postgres" else 0  # MySQL's one comes on top
+    """A server of our own with ten slots for the application, and a few more for whoever may use
+    the reserved ones.
+    """
+    # Skips where it cannot be started
+    like = servers[request.param]
+    # MySQL's one comes on top
+    reserved = 3 if like.engine == "postgres" else 0
     with start(like.name, settings={"max_connections": str(SLOTS + reserved)}) as server:
         yield server
 
@@ -83,7 +91,9 @@ def stored(server: Server) -> list[str]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_no_slot_for_three_seconds(small: Server, seed: int) -> None:
-    """Every slot is taken for three seconds: whatever the dice say, the login is tried until one is free."""
+    """Every slot is taken for three seconds: whatever the dice say, the login is tried until one is
+    free.
+    """
     fresh_tables(small)
     clock, dice = Clock(), random.Random(seed).random
     with Sessions(small) as sessions:
@@ -123,7 +133,9 @@ def leave(server: Server, clients: Sequence[Client]) -> None:
 
 @pytest.mark.parametrize("small", ["postgres16"], indirect=True)
 def test_not_even_a_reserved_slot(small: Server) -> None:
-    """With the superuser's slots taken as well PostgreSQL says so in other words: waited out all the same."""
+    """With the superuser's slots taken as well PostgreSQL says so in other words: waited out all
+    the same.
+    """
     with Sessions(small) as sessions:
         clients = [*filled(SLOTS, sessions.sleeping), *filled(3, sessions.superuser)]
         told: list[str] = []
@@ -148,7 +160,9 @@ def refusal(server: Server) -> str:
 
 @pytest.mark.own_server
 def test_an_exhausted_call_leaves_the_next_its_retries(server: Server) -> None:
-    """K6: the account's own limit, held: each call tries as often as the one before, and its error keeps its code."""
+    """K6: the account's own limit, held: each call tries as often as the one before, and its error
+    keeps its code.
+    """
     capped = "capped" if server.engine == "postgres" else "capped@'%'"
     server.query(
         "CREATE ROLE capped LOGIN CONNECTION LIMIT 1"
@@ -160,7 +174,11 @@ def test_an_exhausted_call_leaves_the_next_its_retries(server: Server) -> None:
         with closing(server.connect("capped", database)) as holder:
             clock = Clock()
             means = Means(clock=clock, sleep=clock.sleep, dice=lambda: 0.5)
-            db = Database(server.dsn("capped", database), means=means, settings=Settings(patience=Patience(logins=4)))
+            db = Database(
+                server.dsn("capped", database),
+                means=means,
+                settings=Settings(patience=Patience(logins=4)),
+            )
             retries = []
             for _ in range(3):
                 before = db.stats.retried
@@ -180,11 +198,17 @@ def test_an_exhausted_call_leaves_the_next_its_retries(server: Server) -> None:
 
 
 def is_user_limit(error: BaseException) -> bool:
-    return error.args[0] == 1226 if isinstance(error, pymysql.Error) else "too many connections for role" in str(error)
+    return (
+        error.args[0] == 1226
+        if isinstance(error, pymysql.Error)
+        else "too many connections for role" in str(error)
+    )
 
 
 def test_no_sibling_is_broken(small: Server) -> None:
-    """K10: eight idle siblings on a server that is nearly full, then full: every one of them stays what it was."""
+    """K10: eight idle siblings on a server that is nearly full, then full: every one of them stays
+    what it was.
+    """
     fresh_tables(small)
     with Sessions(small) as sessions, closing(Database(small.dsn("app"))) as db:
         siblings = filled(8, sessions.sleeping)
@@ -210,7 +234,9 @@ def as_replica(server: Server) -> Iterator[None]:
         if server.engine == "postgres":
             server.query(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
             server.query("SELECT pg_reload_conf()")
-            assert until(lambda: server.query("SHOW default_transaction_read_only") == [(value,)], timeout=10)
+            assert until(
+                lambda: server.query("SHOW default_transaction_read_only") == [(value,)], timeout=10
+            )
         else:
             server.query(f"SET GLOBAL read_only = {value}")
 
@@ -231,8 +257,13 @@ def writer(small: Server, servers: Servers) -> Server:
 
 
 def test_the_address_moves_and_the_old_server_is_read_only(small: Server, writer: Server) -> None:
-    """A failover that leaves the connection open: the old server refuses the write, the address leads to the new."""
-    with Proxy(small.host, small.port) as proxy, closing(Database(proxy.through(small).dsn("app"))) as db:
+    """A failover that leaves the connection open: the old server refuses the write, the address
+    leads to the new.
+    """
+    with (
+        Proxy(small.host, small.port) as proxy,
+        closing(Database(proxy.through(small).dsn("app"))) as db,
+    ):
         db.query("SELECT 1")
         with as_replica(small):
             proxy.to(writer.host, writer.port)
@@ -243,8 +274,13 @@ def test_the_address_moves_and_the_old_server_is_read_only(small: Server, writer
 
 
 def test_the_address_moves_in_the_middle_of_a_transaction(small: Server, writer: Server) -> None:
-    """The old server becomes read-only between two statements: the whole is run again on the new one."""
-    with Proxy(small.host, small.port) as proxy, closing(Database(proxy.through(small).dsn("app"))) as db:
+    """The old server becomes read-only between two statements: the whole is run again on the new
+    one.
+    """
+    with (
+        Proxy(small.host, small.port) as proxy,
+        closing(Database(proxy.through(small).dsn("app"))) as db,
+    ):
         runs: list[int] = []
 
         def work(tx: Transaction) -> None:
@@ -260,7 +296,9 @@ def test_the_address_moves_in_the_middle_of_a_transaction(small: Server, writer:
 
 
 def test_the_old_server_stops_and_the_address_moves_later(small: Server, writer: Server) -> None:
-    """A failover in which nobody answers for a while: connects are tried again until the new server is there."""
+    """A failover in which nobody answers for a while: connects are tried again until the new server
+    is there.
+    """
     clock = Clock()
     with Proxy(small.host, small.port) as proxy:
 
@@ -285,7 +323,9 @@ def test_the_old_server_stops_and_the_address_moves_later(small: Server, writer:
 
 
 def stop(process: int) -> None:
-    """Return when each thread has stopped: until the first has seen the signal another may still answer."""
+    """Return when each thread has stopped: until the first has seen the signal another may still
+    answer.
+    """
     os.kill(process, signal.SIGSTOP)
 
     def states() -> set[str]:
@@ -297,7 +337,9 @@ def stop(process: int) -> None:
 
 @pytest.mark.own_server
 def test_a_frozen_server_costs_the_deadline(db: Database, server: Server) -> None:
-    """K9: the process that answers is stopped: an error in time, nothing to wait for when letting go, then life."""
+    """K9: the process that answers is stopped: an error in time, nothing to wait for when letting
+    go, then life.
+    """
     process = session(db) if server.engine == "postgres" else server.pid
     stop(process)
     try:
@@ -323,9 +365,13 @@ def rotated(aws: Asked, small: Server) -> Rotated:
 
 
 def test_a_rotated_password_is_read_again_once(aws: Asked, small: Server, rotated: Rotated) -> None:
-    """K14: the password was rotated between two invocations: the secret is read once more, and nobody notices."""
+    """K14: the password was rotated between two invocations: the secret is read once more, and
+    nobody notices.
+    """
     # MySQL's own way to check a password needs TLS.
-    dsn = small.dsn(USER, "" if small.engine == "mysql" else "postgres", **TLS.get(small.flavour, {}))
+    dsn = small.dsn(
+        USER, "" if small.engine == "mysql" else "postgres", **TLS.get(small.flavour, {})
+    )
     with closing(Database(dsn, secret=rotated.secret)) as db:
         handler = db.handler(lambda event, context: db.query("SELECT 1 AS a"))
         handler({}, Context())
@@ -355,7 +401,9 @@ TLS = {"mysql": {"tls": "require"}}
 
 @pytest.mark.parametrize("before", ["a statement", "the commit"])
 def test_killed_in_a_pause_of_the_work(db: Database, server: Server, before: str) -> None:
-    """A session whose end has arrived before the next statement, COMMIT included, is sent: no doubt, a second run."""
+    """A session whose end has arrived before the next statement, COMMIT included, is sent: no
+    doubt, a second run.
+    """
     runs: list[int] = []
 
     def work(tx: Transaction) -> None:
@@ -401,7 +449,9 @@ def test_idle_in_transaction_session_timeout(pg: Database, before: str) -> None:
 
 
 def test_transaction_timeout(pg: Database, postgres: Server) -> None:
-    """25P04: the server's limit on a transaction is passed on and not tried again; the next statement is right."""
+    """25P04: the server's limit on a transaction is passed on and not tried again; the next
+    statement is right.
+    """
     if postgres.query("SELECT current_setting('server_version_num')::int < 170000")[0][0]:
         pytest.skip("since PostgreSQL 17")
 
@@ -418,7 +468,9 @@ def test_transaction_timeout(pg: Database, postgres: Server) -> None:
 
 
 def test_a_pending_notify_is_no_death(pg: Database, postgres: Server) -> None:
-    """A notification makes an idle socket readable: the connection is kept, and the notification with it."""
+    """A notification makes an idle socket readable: the connection is kept, and the notification
+    with it.
+    """
     pg.execute("LISTEN orders")
     first = session(pg)
     app(postgres, "NOTIFY orders")
@@ -443,7 +495,9 @@ def waiting_commits(postgres: Server) -> Iterator[Callable[[], None]]:
     def to(names: str) -> None:
         postgres.query(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
         postgres.query("SELECT pg_reload_conf()")
-        assert until(lambda: postgres.query("SHOW synchronous_standby_names") == [(names,)], timeout=10)
+        assert until(
+            lambda: postgres.query("SHOW synchronous_standby_names") == [(names,)], timeout=10
+        )
 
     fresh_tables(postgres)
     to("nobody")
@@ -454,10 +508,17 @@ def waiting_commits(postgres: Server) -> Iterator[Callable[[], None]]:
 
 
 @pytest.mark.parametrize("way", ["killed", "cut"])
-def test_a_commit_in_progress_is_waited_for(postgres: Server, waiting_commits: Callable[[], None], way: str) -> None:
-    """A COMMIT that the server has done but not answered yet: asked until it says so, and not run again."""
+def test_a_commit_in_progress_is_waited_for(
+    postgres: Server, waiting_commits: Callable[[], None], way: str
+) -> None:
+    """A COMMIT that the server has done but not answered yet: asked until it says so, and not run
+    again.
+    """
     runs: list[int] = []
-    with Proxy(postgres.host, postgres.port) as proxy, closing(Database(proxy.through(postgres).dsn("app"))) as db:
+    with (
+        Proxy(postgres.host, postgres.port) as proxy,
+        closing(Database(proxy.through(postgres).dsn("app"))) as db,
+    ):
         db.query("SELECT 1")
         first = session(db)
 
@@ -485,12 +546,19 @@ def test_a_commit_in_progress_is_waited_for(postgres: Server, waiting_commits: C
     assert len(runs) == 1
 
 
-def test_a_commit_in_progress_at_the_deadline_is_unknown(postgres: Server, waiting_commits: Callable[[], None]) -> None:
+def test_a_commit_in_progress_at_the_deadline_is_unknown(
+    postgres: Server, waiting_commits: Callable[[], None]
+) -> None:
     """What the server is still doing when the time is up may come to either end."""
-    with Proxy(postgres.host, postgres.port) as proxy, closing(Database(proxy.through(postgres).dsn("app"))) as db:
+    with (
+        Proxy(postgres.host, postgres.port) as proxy,
+        closing(Database(proxy.through(postgres).dsn("app"))) as db,
+    ):
         db.query("SELECT 1")
         proxy.cut_when(b"COMMIT", "during")
-        handler = db.handler(lambda event, context: db.transaction(lambda tx: tx.execute(INSERT).rowcount))
+        handler = db.handler(
+            lambda event, context: db.transaction(lambda tx: tx.execute(INSERT).rowcount)
+        )
         began = time.monotonic()
         with pytest.raises(OutcomeUnknown):
             handler({}, Context(RESERVE + 0.5))

@@ -1,10 +1,12 @@
-"""The test suite of the best-known client for JavaScript, asked of this one: its cases by their numbers, U1 to I26.
+"""The test suite of the best-known client for JavaScript, asked of this one: its cases by their
+numbers, U1 to I26.
 
-Where a case stands for something that is mysql2's own it is not asked: I8's and U7's `dateStrings` and other options
-of that driver (values come as PyMySQL and psycopg give them; an option that is not ours is refused, see U7); I17, I19
-and I20, changeUser on an open connection (an account and a database belong to a Database object; make another one);
-I21, I22 and half of I25, the substituted SQL on results and errors (SQL text reaches nobody here); I24's `SET ?` (a
-mapping gives named parameters instead); S1 to S8, streaming. I11 and I26 and the killer cases K1 to K15 stand in the
+Where a case stands for something that is mysql2's own it is not asked: I8's and U7's `dateStrings`
+and other options of that driver (values come as PyMySQL and psycopg give them; an option that is
+not ours is refused, see U7); I17, I19 and I20, changeUser on an open connection (an account and a
+database belong to a Database object; make another one); I21, I22 and half of I25, the substituted
+SQL on results and errors (SQL text reaches nobody here); I24's `SET ?` (a mapping gives named
+parameters instead); S1 to S8, streaming. I11 and I26 and the killer cases K1 to K15 stand in the
 test_client modules beside this one.
 """
 
@@ -31,7 +33,8 @@ from reaper.client.target import ConfigurationError
 from tests.harness import Context
 from tests.live.test_client import dead, end, fresh_tables, orders, session
 
-LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
+# performance_schema means nothing to the client
+LEFT_OUT = ("mysql_nops",)
 
 INSERT = "INSERT INTO orders (what) VALUES (%s)"
 
@@ -67,13 +70,18 @@ def test_a_dsn_reads_back() -> None:
 @pytest.mark.parametrize(
     ("dsn", "words"),
     [
-        ("mysql://:3306/database", "has no host"),  # U3
+        # U3
+        ("mysql://:3306/database", "has no host"),
         ("mysql://:3306", "has no host"),
-        ("invalid-connection-string", "'invalid-connection-string': begin it with mysql://"),  # U4
+        # U4
+        ("invalid-connection-string", "'invalid-connection-string': begin it with mysql://"),
         ("invalid:hidden@string", "begin it with mysql://"),
-        ("mysql://user:hidden@", "has no host"),  # U5
-        ("mysql://localhost:3306/", "has no user"),  # U6: better told now than by the server
-        ("mysql://user:hidden@localhost/shop?connectTimeout=10000", "unknown key 'connectTimeout'"),  # U7
+        # U5
+        ("mysql://user:hidden@", "has no host"),
+        # U6: better told now than by the server
+        ("mysql://localhost:3306/", "has no user"),
+        # U7
+        ("mysql://user:hidden@localhost/shop?connectTimeout=10000", "unknown key 'connectTimeout'"),
         ("mysql://user:hidden@localhost/shop?dateStrings=true", "unknown key 'dateStrings'"),
     ],
 )
@@ -112,7 +120,9 @@ def test_from_the_environment(server: Server) -> None:
 
 def test_one_after_the_other(db: Database) -> None:
     """I2: two queries, two answers, one session."""
-    sql = "SELECT {} AS value, {} AS id".format("%s", "connection_id()" if db.is_mysql else "pg_backend_pid()")
+    sql = "SELECT {} AS value, {} AS id".format(
+        "%s", "connection_id()" if db.is_mysql else "pg_backend_pid()"
+    )
     first, second = db.query(sql, (1,)), db.query(sql, (2,))
     assert (first[0]["value"], second[0]["value"]) == (1, 2)
     assert first[0]["id"] == second[0]["id"]
@@ -147,19 +157,26 @@ def test_invocation_after_invocation(db: Database) -> None:
 
 def test_rows_in_order(db: Database) -> None:
     """I10: three rows by one statement: counted, and read back in order."""
-    assert db.execute("INSERT INTO orders (what) VALUES (%s), (%s), (%s)", ("a", "b", "c")).rowcount == 3
+    assert (
+        db.execute("INSERT INTO orders (what) VALUES (%s), (%s), (%s)", ("a", "b", "c")).rowcount
+        == 3
+    )
     assert orders(db) == ["a", "b", "c"]
 
 
 def test_parameters(db: Database) -> None:
     """I23, I24: a date travels as the driver sends it; a mapping gives named parameters."""
     new_year = datetime.datetime(2020, 1, 1)
-    (row,) = db.query("SELECT CAST(%(day)s AS date) AS day, %(word)s AS word", {"day": new_year, "word": "it's"})
+    (row,) = db.query(
+        "SELECT CAST(%(day)s AS date) AS day, %(word)s AS word", {"day": new_year, "word": "it's"}
+    )
     assert row == {"day": new_year.date(), "word": "it's"}
 
 
 def test_the_applications_own_error_is_unchanged(db: Database) -> None:
-    """I25: an unknown column is the driver's error with its number, after a single attempt, without a note."""
+    """I25: an unknown column is the driver's error with its number, after a single attempt, without
+    a note.
+    """
     with pytest.raises((psycopg.Error, pymysql.Error)) as caught:
         db.query("SELECT no_such_column FROM orders")
     assert code(caught.value) == (1054 if db.is_mysql else "42703")
@@ -173,17 +190,22 @@ def test_an_account_that_does_not_exist(server: Server) -> None:
         for _ in range(2):
             with pytest.raises((psycopg.Error, pymysql.Error), match="nobody") as caught:
                 db.query("SELECT 1")
-            assert code(caught.value) in (1045, 1698, None)  # a refused login has no SQLSTATE in libpq
+            # a refused login has no SQLSTATE in libpq
+            assert code(caught.value) in (1045, 1698, None)
         assert db.stats.refused == 2
 
 
 def test_another_database_lasts_as_long_as_the_session(server: Server) -> None:
-    """I14: USE (search_path) holds for the session; a new one is in the configured place, and events tell of it."""
+    """I14: USE (search_path) holds for the session; a new one is in the configured place, and
+    events tell of it.
+    """
     told: list[Event] = []
     with closing(Database(server.dsn("app"), on_event=told.append)) as db:
         where = f"SELECT {'database()' if db.is_mysql else 'current_schema()'} AS here"
         home = db.query(where)
-        db.execute("USE information_schema" if db.is_mysql else "SET search_path TO information_schema")
+        db.execute(
+            "USE information_schema" if db.is_mysql else "SET search_path TO information_schema"
+        )
         assert db.query(where) == [{"here": "information_schema"}]
         end(server, session(db))
         dead(db)
@@ -196,7 +218,9 @@ def test_another_database_lasts_as_long_as_the_session(server: Server) -> None:
 
 
 def test_a_failed_transaction_leaves_nothing(db: Database) -> None:
-    """I12: the second statement fails: its own error, no row of the first, and no transaction left open."""
+    """I12: the second statement fails: its own error, no row of the first, and no transaction left
+    open.
+    """
 
     def work(tx: Transaction) -> None:
         tx.execute(INSERT, ("never",))
@@ -236,7 +260,9 @@ END $$
 
 @pytest.fixture
 def flaky(db: Database, server: Server) -> None:
-    """A procedure that fails the first times it is called with a key, having committed that it was called."""
+    """A procedure that fails the first times it is called with a key, having committed that it was
+    called.
+    """
     for statement in (
         "DROP PROCEDURE IF EXISTS flaky",
         "DROP TABLE IF EXISTS calls",
@@ -252,7 +278,10 @@ LOCK_TIMEOUT = {True: "1205", False: "'55P03'"}
 
 @pytest.mark.usefixtures("flaky")
 def test_a_procedure_that_succeeds_at_the_third_call(db: Database) -> None:
-    """I15: two deadlocks, then success: called three times, two retries told, one row. The caller allowed it."""
+    """I15: two deadlocks, then success: called three times, two retries told, one row.
+
+    The caller allowed it.
+    """
     db.execute(f"CALL flaky('a', 2, {DEADLOCK[db.is_mysql]})", idempotent=True)
     assert db.stats.retried == 2
     assert db.query("SELECT n FROM calls") == [{"n": 3}]
@@ -261,7 +290,9 @@ def test_a_procedure_that_succeeds_at_the_third_call(db: Database) -> None:
 
 @pytest.mark.usefixtures("flaky")
 def test_a_procedure_is_called_once(db: Database) -> None:
-    """I15, without the caller's word: a procedure may have committed half before its error, so it is not repeated."""
+    """I15, without the caller's word: a procedure may have committed half before its error, so it
+    is not repeated.
+    """
     with pytest.raises((psycopg.Error, pymysql.Error), match="flaky"):
         db.execute(f"CALL flaky('a', 2, {DEADLOCK[db.is_mysql]})")
     assert db.query("SELECT n FROM calls") == [{"n": 1}]
@@ -270,7 +301,9 @@ def test_a_procedure_is_called_once(db: Database) -> None:
 
 @pytest.mark.usefixtures("flaky")
 def test_a_transaction_that_succeeds_in_the_third_run(db: Database) -> None:
-    """I15 in a transaction: an error that only claims to have rolled all back does not leave a half behind."""
+    """I15 in a transaction: an error that only claims to have rolled all back does not leave a half
+    behind.
+    """
     runs: list[int] = []
 
     def work(tx: Transaction) -> None:
@@ -294,9 +327,13 @@ def raises(db: Database) -> str:
 
 @pytest.mark.usefixtures("flaky")
 def test_giving_up(server: Server, db: Database) -> None:
-    """I16: it never succeeds: as many calls as allowed, the last error with its code and a note, no row."""
+    """I16: it never succeeds: as many calls as allowed, the last error with its code and a note, no
+    row.
+    """
     patient = Settings(patience=Patience(attempts=4))
-    with closing(Database(server.dsn("app"), settings=patient, means=Means(sleep=lambda seconds: None))) as limited:
+    with closing(
+        Database(server.dsn("app"), settings=patient, means=Means(sleep=lambda seconds: None))
+    ) as limited:
         with pytest.raises((psycopg.Error, pymysql.Error)) as caught:
             limited.execute(f"CALL flaky('b', 99, {LOCK_TIMEOUT[db.is_mysql]})", idempotent=True)
         assert code(caught.value) == (1205 if db.is_mysql else "55P03")
@@ -310,7 +347,8 @@ def test_giving_up(server: Server, db: Database) -> None:
 
 
 HEAVY = "items a, items b, items c, items d WHERE a.value + b.value + c.value + d.value < 0"
-LIMIT = 2.0  # a fifth of it is for the stopping, on a busy machine; the original's 50 ms would test the machine
+# a fifth of it is for the stopping, on a busy machine; the original's 50 ms would test the machine
+LIMIT = 2.0
 
 
 def test_a_query_out_of_time(db: Database, server: Server) -> None:
@@ -340,7 +378,9 @@ def test_a_write_out_of_time(db: Database, server: Server) -> None:
 
 
 def assert_stopped(server: Server, session_id: int) -> None:
-    """It runs no more, within a second; if it does it is ended, lest it burden the tests that follow."""
+    """It runs no more, within a second; if it does it is ended, lest it burden the tests that
+    follow.
+    """
     stopped = until(lambda: server.states().get(session_id) not in ("active", "Query"), timeout=1)
     if not stopped:
         end(server, session_id)

@@ -26,19 +26,25 @@ def at(server: Server, **more: Any) -> Target:
 
 
 def test_alive_until_the_servers_goodbye(server: Server) -> None:
-    """A fresh connection is alive; after the server ended it the check says so without a round trip."""
+    """A fresh connection is alive; after the server ended it the check says so without a round
+    trip.
+    """
     driver = driver_for(EngineName(server.engine))
     connection = driver.connect(at(server), server.password, Deadline.after(60))
     assert driver.is_alive(connection)
     mine = connection.info.backend_pid if server.engine == "postgres" else connection.thread_id()
-    server.query(f"SELECT pg_terminate_backend({mine})" if server.engine == "postgres" else f"KILL {mine}")
+    server.query(
+        f"SELECT pg_terminate_backend({mine})" if server.engine == "postgres" else f"KILL {mine}"
+    )
     assert until(lambda: not driver.is_alive(connection), timeout=10)
     driver.close(connection)
     assert not driver.is_alive(connection)
 
 
 def test_a_pending_notification_is_no_death(postgres: Server) -> None:
-    """A NOTIFY that waits on the socket makes it readable, and the connection is alive all the same."""
+    """A NOTIFY that waits on the socket makes it readable, and the connection is alive all the
+    same.
+    """
     driver = driver_for(EngineName.POSTGRES)
     connection = driver.connect(at(postgres), postgres.password, Deadline.after(60))
     connection.execute("LISTEN news")
@@ -57,13 +63,17 @@ def test_a_pending_notification_is_no_death(postgres: Server) -> None:
 
 
 def test_a_statement_keeps_to_the_deadline(server: Server) -> None:
-    """A statement that runs too long ends with DeadlineExceeded, and its connection is not used again."""
+    """A statement that runs too long ends with DeadlineExceeded, and its connection is not used
+    again.
+    """
     driver = driver_for(EngineName(server.engine))
     connection = driver.connect(at(server), server.password, Deadline.after(60))
     connection.deadline = Deadline.after(0.3)
     began = time.monotonic()
     with pytest.raises((DeadlineExceeded, Exception)) as caught:
-        connection.cursor().execute("SELECT pg_sleep(5)" if server.engine == "postgres" else "SELECT SLEEP(5)")
+        connection.cursor().execute(
+            "SELECT pg_sleep(5)" if server.engine == "postgres" else "SELECT SLEEP(5)"
+        )
     assert driver.fault(caught.value) is Fault.TIMEOUT
     assert time.monotonic() - began < 5 * 0.3
     assert not driver.is_alive(connection)
@@ -71,9 +81,13 @@ def test_a_statement_keeps_to_the_deadline(server: Server) -> None:
 
 @pytest.mark.parametrize("engine", list(EngineName))
 def test_a_silent_handshake_keeps_to_the_deadline(engine: EngineName, silent_port: int) -> None:
-    """A server that accepts and says nothing costs no more than the deadline, libpq's floor of two seconds apart."""
+    """A server that accepts and says nothing costs no more than the deadline, libpq's floor of two
+    seconds apart.
+    """
     driver = driver_for(engine)
-    silent = Target.from_mapping({"engine": engine.value, "host": "127.0.0.1", "port": silent_port, "user": "reaper"})
+    silent = Target.from_mapping(
+        {"engine": engine.value, "host": "127.0.0.1", "port": silent_port, "user": "reaper"}
+    )
     began = time.monotonic()
     with pytest.raises(Exception, match=r"time") as caught:
         driver.connect(silent, None, Deadline.after(1.0))
@@ -127,20 +141,27 @@ class Mute:
     def __exit__(self, *exc: object) -> None:
         for opened in self._sockets:
             with suppress(OSError):
-                opened.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it; close alone would not
+                # Wakes the thread that reads it; close alone would not
+                opened.shutdown(socket.SHUT_RDWR)
             opened.close()
 
 
 def test_tls_is_verified_unless_told_otherwise(server: Server) -> None:
-    """Away from loopback TLS is verified; without a CA the error comes before any packet and says how to get one."""
+    """Away from loopback TLS is verified; without a CA the error comes before any packet and says
+    how to get one.
+    """
     driver = driver_for(EngineName(server.engine))
-    with pytest.raises(ConfigurationError, match=r"no ca is given; fetch https://.*global-bundle\.pem"):
+    with pytest.raises(
+        ConfigurationError, match=r"no ca is given; fetch https://.*global-bundle\.pem"
+    ):
         driver.connect(at(server, host="192.0.2.1"), None, Deadline.after(5))
 
 
 @pytest.mark.own_server
 def test_tls_that_cannot_be_had_is_an_error(server: Server) -> None:
-    """tls=require on a server without TLS is refused, never quietly plain text; with TLS the session is encrypted."""
+    """tls=require on a server without TLS is refused, never quietly plain text; with TLS the
+    session is encrypted.
+    """
     driver = driver_for(EngineName(server.engine))
     if server.flavour == "mysql":
         connection = driver.connect(at(server, tls="require"), None, Deadline.after(60))
@@ -155,8 +176,11 @@ def test_tls_that_cannot_be_had_is_an_error(server: Server) -> None:
 
 
 def test_a_certificate_for_another_name_is_refused(servers: Servers) -> None:
-    """With the right CA but a certificate that does not name the host nothing is sent, not even the login."""
-    mysql = servers["mysql"]  # the one that makes itself certificates
+    """With the right CA but a certificate that does not name the host nothing is sent, not even the
+    login.
+    """
+    # The one that makes itself certificates
+    mysql = servers["mysql"]
     assert mysql.folder is not None
     driver = driver_for(EngineName.MYSQL)
     known = at(mysql, tls="verify", ca=str(mysql.folder / "data" / "ca.pem"))

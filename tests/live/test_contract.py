@@ -1,4 +1,6 @@
-"""What every engine promises about a strike and about the lock; the fake one sits the same exam as the real ones."""
+"""What every engine promises about a strike and about the lock; the fake one sits the same exam as
+the real ones.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def stage(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Stage]:
 
 
 def test_the_unchanged_are_struck_and_gone(stage: Stage) -> None:
-    """Who has not changed since the look is signalled, and soon no longer listed; the others are not touched."""
+    """Who has not changed since the look is signalled, and soon no longer listed; the others are
+    not touched.
+    """
     clients = stage.sleeping(6)
     stage.settle()
     victims = stage.seen(clients)[:4]
@@ -67,17 +71,22 @@ def test_who_woke_is_spared(stage: Stage) -> None:
     """A session that ran a statement between the look and the strike lives on, asleep again or not."""
     asleep, woken = stage.sleeping(2), stage.sleeping(2)
     stage.settle()
-    stage.settle()  # whole seconds on some: a new sleep must differ from the old one by more than one
+    # Whole seconds on some: a new sleep must differ from the old one by more than one
+    stage.settle()
     victims = stage.seen([*asleep, *woken])
     for client in woken:
         client.run("SELECT 1")
     outcomes = strike(stage.server, victims)
-    assert [outcomes[victim] for victim in victims] == [Outcome.SIGNALLED] * 2 + [Outcome.CHANGED] * 2
+    assert [outcomes[victim] for victim in victims] == [Outcome.SIGNALLED] * 2 + [
+        Outcome.CHANGED
+    ] * 2
     assert all(client.run("SELECT 1") == [(1,)] for client in woken)
 
 
 def test_another_session_under_the_same_id_is_spared(stage: Stage) -> None:
-    """A pid or Id that now belongs to another session is not the victim that was judged, whatever differs."""
+    """A pid or Id that now belongs to another session is not the victim that was judged, whatever
+    differs.
+    """
     (client,) = stage.sleeping(1)
     stage.settle()
     (session,) = stage.seen([client])
@@ -99,7 +108,9 @@ def _with_other(mark: Mark, place: int) -> Mark:
 
 
 def test_who_went_does_not_save_those_after(stage: Stage) -> None:
-    """A victim that vanished in the middle of a batch is `gone`, and those after it are struck all the same."""
+    """A victim that vanished in the middle of a batch is `gone`, and those after it are struck all
+    the same.
+    """
     clients = stage.sleeping(9)
     stage.settle()
     victims = stage.seen(clients)
@@ -112,7 +123,9 @@ def test_who_went_does_not_save_those_after(stage: Stage) -> None:
 
 
 def test_the_lock_is_one_sessions(stage: Stage) -> None:
-    """Who has the lock keeps the others out until it lets go; they are told at once, and see who it is."""
+    """Who has the lock keeps the others out until it lets go; they are told at once, and see who it
+    is.
+    """
     assert stage.server.holder() is None
     with stage.another() as other:
         assert stage.server.lock()
@@ -120,7 +133,8 @@ def test_the_lock_is_one_sessions(stage: Stage) -> None:
         seen, own = other.holder(), stage.server.holder()
         assert seen is not None
         assert own is not None
-        assert (seen.id, seen.is_ours, own.idle_seconds) == (own.id, True, None)  # who asks is awake
+        # Who asks is awake
+        assert (seen.id, seen.is_ours, own.idle_seconds) == (own.id, True, None)
         assert seen.idle_seconds is not None
         stage.server.unlock()
         assert other.holder() is None
@@ -139,7 +153,9 @@ def test_the_lock_ends_with_its_session(stage: Stage) -> None:
 
 
 def test_a_holder_of_our_own_can_be_ended(stage: Stage) -> None:
-    """The reaper's own session can be ended, which frees the lock; ending one that has gone is nothing."""
+    """The reaper's own session can be ended, which frees the lock; ending one that has gone is
+    nothing.
+    """
     with stage.another() as other:
         assert other.lock()
         holder = stage.server.holder()

@@ -1,4 +1,6 @@
-"""Logins on real servers with secrets in an imitated AWS: rotated, refused, throttled, and never shown."""
+"""Logins on real servers with secrets in an imitated AWS: rotated, refused, throttled, and never
+shown.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ from tests.harness import Context, Lambda
 from tests.live.test_client import dead, end, session
 from tests.live.test_tls import ca, secured
 
-__all__ = ["aws", "ca", "secured"]  # the fixtures, for pytest to find here
+# The fixtures, for pytest to find here
+__all__ = ["aws", "ca", "secured"]
 
 
 @pytest.fixture
@@ -63,7 +66,9 @@ def sweep(server: Server, ca: str, secret: str, **more: Any) -> Sweep:
 def test_rotated_between_two_invocations_of_the_client(
     aws: Asked, secured: Server, ca: str, rotated: Rotated
 ) -> None:
-    """K14: the kept connection outlives a rotation; when it has ended the secret is read once more, no error."""
+    """K14: the kept connection outlives a rotation; when it has ended the secret is read once more,
+    no error.
+    """
     with closing(Database(dsn(secured, ca), secret=rotated.secret)) as db:
         handler = db.handler(lambda event, context: db.query("SELECT 7 AS a"))
         handler({}, Context())
@@ -102,7 +107,9 @@ def test_a_password_that_cannot_change_is_refused_once(
 
 
 def test_a_function_is_asked_again(secured: Server, ca: str, rotated: Rotated) -> None:
-    """The caller's own source of passwords is asked for every connection, and once more after a refusal."""
+    """The caller's own source of passwords is asked for every connection, and once more after a
+    refusal.
+    """
     words = iter(["stale", rotated.word, rotated.word])
     with closing(Database(dsn(secured, ca, user=USER), password=lambda: next(words))) as db:
         assert db.query("SELECT 7 AS a") == [{"a": 7}]
@@ -112,11 +119,20 @@ def test_a_function_is_asked_again(secured: Server, ca: str, rotated: Rotated) -
 
 
 def test_rotated_between_two_invocations_of_the_reaper(
-    aws: Asked, secured: Server, ca: str, rotated: Rotated, function: Lambda, monkeypatch: pytest.MonkeyPatch
+    aws: Asked,
+    secured: Server,
+    ca: str,
+    rotated: Rotated,
+    function: Lambda,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A target from SSM, its password from a secret: the seat outlives a rotation, the next costs one read."""
+    """A target from SSM, its password from a secret: the seat outlives a rotation, the next costs
+    one read.
+    """
     listed = [target(secured, USER, host="localhost", ca=ca, secret=rotated.secret)]
-    boto3.client("ssm").put_parameter(Name="/reaper/targets", Type="SecureString", Value=json.dumps(listed))
+    boto3.client("ssm").put_parameter(
+        Name="/reaper/targets", Type="SecureString", Value=json.dumps(listed)
+    )
     monkeypatch.delenv("REAPER_TARGETS", raising=False)
     monkeypatch.setenv("REAPER_TARGETS_PARAMETER", "/reaper/targets")
     assert [report["error"] for report in function.invoke({})["targets"]] == [None]
@@ -126,8 +142,13 @@ def test_rotated_between_two_invocations_of_the_reaper(
     assert aws[READ] == 1
     (seat,) = handler._SEATS.values()
     connection: Any = seat.connection
-    end(secured, connection.thread_id() if secured.engine == "mysql" else connection.info.backend_pid)
-    assert until(lambda: not driver_for(EngineName(secured.engine)).is_alive(connection), timeout=10)
+    end(
+        secured,
+        connection.thread_id() if secured.engine == "mysql" else connection.info.backend_pid,
+    )
+    assert until(
+        lambda: not driver_for(EngineName(secured.engine)).is_alive(connection), timeout=10
+    )
     assert [report["error"] for report in function.invoke({})["targets"]] == [None]
     assert aws[READ] == 2
     seat.discard("the test is over")
@@ -171,9 +192,16 @@ def test_a_reaper_that_is_refused_twice_reports_it(
     assert (aws[READ], proxy.counts.accepted) == (2, 2)
 
 
-def test_a_throttled_secret_is_read_again(aws: Asked, secured: Server, ca: str, rotated: Rotated) -> None:
+def test_a_throttled_secret_is_read_again(
+    aws: Asked, secured: Server, ca: str, rotated: Rotated
+) -> None:
     """AWS's "not so fast" is waited out like a server without a slot."""
-    refusals = [{"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}, "ResponseMetadata": {}}]
+    refusals = [
+        {
+            "Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"},
+            "ResponseMetadata": {},
+        }
+    ]
 
     def throttle(**more: Any) -> tuple[AWSResponse, dict[str, Any]] | None:
         return (AWSResponse("", 400, {}, None), refusals.pop()) if refusals else None
@@ -185,9 +213,13 @@ def test_a_throttled_secret_is_read_again(aws: Asked, secured: Server, ca: str, 
 
 
 def test_a_secret_that_may_not_be_read_is_told_at_once(aws: Asked) -> None:
-    """Nobody waits for a right, or a name, that will not come; the report calls it a matter of credentials."""
+    """Nobody waits for a right, or a name, that will not come; the report calls it a matter of
+    credentials.
+    """
     with closing(Database("mysql://app@192.0.2.1/shop?tls=off", secret="no-such-secret")) as db:
-        with pytest.raises(CredentialsUnavailable, match=r"secret 'no-such-secret' cannot be read: .*NotFound"):
+        with pytest.raises(
+            CredentialsUnavailable, match=r"secret 'no-such-secret' cannot be read: .*NotFound"
+        ):
             db.query("SELECT 1")
         assert (aws[READ], db.stats.retried) == (1, 0)
     given = {"engine": "mysql", "host": "192.0.2.1", "user": "reaper", "secret": "no-such-secret"}
@@ -196,8 +228,12 @@ def test_a_secret_that_may_not_be_read_is_told_at_once(aws: Asked) -> None:
     assert report.error.kind is ErrorKind.CREDENTIALS
 
 
-def test_an_aws_without_an_answer_keeps_to_the_deadline(monkeypatch: pytest.MonkeyPatch, silent_port: int) -> None:
-    """A network without a way to AWS costs the deadline, not boto3's minutes, and the error says what was asked."""
+def test_an_aws_without_an_answer_keeps_to_the_deadline(
+    monkeypatch: pytest.MonkeyPatch, silent_port: int
+) -> None:
+    """A network without a way to AWS costs the deadline, not boto3's minutes, and the error says
+    what was asked.
+    """
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent_port}")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
@@ -205,6 +241,8 @@ def test_an_aws_without_an_answer_keeps_to_the_deadline(monkeypatch: pytest.Monk
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     began = time.monotonic()
     db = Database("mysql://app@192.0.2.1/shop", secret="orders", settings=Settings(timeout=1.0))
-    with pytest.raises(Exception, match=r"secret 'orders' cannot be read: Read timeout|no time left"):
+    with pytest.raises(
+        Exception, match=r"secret 'orders' cannot be read: Read timeout|no time left"
+    ):
         db.query("SELECT 1")
     assert time.monotonic() - began < 5 * 1.0

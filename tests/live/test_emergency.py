@@ -26,13 +26,25 @@ from reaper.handler import AllSweepsFailed
 from reaper.model import Mode, Outcome, Reason
 from tests.conftest import Servers, names
 from tests.harness import Lambda, settle, sweep
-from tests.live.emergency import AT_TARGET, LIMIT, SLOTS, frozen, is_full, ordinary, privileged, small
+from tests.live.emergency import (
+    AT_TARGET,
+    LIMIT,
+    SLOTS,
+    frozen,
+    is_full,
+    ordinary,
+    privileged,
+    small,
+)
 
 SCHEDULE, ALARM = {"trigger": "schedule"}, {"trigger": "alarm"}
-PRESSURE = 0.2  # seconds: the threshold under pressure
+# Seconds: the threshold under pressure
+PRESSURE = 0.2
 
 
-@pytest.fixture(scope="module", params=[name for name in names() if name not in ("postgres18", "mysql_nops")])
+@pytest.fixture(
+    scope="module", params=[name for name in names() if name not in ("postgres18", "mysql_nops")]
+)
 def full(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Server]:
     """A server that is easily filled, shared by the tests of this module."""
     like = servers[request.param]
@@ -43,19 +55,29 @@ def full(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Server]:
 
 
 def rest(server: Server) -> None:
-    """Wait until all that sleep have slept for longer than the threshold, and the server shows what they did."""
+    """Wait until all that sleep have slept for longer than the threshold, and the server shows what
+    they did.
+    """
     settle(server)
     time.sleep(PRESSURE)
 
 
 def deployed(function: Lambda, server: Server, user: str, **rules: str) -> None:
     """The function for one target, live, for which nobody is a zombie but under pressure."""
-    environ = {"DRY_RUN": "false", "IDLE_SECONDS": "86400", "PRESSURE_IDLE_SECONDS": str(PRESSURE)} | rules
-    function.configure(target(server, user), **{f"REAPER_{name}": value for name, value in environ.items()})
+    environ = {
+        "DRY_RUN": "false",
+        "IDLE_SECONDS": "86400",
+        "PRESSURE_IDLE_SECONDS": str(PRESSURE),
+    } | rules
+    function.configure(
+        target(server, user), **{f"REAPER_{name}": value for name, value in environ.items()}
+    )
 
 
 def check_relief(report: dict[str, Any], ids: Collection[int]) -> None:
-    """As many frozen sessions ended as bring the server from what was used to the target, and no others."""
+    """As many frozen sessions ended as bring the server from what was used to the target, and no
+    others.
+    """
     assert report["error"] is None
     assert report["mode"] == "pressure"
     assert report["pressure_remains"] is False
@@ -72,13 +94,17 @@ def show(capsys: pytest.CaptureFixture[str]) -> Callable[[Server, dict[str, Any]
     def line(server: Server, report: dict[str, Any]) -> None:
         how = f"{report['entry']}, used {report['connections']['used']} of {SLOTS}, freed {report['freed']}"
         with capsys.disabled():
-            print(f" {server.name}: {how}, first slot free after {report['first_freed_seconds']:.3f} s")
+            print(
+                f" {server.name}: {how}, first slot free after "
+                f"{report['first_freed_seconds']:.3f} s"
+            )
 
     return line
 
 
 def test_a_warm_reaper_sits_inside(full: Server, function: Lambda, show: Any) -> None:
-    """Every slot but the reaper's seat taken by frozen functions, and no right to another: it makes room from there.
+    """Every slot but the reaper's seat taken by frozen functions, and no right to another: it makes
+    room from there.
 
     A scheduled sweep that finds pressure acts as an alarm's would.
     """
@@ -98,7 +124,9 @@ def test_a_warm_reaper_sits_inside(full: Server, function: Lambda, show: Any) ->
 
 
 def test_a_cold_reaper_has_a_reserved_slot(full: Server, function: Lambda, show: Any) -> None:
-    """Every slot taken, and nobody inside: the account with a slot beyond them gets in and makes room."""
+    """Every slot taken, and nobody inside: the account with a slot beyond them gets in and makes
+    room.
+    """
     deployed(function, full, privileged(full))
     with frozen(full, SLOTS) as ids:
         assert is_full(full)
@@ -135,7 +163,9 @@ def coming_and_going(server: Server, clients: int) -> Iterator[None]:
 
 
 def test_a_cold_reaper_waits_for_a_slot(full: Server, function: Lambda, show: Any) -> None:
-    """Without any right to a slot the login is tried until somebody leaves; then there is room for all."""
+    """Without any right to a slot the login is tried until somebody leaves; then there is room for
+    all.
+    """
     deployed(function, full, ordinary(full))
     with frozen(full, SLOTS - 2) as ids, coming_and_going(full, 4):
         rest(full)
@@ -148,7 +178,9 @@ def test_a_cold_reaper_waits_for_a_slot(full: Server, function: Lambda, show: An
 
 
 def test_slots_that_never_come_free(full: Server, function: Lambda) -> None:
-    """Nobody leaves and there is no right to a slot: locked out, before the deadline; told, counted and raised."""
+    """Nobody leaves and there is no right to a slot: locked out, before the deadline; told, counted
+    and raised.
+    """
     deployed(function, full, ordinary(full))
     with frozen(full, SLOTS):
         assert is_full(full)
@@ -174,10 +206,13 @@ class Storm:
 
     def __enter__(self) -> Storm:
         script = Path(__file__).with_name("storm.py")
-        self.process = processes.spawn([sys.executable, "-I", str(script)], stdin=PIPE, stdout=PIPE, bufsize=0)
+        self.process = processes.spawn(
+            [sys.executable, "-I", str(script)], stdin=PIPE, stdout=PIPE, bufsize=0
+        )
         connect = arguments(self.server.dsn("app"), "storm")
         if self.server.engine == "mysql":
-            connect["ssl_disabled"] = True  # PyMySQL would load the system's certificates for every login
+            # PyMySQL would load the system's certificates for every login
+            connect["ssl_disabled"] = True
         order = {"engine": self.server.engine, "connect": connect}
         self._say(json.dumps({**order, "clients": CLIENTS}))
         return self
@@ -200,11 +235,16 @@ class Storm:
             pipe.close()
 
 
-def test_in_a_storm_of_logins(full: Server, function: Lambda, show: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Thirty clients hammer a full server: the reaper gets in, they are served again, and nobody busy is hurt."""
+def test_in_a_storm_of_logins(
+    full: Server, function: Lambda, show: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Thirty clients hammer a full server: the reaper gets in, they are served again, and nobody
+    busy is hurt.
+    """
     deployed(function, full, privileged(full), PRESSURE_IDLE_SECONDS="1", TARGET_UTILIZATION="0.2")
     with Sessions(full) as sessions, frozen(full, SLOTS - 6) as ids:
-        busy = sessions.active(5)  # and the holder of the lock that they wait for
+        # And the holder of the lock that they wait for
+        busy = sessions.active(5)
         assert is_full(full)
         with Storm(full) as storm:
             assert until(lambda: storm.since()["refused"])
@@ -227,11 +267,15 @@ def test_in_a_storm_of_logins(full: Server, function: Lambda, show: Any, capsys:
 
 
 def test_it_stops_at_the_target(full: Server, function: Lambda) -> None:
-    """95 % used, nobody over idle_seconds: those idle longest die, exactly as many as the target takes."""
+    """95 % used, nobody over idle_seconds: those idle longest die, exactly as many as the target
+    takes.
+    """
     stops_at_the_target(full, function)
 
 
-def test_it_stops_at_the_target_where_idle_times_are_upper_bounds(servers: Servers, function: Lambda) -> None:
+def test_it_stops_at_the_target_where_idle_times_are_upper_bounds(
+    servers: Servers, function: Lambda
+) -> None:
     """The same on MySQL without performance_schema, where it takes a second look."""
     if not (like := servers["mysql_nops"]).own:
         pytest.skip(f"{like.name} is not ours to fill")
@@ -242,31 +286,42 @@ def test_it_stops_at_the_target_where_idle_times_are_upper_bounds(servers: Serve
 def stops_at_the_target(full: Server, function: Lambda) -> None:
     deployed(function, full, ordinary(full))
     with Sessions(full) as sessions:
-        clients = sessions.sleeping(SLOTS * 95 // 100 - 1)  # and the reaper
+        # And the reaper
+        clients = sessions.sleeping(SLOTS * 95 // 100 - 1)
         rest(full)
         (report,) = function.invoke(ALARM)["targets"]
         assert report["connections"] == {"used": 38, "max": SLOTS, "utilization": 0.95}
         check_relief(report, [client.id for client in clients])
-        assert [victim["id"] for victim in report["victims"]] == [client.id for client in clients[: 38 - AT_TARGET]]
+        assert [victim["id"] for victim in report["victims"]] == [
+            client.id for client in clients[: 38 - AT_TARGET]
+        ]
         assert all(client.alive() for client in clients[38 - AT_TARGET :])
         assert report["spared"]["target_reached"] == AT_TARGET - 1
 
 
 def test_a_user_at_its_own_limit(full: Server) -> None:
-    """On a server that is not full a user at its own limit is pressure for that user only, to the end of the sweep."""
+    """On a server that is not full a user at its own limit is pressure for that user only, to the
+    end of the sweep.
+    """
     with Sessions(full) as sessions:
         others = sessions.sleeping(18)
         limited = sessions.sleeping(LIMIT, user="limited")
         rest(full)
-        report = sweep(full, trigger="alarm", idle_seconds=3600, pressure_idle_seconds=PRESSURE).run()
+        report = sweep(
+            full, trigger="alarm", idle_seconds=3600, pressure_idle_seconds=PRESSURE
+        ).run()
         assert (report.error, report.mode, report.pressure_remains) == (None, Mode.PRESSURE, False)
-        assert [victim.session.id for victim in report.victims] == [client.id for client in limited[:4]]
+        assert [victim.session.id for victim in report.victims] == [
+            client.id for client in limited[:4]
+        ]
         assert report.outcomes == {Outcome.TERMINATED: 4}
         assert all(client.alive() for client in [*others, *limited[4:]])
 
 
 def test_a_rollback_keeps_its_slot(full: Server) -> None:
-    """200,000 uncommitted rows: `signalled` while they are rolled back, and no slot is counted that is not free."""
+    """200,000 uncommitted rows: `signalled` while they are rolled back, and no slot is counted that
+    is not free.
+    """
     with Sessions(full) as sessions:
         (large,) = sessions.sleeping(1)
         large.run("CREATE TABLE big (a int)")
@@ -274,12 +329,18 @@ def test_a_rollback_keeps_its_slot(full: Server) -> None:
         large.run("INSERT INTO big SELECT 0 FROM items x, items y, items z WHERE z.id <= 20")
         (small,) = sessions.sleeping(1)
         rest(full)
-        rules: dict[str, Any] = {"in_transaction": "terminate", "in_transaction_seconds": 0, "max_rollback_rows": 10**6}
-        # Ten times as fast: the tenth of a second that is left for the verification is too short for the rollback.
+        rules: dict[str, Any] = {
+            "in_transaction": "terminate",
+            "in_transaction_seconds": 0,
+            "max_rollback_rows": 10**6,
+        }
+        # Ten times as fast: the tenth of a second that is left for the verification is too short
+        # for the rollback.
         deadline = Deadline.after(600, lambda: 10 * time.monotonic())
         report = replace(sweep(full, idle_seconds=0, **rules), deadline=deadline).run()
         outcomes = {victim.session.id: victim.outcome for victim in report.victims}
-        if full.engine == "postgres":  # which only has to forget
+        # Which only has to forget
+        if full.engine == "postgres":
             assert outcomes == dict.fromkeys([large.id, small.id], Outcome.TERMINATED)
             return
         assert _rolls_back(full, large.id)
@@ -290,8 +351,13 @@ def test_a_rollback_keeps_its_slot(full: Server) -> None:
 
 
 def _rolls_back(server: Server, id_: int) -> bool:
-    time.sleep(0.15)  # a younger copy of innodb_trx
-    return bool(server.query(f"SELECT 1 FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = {id_}"))
+    # a younger copy of innodb_trx
+    time.sleep(0.15)
+    return bool(
+        server.query(
+            f"SELECT 1 FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = {id_}"
+        )
+    )
 
 
 class Hurry:
@@ -321,7 +387,10 @@ def test_kills_are_spread(full: Server) -> None:
 
         def look_around() -> None:
             states = full.states()
-            alive = [[place for place, client in enumerate(group) if client.id in states] for group in (app, other)]
+            alive = [
+                [place for place, client in enumerate(group) if client.id in states]
+                for group in (app, other)
+            ]
             seen.append((alive[0], alive[1]))
 
         hurry = Hurry(look_around)
@@ -350,5 +419,6 @@ def test_what_holds_the_slots_is_told(full: Server, function: Lambda) -> None:
         assert report["pressure_remains"] is True
         kinds = (Reason.ACTIVE, Reason.IN_TRANSACTION, Reason.OWN_ACCOUNT)
         assert [report["holding"].get(kind) for kind in kinds] == [10, 5, 1]
-        assert report["holding"]["protected"] >= 18  # and the one that blocks the active, unless its lock is seen
+        # And the one that blocks the active, unless its lock is seen
+        assert report["holding"]["protected"] >= 18
     assert function.metrics[full.name]["PressureRemains"] == 1

@@ -19,17 +19,22 @@ from lab.servers import Server
 from tests.harness import Context
 from tests.live.test_client import dead, end, fresh_tables, session
 
-LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
+# performance_schema means nothing to the client
+LEFT_OUT = ("mysql_nops",)
 
 FUNCTION = ROOT / "examples" / "function"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_its_own_tests_pass(server: Server) -> None:
-    """The example's tests, run as its README says: in its folder, on the database that DATABASE_URL names."""
+    """The example's tests, run as its README says: in its folder, on the database that DATABASE_URL
+    names.
+    """
     command = [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     environ = os.environ | {"DATABASE_URL": server.dsn("app")}
-    done = subprocess.run(command, cwd=FUNCTION, env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=FUNCTION, env=environ, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 passed" in done.stdout
 
@@ -41,7 +46,9 @@ def test_its_template_is_sound() -> None:
 
 def shown(heading: str) -> list[str]:
     """The Python blocks of one section of the README."""
-    section = re.split(r"^#+ ", README.split(f"\n### {heading}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
+    section = re.split(
+        r"^#+ ", README.split(f"\n### {heading}\n")[1], maxsplit=1, flags=re.MULTILINE
+    )[0]
     return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
@@ -58,7 +65,13 @@ def loaded(code: str) -> dict[str, Any]:
 
 def test_before_it_fails(mysql: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The README's "before" runs, and fails for good once the server has ended its connection."""
-    where = {"HOST": mysql.host, "PORT": mysql.port, "USER": "app", "PASSWORD": mysql.password, "NAME": "shop"}
+    where = {
+        "HOST": mysql.host,
+        "PORT": mysql.port,
+        "USER": "app",
+        "PASSWORD": mysql.password,
+        "NAME": "shop",
+    }
     for name, value in where.items():
         monkeypatch.setenv(f"DB_{name}", str(value))
     module = loaded(BEFORE)
@@ -86,5 +99,7 @@ def test_after_it_does_not(server: Server, code: str, monkeypatch: pytest.Monkey
 def test_the_token_table_is_printed(folder: Path) -> None:
     """The command that prints the token table's SQL, as it stands in either README."""
     (script,) = re.findall(r"python -c '(.*?)'", (folder / "README.md").read_text(encoding="utf-8"))
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert "CREATE TABLE IF NOT EXISTS reaper_tokens" in done.stdout

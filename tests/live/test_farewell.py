@@ -1,4 +1,6 @@
-"""SIGTERM outside Lambda, where a goodbye has to be asked for; tests/deploy/test_extension.py has it inside."""
+"""SIGTERM outside Lambda, where a goodbye has to be asked for; tests/deploy/test_extension.py has
+it inside.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,14 @@ class Departing:
     """A process in one of the situations of departing.py, and the sessions it tells of."""
 
     def __init__(self, situation: str, server: Server) -> None:
-        command = [sys.executable, "-m", "tests.live.departing", situation, server.dsn("app"), session(server)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.live.departing",
+            situation,
+            server.dsn("app"),
+            session(server),
+        ]
         self.process = processes.spawn(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
     def told(self) -> int:
@@ -54,7 +63,9 @@ def test_nothing_is_installed_unasked(database: Server) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_nothing_is_installed_against_a_setting(database: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_installed_against_a_setting(
+    database: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An application that closes its databases in its own way can say so."""
     monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9001")
     before = signal.getsignal(signal.SIGTERM)
@@ -65,7 +76,9 @@ def test_nothing_is_installed_against_a_setting(database: Server, monkeypatch: p
 
 @pytest.mark.parametrize(("situation", "status"), [("plain", -signal.SIGTERM), ("hasty", 3)])
 def test_a_goodbye_before_the_end(database: Server, situation: str, status: int) -> None:
-    """The process ends as it would have, by the signal or by the application's own handler, after a goodbye."""
+    """The process ends as it would have, by the signal or by the application's own handler, after a
+    goodbye.
+    """
     with closing(Departing(situation, database)) as departing:
         id_, before = departing.told(), abandoned(database)
         departing.terminate()
@@ -83,7 +96,9 @@ def test_an_application_may_finish_its_work(database: Server) -> None:
 
 
 def test_a_child_says_goodbye_for_itself(database: Server) -> None:
-    """A forked child inherits the handler and the socket: its end leaves the parent's session alone."""
+    """A forked child inherits the handler and the socket: its end leaves the parent's session
+    alone.
+    """
     with closing(Departing("parent", database)) as departing:
         parents, before = departing.told(), abandoned(database)
         childs = departing.told()

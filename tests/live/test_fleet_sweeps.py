@@ -18,7 +18,8 @@ from tests.aws import Asked, aws
 from tests.conftest import Servers
 from tests.harness import Lambda, settle
 
-__all__ = ["aws"]  # the fixture, for pytest to find here
+# The fixture, for pytest to find here
+__all__ = ["aws"]
 
 HOST = "shop-1.abc123.eu-central-1.rds.amazonaws.com"
 
@@ -40,7 +41,9 @@ def batch(*bodies: dict[str, Any], received: str = "1") -> dict[str, Any]:
 def tallies(function: Lambda) -> list[dict[str, float]]:
     """What was told of the fleet: the documents without a target."""
     documents = [line for line in function.lines if "_aws" in line and "Target" not in line]
-    return [{name: line[name][0] for name in line if name.startswith("Targets")} for line in documents]
+    return [
+        {name: line[name][0] for name in line if name.startswith("Targets")} for line in documents
+    ]
 
 
 class Shop:
@@ -53,13 +56,21 @@ class Shop:
         self.port = Front(server, *mine.certificate(HOST)).port
 
     def message(self, **more: Any) -> dict[str, Any]:
-        said = {"name": "shop-1", "id": "shop-1", "engine": "postgres", "host": HOST, "port": self.port}
+        said = {
+            "name": "shop-1",
+            "id": "shop-1",
+            "engine": "postgres",
+            "host": HOST,
+            "port": self.port,
+        }
         return {"target": said | {"user": "reaper", "auth": "iam"} | more.pop("target", {}), **more}
 
 
 @pytest.fixture
 def shop(servers: Servers, function: Lambda, aws: Asked, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    """A live stack that lists no targets; the name leads here, as the VPC's resolver leads to the instance."""
+    """A live stack that lists no targets; the name leads here, as the VPC's resolver leads to the
+    instance.
+    """
     look_up = socket.getaddrinfo
 
     def resolve(host: Any, *args: Any, **more: Any) -> Any:
@@ -73,12 +84,15 @@ def shop(servers: Servers, function: Lambda, aws: Asked, monkeypatch: pytest.Mon
 
 
 def test_a_target_that_came_with_its_message_is_swept(shop: Shop, function: Lambda) -> None:
-    """Logged in with IAM, over TLS that is verified for RDS's name; its rules go over the stack's, and no seat is
-    kept."""
+    """Logged in with IAM, over TLS that is verified for RDS's name; its rules go over the stack's,
+    and no seat is kept.
+    """
     with Sessions(shop.server) as sessions:
         (idle,) = sessions.sleeping(1)
         (mine,) = sessions.sleeping(1, user="other")
-        answer = function.invoke(batch(shop.message(target={"rules": {"protect_users": ["other"]}})))
+        answer = function.invoke(
+            batch(shop.message(target={"rules": {"protect_users": ["other"]}}))
+        )
         (report,) = answer["targets"]
         assert (report["error"], report["outcomes"]) == (None, {"terminated": 1})
         assert (idle.alive(), mine.alive()) == (False, True)
@@ -92,7 +106,9 @@ def test_a_target_that_came_with_its_message_is_swept(shop: Shop, function: Lamb
 def test_a_proxys_sessions_are_spared_and_the_report_says_so(
     shop: Shop, function: Lambda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody who comes from the proxy's addresses is terminated, whomever the stack protects beside."""
+    """Nobody who comes from the proxy's addresses is terminated, whomever the stack protects
+    beside.
+    """
     rules = {"protect_hosts": ["127.0.0.1"]}
     monkeypatch.setenv("REAPER_PROTECT_HOSTS", "10.0.0.0/16")
     with Sessions(shop.server) as sessions:
@@ -105,7 +121,9 @@ def test_a_proxys_sessions_are_spared_and_the_report_says_so(
 
 
 @pytest.mark.parametrize("message", [{"dry_run": True}, {"rules": {"dry_run": True}}], ids=str)
-def test_a_dry_message_spares_all_on_a_live_stack(shop: Shop, function: Lambda, message: dict[str, Any]) -> None:
+def test_a_dry_message_spares_all_on_a_live_stack(
+    shop: Shop, function: Lambda, message: dict[str, Any]
+) -> None:
     """The planner's dry run arrives; the other way round nothing travels that could kill."""
     with Sessions(shop.server) as sessions:
         (idle,) = sessions.sleeping(1)
@@ -114,8 +132,12 @@ def test_a_dry_message_spares_all_on_a_live_stack(shop: Shop, function: Lambda, 
     assert (report["dry_run"], report["outcomes"]) == (True, {"would_terminate": 1})
 
 
-def test_another_certificate_is_not_believed(shop: Shop, function: Lambda, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the stack trusts other certificates the login is never sent, and the message goes back to the queue."""
+def test_another_certificate_is_not_believed(
+    shop: Shop, function: Lambda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the stack trusts other certificates the login is never sent, and the message goes back
+    to the queue.
+    """
     monkeypatch.setenv("REAPER_CA", str(authority().ca))
     answer = function.invoke(batch(shop.message()))
     assert answer["targets"][0]["error"]["kind"] == "configuration"
@@ -124,7 +146,9 @@ def test_another_certificate_is_not_believed(shop: Shop, function: Lambda, monke
 
 
 def test_what_a_stale_message_asks_for_is_not_done(shop: Shop, function: Lambda) -> None:
-    """It is taken off the queue, logged and counted; one that was tried before is tried again however old."""
+    """It is taken off the queue, logged and counted; one that was tried before is tried again
+    however old.
+    """
     old = shop.message(not_after=time.time() - 1)
     with Sessions(shop.server) as sessions:
         (idle,) = sessions.sleeping(1)
@@ -158,13 +182,16 @@ def test_a_listed_target_without_a_list_is_a_bad_message(shop: Shop, function: L
 
 
 def test_a_message_does_not_wait_for_a_second_sweep(servers: Servers, function: Lambda) -> None:
-    """Where MySQL does not tell how long a session has slept, a sweep from the queue looks twice: the next message will
-    meet another environment, which has seen nobody."""
+    """Where MySQL does not tell how long a session has slept, a sweep from the queue looks twice:
+    the next message will meet another environment, which has seen nobody.
+    """
     server = servers["mysql_nops"]
     function.configure(target(server), REAPER_DRY_RUN="false", REAPER_IDLE_SECONDS="0")
     with Sessions(server) as sessions:
         clients = sessions.sleeping(2)
         settle(server)
-        (report,) = function.invoke(batch({"targets": [server.name], "trigger": "schedule"}))["targets"]
+        (report,) = function.invoke(batch({"targets": [server.name], "trigger": "schedule"}))[
+            "targets"
+        ]
         assert report["outcomes"] == {"terminated": 2}
         assert not any(client.alive() for client in clients)

@@ -36,8 +36,10 @@ def test_the_readme_shows_what_is_printed() -> None:
 def test_mysql_grants_suffice(
     mysql: Server, sessions: Sessions, managed: bool, options: tuple[str, ...], method: str
 ) -> None:
-    """With the printed grants and no others a sweep terminates, by KILL, as on RDS, or by the procedure, and warns of
-    nothing it could have been granted. On RDS it is RDS's administrator who makes the account."""
+    """With the printed grants and no others a sweep terminates, by KILL, as on RDS, or by the
+    procedure, and warns of nothing it could have been granted. On RDS it is RDS's administrator who
+    makes the account.
+    """
     with granted(mysql, *options, managed=managed):
         sessions.sleeping(4)
         report = swept(mysql)
@@ -54,12 +56,15 @@ def test_aurora_grants_suffice(mysql: Server, sessions: Sessions) -> None:
         assert printed(*ours, "--flavour", "aurora") == printed(*ours)
 
 
-@pytest.mark.parametrize(("managed", "options"), [(False, ()), (True, ()), (True, ("--auth", "iam"))])
+@pytest.mark.parametrize(
+    ("managed", "options"), [(False, ()), (True, ()), (True, ("--auth", "iam"))]
+)
 def test_postgres_grants_suffice(
     postgres: Server, sessions: Sessions, managed: bool, options: tuple[str, ...]
 ) -> None:
-    """With the printed grants and no others a sweep terminates, and warns of nothing; so it does where an administrator
-    such as RDS's has made the account, and made it one for IAM."""
+    """With the printed grants and no others a sweep terminates, and warns of nothing; so it does
+    where an administrator such as RDS's has made the account, and made it one for IAM.
+    """
     if managed and not postgres.own:
         pytest.skip("may be Amazon's own, where nothing needs imitating")
     with granted(postgres, *options, managed=managed):
@@ -72,7 +77,9 @@ def test_postgres_grants_suffice(
 
 
 def test_reserved_slots_on_postgres(postgres: Server) -> None:
-    """With --reserved the account may use the slots that PostgreSQL 16 and later keep for such as it."""
+    """With --reserved the account may use the slots that PostgreSQL 16 and later keep for such as
+    it.
+    """
     if not postgres.query("SELECT 1 FROM pg_roles WHERE rolname = 'pg_use_reserved_connections'"):
         pytest.skip("older than 16")
     with granted(postgres, "--reserved"):
@@ -85,9 +92,14 @@ def is_member(postgres: Server, role: str) -> bool:
 
 @pytest.mark.parametrize("options", [(), ("--kill-if-idle",)])
 def test_an_iam_account_on_mysql(mysql: Server, options: tuple[str, ...]) -> None:
-    """The statement that makes an IAM account is one that the server understands: it lacks only Amazon's plugin."""
+    """The statement that makes an IAM account is one that the server understands: it lacks only
+    Amazon's plugin.
+    """
     if not mysql.own:
         pytest.skip("may be Amazon's own, which has the plugin")
     lacking = r"Plugin 'AWSAuthenticationPlugin' is not loaded"
-    with pytest.raises(mysql.kind.errors, match=lacking), granted(mysql, "--auth", "iam", *options, managed=True):
+    with (
+        pytest.raises(mysql.kind.errors, match=lacking),
+        granted(mysql, "--auth", "iam", *options, managed=True),
+    ):
         pass

@@ -23,13 +23,21 @@ def event(name: str) -> Any:
 
 def nowhere(name: str = "nowhere") -> dict[str, Any]:
     """A target at a port that nobody listens on."""
-    return {"name": name, "engine": "mysql", "host": "127.0.0.1", "port": free_port(), "user": "reaper"}
+    return {
+        "name": name,
+        "engine": "mysql",
+        "host": "127.0.0.1",
+        "port": free_port(),
+        "user": "reaper",
+    }
 
 
 def test_one_unreachable_target_does_not_spare_the_other(
     server: Server, sessions: Sessions, function: Lambda
 ) -> None:
-    """Of two targets one unreachable: the other is swept, the report and the metrics carry both, nothing is raised."""
+    """Of two targets one unreachable: the other is swept, the report and the metrics carry both,
+    nothing is raised.
+    """
     clients = sessions.sleeping(3)
     settle(server)
     function.configure(nowhere(), target(server), REAPER_DRY_RUN="false")
@@ -45,30 +53,40 @@ def test_one_unreachable_target_does_not_spare_the_other(
 
 
 def test_all_unreachable_raises_after_telling(function: Lambda) -> None:
-    """Where no target could be swept the handler raises, with the metrics flushed and the reports logged."""
+    """Where no target could be swept the handler raises, with the metrics flushed and the reports
+    logged.
+    """
     function.configure(nowhere("orders"), nowhere("stock"))
     with pytest.raises(AllSweepsFailed, match=r"orders: unreachable: .*stock: unreachable"):
         function.invoke({})
-    assert {name: found["SweepFailed"] for name, found in function.metrics.items()} == {"orders": 1, "stock": 1}
+    assert {name: found["SweepFailed"] for name, found in function.metrics.items()} == {
+        "orders": 1,
+        "stock": 1,
+    }
     assert [line["target"] for line in function.logged("sweep")] == ["orders", "stock"]
 
 
 def test_a_bad_message_is_returned_and_the_others_are_swept(
     server: Server, sessions: Sessions, function: Lambda
 ) -> None:
-    """Of an SQS batch the bad records and the failed ones are in batchItemFailures; the others are swept."""
+    """Of an SQS batch the bad records and the failed ones are in batchItemFailures; the others are
+    swept.
+    """
     sessions.sleeping(2)
     settle(server, sees_fractions=False)
     function.configure(target(server), nowhere(), REAPER_DRY_RUN="false")
     bodies = [
-        json.dumps({"targets": [server.name], "rules": {"idle_seconds": 0, "in_transaction": "spare"}}),
+        json.dumps(
+            {"targets": [server.name], "rules": {"idle_seconds": 0, "in_transaction": "spare"}}
+        ),
         '{"dryrun": true}',
         json.dumps({"targets": ["nowhere"]}),
         json.dumps({"targets": ["unknown"]}),
         "no JSON",
     ]
     records = [
-        {"messageId": str(place), "eventSource": "aws:sqs", "body": body} for place, body in enumerate(bodies)
+        {"messageId": str(place), "eventSource": "aws:sqs", "body": body}
+        for place, body in enumerate(bodies)
     ]
     answer = function.invoke({"Records": records})
     failed = {item["itemIdentifier"] for item in answer["batchItemFailures"]}
@@ -100,14 +118,16 @@ BAD_EVENTS = [
 
 
 @pytest.mark.parametrize(("bad", "said"), BAD_EVENTS)
-def test_bad_events_touch_nothing(
-    servers: Any, function: Lambda, bad: Any, said: str
-) -> None:
-    """An event that is not understood is one clear line naming the key and the value, and nobody is terminated."""
+def test_bad_events_touch_nothing(servers: Any, function: Lambda, bad: Any, said: str) -> None:
+    """An event that is not understood is one clear line naming the key and the value, and nobody is
+    terminated.
+    """
     server = servers["postgres16"]
     with Sessions(server) as sessions:
         (client,) = sessions.sleeping(1)
-        function.configure(target(server, name="orders"), REAPER_DRY_RUN="false", REAPER_IDLE_SECONDS="0")
+        function.configure(
+            target(server, name="orders"), REAPER_DRY_RUN="false", REAPER_IDLE_SECONDS="0"
+        )
         with pytest.raises(ConfigurationError) as raised:
             function.invoke(bad)
         assert said in str(raised.value)
@@ -118,7 +138,9 @@ def test_bad_events_touch_nothing(
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EVENTS.glob("*.json")))
 def test_every_sample_event_is_answered(servers: Any, function: Lambda, name: str) -> None:
-    """Each file in events/ goes through the handler of a stack that is dry by default, and is swept or waved off."""
+    """Each file in events/ goes through the handler of a stack that is dry by default, and is swept
+    or waved off.
+    """
     server = servers["postgres16"]
     function.configure(target(server, name="orders", id="orders"))
     if name == "manual-kill.json":
@@ -135,7 +157,9 @@ def test_every_sample_event_is_answered(servers: Any, function: Lambda, name: st
 
 
 def test_manual_kill_needs_the_stack_to_allow_it(servers: Any, function: Lambda) -> None:
-    """With REAPER_MANUAL_KILL a manual event with dry_run false kills on a dry stack; a schedule stays dry."""
+    """With REAPER_MANUAL_KILL a manual event with dry_run false kills on a dry stack; a schedule
+    stays dry.
+    """
     server = servers["postgres16"]
     with Sessions(server) as sessions:
         (client,) = sessions.sleeping(1)
@@ -160,10 +184,16 @@ def test_more_targets_than_threads_are_all_swept(servers: Any, function: Lambda)
 def test_a_silent_server_costs_no_more_than_its_share(
     servers: Any, function: Lambda, silent_port: int
 ) -> None:
-    """A target that accepts and never answers ends at the deadline with an error; the other is swept."""
+    """A target that accepts and never answers ends at the deadline with an error; the other is
+    swept.
+    """
     server = servers["postgres16"]
     silent = nowhere("silent") | {"port": silent_port}
     function.configure(silent, silent | {"name": "mute", "engine": "postgres"}, target(server))
     reports = function.invoke({}, seconds=5)["targets"]
-    assert [report["error"] and report["error"]["kind"] for report in reports] == ["unreachable", "unreachable", None]
+    assert [report["error"] and report["error"]["kind"] for report in reports] == [
+        "unreachable",
+        "unreachable",
+        None,
+    ]
     assert all(report["duration_seconds"] < 5 * 5 for report in reports)

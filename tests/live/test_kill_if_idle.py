@@ -1,4 +1,6 @@
-"""kill_if_idle: the server itself looks and kills, and refuses whom nobody should kill, whoever asks."""
+"""kill_if_idle: the server itself looks and kills, and refuses whom nobody should kill, whoever
+asks.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from tests.live.stage import engine_server, seen, strike
 from tests.live.test_busy import THRESHOLD, Worker
 from tests.live.test_least_rights import DENIED
 
-LIMIT = 2.0  # seconds of sleep, in place of the 30; more than the one by which whole seconds can be wrong
+# Seconds of sleep, in place of the 30; more than the one by which whole seconds can be wrong
+LIMIT = 2.0
 BRIEFLY = ("--kill-if-idle", "--least-idle", f"{LIMIT:g}s")
 SECONDS = 5.0
 
@@ -39,7 +42,9 @@ class Caller:
         given = {"id": client.id, "time": None, **true, **said}
         with self.connection.cursor() as cursor:
             order = ("id", "user", "host", "time", "statement")
-            cursor.execute("CALL reaper.kill_if_idle(%s, %s, %s, %s, %s)", [given[name] for name in order])
+            cursor.execute(
+                "CALL reaper.kill_if_idle(%s, %s, %s, %s, %s)", [given[name] for name in order]
+            )
             return str(cursor.fetchall()[0][0])
 
     def _truth(self, client: Client) -> tuple[str, str, int | None]:
@@ -67,12 +72,18 @@ TRICKS = (
 
 
 def test_whom_it_never_kills(mysql: Server, sessions: Sessions) -> None:
-    """Active sessions, those in a transaction, of the provider, of the caller's own account, of replication, and those
-    who slept for less than its limit; whatever the caller does to its own session."""
+    """Active sessions, those in a transaction, of the provider, of the caller's own account, of
+    replication, and those who slept for less than its limit; whatever the caller does to its own
+    session.
+    """
     with caller(mysql, *BRIEFLY) as asking:
         expected = {sessions.sleeping(1)[0]: "killed"}
-        expected |= dict.fromkeys(sessions.active(1), "changed") | {sessions.replication(): "changed"}
-        expected |= dict.fromkeys(sessions.provider(1) + sessions.sleeping(1, user=USER, database=""), "refused")
+        expected |= dict.fromkeys(sessions.active(1), "changed") | {
+            sessions.replication(): "changed"
+        }
+        expected |= dict.fromkeys(
+            sessions.provider(1) + sessions.sleeping(1, user=USER, database=""), "refused"
+        )
         expected |= dict.fromkeys(sessions.in_transaction(1), "refused")
         if mysql.flavour == "mysql" and has_performance_schema(mysql):
             expected |= dict.fromkeys(sessions.begun(1), "refused")
@@ -90,14 +101,19 @@ def test_whom_it_never_kills(mysql: Server, sessions: Sessions) -> None:
 
 
 def test_it_kills_nobody_but_whom_was_meant(mysql: Server, sessions: Sessions) -> None:
-    """Id, user, host and sleep must all be as the caller says; the case of a name and a port count, too."""
+    """Id, user, host and sleep must all be as the caller says; the case of a name and a port count,
+    too.
+    """
     (client,) = sessions.sleeping(1)
     with caller(mysql, *BY_PROCEDURE) as asking:
         settle(mysql)
-        wrong: list[dict[str, Any]] = [{"user": other} for other in ("other", "APP", "app ", "", None)]
+        wrong: list[dict[str, Any]] = [
+            {"user": other} for other in ("other", "APP", "app ", "", None)
+        ]
         wrong += [{"host": other} for other in ("127.0.0.2:1", "%", "", None)]
         wrong += [{"time": 3600}, {"statement": 2**62}, {"statement": 0}]
-        if mysql.flavour == "mariadb":  # shows no port to a role, but counts statements for the whole server
+        # Shows no port to a role, but counts statements for the whole server
+        if mysql.flavour == "mariadb":
             wrong.append({"statement": None})
         else:
             wrong.append({"host": "127.0.0.1:1"})
@@ -108,11 +124,20 @@ def test_it_kills_nobody_but_whom_was_meant(mysql: Server, sessions: Sessions) -
     assert not client.alive()
 
 
-HOSTILE = ("app'; DROP TABLE shop.items; -- ", "' OR '1'='1", "\\' OR 1=1 -- ", "app\0", "app`\"%_", "x" * 300)
+HOSTILE = (
+    "app'; DROP TABLE shop.items; -- ",
+    "' OR '1'='1",
+    "\\' OR 1=1 -- ",
+    "app\0",
+    'app`"%_',
+    "x" * 300,
+)
 
 
 def test_arguments_are_compared_and_never_run(mysql: Server, sessions: Sessions) -> None:
-    """What a caller puts into a name, a number or the statement itself is data: nobody dies, nothing is lost."""
+    """What a caller puts into a name, a number or the statement itself is data: nobody dies,
+    nothing is lost.
+    """
     (client,) = sessions.sleeping(1)
     with caller(mysql, *BY_PROCEDURE) as asking:
         for text in HOSTILE:
@@ -132,7 +157,9 @@ def answer(asking: Caller, client: Client, **said: Any) -> str:
 
 @pytest.mark.parametrize("name", ["o'br\"ien\\", "`; KILL 1; --", "näme\n%s"])
 def test_hostile_names_are_killed_like_others(mysql: Server, sessions: Sessions, name: str) -> None:
-    """A user who is called like a piece of SQL is named to the procedure as he is called, and dies alone."""
+    """A user who is called like a piece of SQL is named to the procedure as he is called, and dies
+    alone.
+    """
     account = f"{quoted(name)}@'%'"
     mysql.query(f"CREATE USER {account} IDENTIFIED BY {quoted(mysql.password)}")
     try:
@@ -151,12 +178,14 @@ def quoted(text: str) -> str:
 
 
 def test_a_strike_tells_what_became_of_each(mysql: Server, sessions: Sessions) -> None:
-    """Who has not changed is signalled; who woke, or is not the session that was judged, has changed; who went is gone:
-    each answered for itself, however many share a packet."""
+    """Who has not changed is signalled; who woke, or is not the session that was judged, has
+    changed; who went is gone: each answered for itself, however many share a packet.
+    """
     with granted(mysql, *BY_PROCEDURE), engine_server(mysql, USER) as striking:
         asleep, woken, went = sessions.sleeping(3), sessions.sleeping(2), sessions.sleeping(1)
         settle(mysql)
-        settle(mysql)  # whole seconds on some: a new sleep must differ from the old one by more than one
+        # Whole seconds on some: a new sleep must differ from the old one by more than one
+        settle(mysql)
         victims = seen(striking, "mysql", [*went, *asleep, *woken])
         others = [victims[1]._replace(mark=mark) for mark in not_quite(victims[1])]
         for client in woken:
@@ -172,15 +201,20 @@ def test_a_strike_tells_what_became_of_each(mysql: Server, sessions: Sessions) -
     assert [client.alive() for client in asleep + woken] == [False] * 3 + [True] * 2
 
 
-def test_a_wave_right_after_another_was_verified_is_struck(mysql: Server, sessions: Sessions) -> None:
-    """That the last victims are gone is seen in innodb_trx, which the server then renews for nobody, for a moment."""
+def test_a_wave_right_after_another_was_verified_is_struck(
+    mysql: Server, sessions: Sessions
+) -> None:
+    """That the last victims are gone is seen in innodb_trx, which the server then renews for
+    nobody, for a moment.
+    """
     clients = sessions.sleeping(2)
     with granted(mysql, *BY_PROCEDURE), engine_server(mysql, USER) as striking:
         settle(mysql)
         first, then = seen(striking, "mysql", clients)
         assert strike(striking, [first]) == {first: Outcome.SIGNALLED}
         settle(mysql)
-        time.sleep(0.2)  # the list that the look read is no longer the one that the next reader finds
+        # The list that the look read is no longer the one that the next reader finds
+        time.sleep(0.2)
         assert not striking.lingering([first])
         assert strike(striking, [then]) == {then: Outcome.SIGNALLED}
 
@@ -189,7 +223,10 @@ def not_quite(session: Session) -> list[Mark]:
     """Marks of sessions that share this one's id."""
     assert session.mark is not None
     user, host, statement = session.mark.key
-    found = [session.mark._replace(key=key) for key in ((f"{user}x", host, statement), (user, f"1{host}", statement))]
+    found = [
+        session.mark._replace(key=key)
+        for key in ((f"{user}x", host, statement), (user, f"1{host}", statement))
+    ]
     if statement is not None:
         found.append(session.mark._replace(key=(user, host, int(str(statement)) + 1)))
     if session.mark.since:
@@ -198,7 +235,9 @@ def not_quite(session: Session) -> list[Mark]:
 
 
 def test_a_sweep_with_a_lower_threshold_is_refused(mysql: Server, sessions: Sessions) -> None:
-    """Where the rules ask for sessions that slept for less than 30 s the procedure refuses, and the error says why."""
+    """Where the rules ask for sessions that slept for less than 30 s the procedure refuses, and the
+    error says why.
+    """
     clients = sessions.sleeping(4)
     with granted(mysql, "--kill-if-idle"):
         settle(mysql)
@@ -207,7 +246,10 @@ def test_a_sweep_with_a_lower_threshold_is_refused(mysql: Server, sessions: Sess
     assert set(report.outcomes) == {Outcome.REFUSED}
     assert report.error is not None
     assert report.error.kind is ErrorKind.RIGHTS
-    assert "reaper.kill_if_idle, where installed, refuses sessions idle for too short" in report.error.message
+    assert (
+        "reaper.kill_if_idle, where installed, refuses sessions idle for too short"
+        in report.error.message
+    )
     assert all(client.alive() for client in clients)
 
 
@@ -215,7 +257,11 @@ def test_its_rights_are_nobodys(mysql: Server, sessions: Sessions) -> None:
     """The account cannot kill by itself, nor by rds_kill; nobody can log in as the role that can."""
     (client,) = sessions.sleeping(1)
     with caller(mysql, *BY_PROCEDURE) as asking:
-        for statement in (f"KILL {client.id}", f"CALL mysql.rds_kill({client.id})", f"KILL QUERY {client.id}"):
+        for statement in (
+            f"KILL {client.id}",
+            f"CALL mysql.rds_kill({client.id})",
+            f"KILL QUERY {client.id}",
+        ):
             with pytest.raises(mysql.kind.errors, match=r"not owner|denied"):
                 asking.run(statement)
         assert client.alive()
@@ -238,8 +284,10 @@ GRANT EXECUTE ON PROCEDURE reaper.kill_if_idle TO app
 
 
 def test_neither_it_nor_its_role_can_be_swapped(mysql: Server) -> None:
-    """Neither the account, nor an application's that owns a schema of its own and may make what it likes there, can
-    change the procedure, whose rights it has, or make another one with the role's; the role is nobody's."""
+    """Neither the account, nor an application's that owns a schema of its own and may make what it
+    likes there, can change the procedure, whose rights it has, or make another one with the role's;
+    the role is nobody's.
+    """
     owner = "schema_owner"
     with caller(mysql, *BY_PROCEDURE) as asking:
         mysql.query(f"CREATE USER {owner} IDENTIFIED BY {quoted(mysql.password)}")
@@ -253,7 +301,9 @@ def test_neither_it_nor_its_role_can_be_swapped(mysql: Server) -> None:
                             run(swap)
                 assert definition(mysql) == before
                 with pytest.raises(mysql.kind.errors, match=DENIED):
-                    mysql.kind.client(connection, owner).run("CALL reaper.kill_if_idle(1, '', '', 0, NULL)")
+                    mysql.kind.client(connection, owner).run(
+                        "CALL reaper.kill_if_idle(1, '', '', 0, NULL)"
+                    )
         finally:
             mysql.query(f"DROP USER {owner}")
         security, definer, access, *_ = before
@@ -277,10 +327,13 @@ def members(server: Server) -> set[str]:
     return {row[0] for row in server.query(f"{sql} = '{ROLE}'")}
 
 
-def test_whoever_keeps_innodb_trx_from_being_renewed_hides_nobody(mysql: Server, sessions: Sessions) -> None:
-    """A caller who reads innodb_trx without pause, so that the server never renews it, still cannot have somebody
-    ended who is in a transaction: a transaction of the reaper's own tells how old the list is, or performance_schema
-    tells of them."""
+def test_whoever_keeps_innodb_trx_from_being_renewed_hides_nobody(
+    mysql: Server, sessions: Sessions
+) -> None:
+    """A caller who reads innodb_trx without pause, so that the server never renews it, still cannot
+    have somebody ended who is in a transaction: a transaction of the reaper's own tells how old the
+    list is, or performance_schema tells of them.
+    """
     with caller(mysql, *BY_PROCEDURE) as asking, closing(mysql.connect(USER, "")) as reading:
         over = threading.Event()
         read = mysql.kind.client(reading, USER).run
@@ -290,7 +343,10 @@ def test_whoever_keeps_innodb_trx_from_being_renewed_hides_nobody(mysql: Server,
                 read("SELECT COUNT(*) FROM information_schema.innodb_trx")
 
         def is_hidden_all_the_time() -> bool:
-            """Whether a transaction stayed unlisted to the end. On a busy machine the reader may be too slow for it."""
+            """Whether a transaction stayed unlisted to the end.
+
+            On a busy machine the reader may be too slow for it.
+            """
             (client,) = sessions.in_transaction(1)
             settle(mysql)
             said, swept = asking.kill(client), sweep(mysql, idle_seconds=0).run()
@@ -312,7 +368,9 @@ def test_whoever_keeps_innodb_trx_from_being_renewed_hides_nobody(mysql: Server,
 
 
 def test_no_procedure_with_the_callers_rights_is_used(mysql: Server, sessions: Sessions) -> None:
-    """Whoever may create a procedure of that name cannot have the reaper run his statements with its own rights."""
+    """Whoever may create a procedure of that name cannot have the reaper run his statements with
+    its own rights.
+    """
     sessions.sleeping(1)
     with granted(mysql):
         mysql.query("CREATE DATABASE reaper")
@@ -322,29 +380,40 @@ def test_no_procedure_with_the_callers_rights_is_used(mysql: Server, sessions: S
         assert sweep(mysql, USER, idle_seconds=0, dry_run=True).run().method == "kill"
 
 
-def test_nobody_awake_is_killed(mysql: Server, sessions: Sessions, capsys: pytest.CaptureFixture[str]) -> None:
-    """Sessions that sleep and work without pause, while a caller names everybody he sees without pause: whoever sleeps
-    for less than the limit is never killed."""
+def test_nobody_awake_is_killed(
+    mysql: Server, sessions: Sessions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sessions that sleep and work without pause, while a caller names everybody he sees without
+    pause: whoever sleeps for less than the limit is never killed.
+    """
     workers = [Worker(sessions, 0.0, 0.4, random.Random(seed)) for seed in range(6)]
-    crossing = [Worker(sessions, LIMIT - 0.3, LIMIT + 0.7, random.Random(100 + seed)) for seed in range(6)]
+    crossing = [
+        Worker(sessions, LIMIT - 0.3, LIMIT + 0.7, random.Random(100 + seed)) for seed in range(6)
+    ]
     calls: list[Outcome] = []
     with granted(mysql, *BRIEFLY), engine_server(mysql, USER) as striking:
         until = time.monotonic() + SECONDS
-        threads = [threading.Thread(target=worker.work, args=(until,)) for worker in workers + crossing]
+        threads = [
+            threading.Thread(target=worker.work, args=(until,)) for worker in workers + crossing
+        ]
         for thread in threads:
             thread.start()
         while time.monotonic() < until:
             calls += striking.strike(everybody(striking)).outcomes.values()
         for thread in threads:
             thread.join()
-    assert THRESHOLD < LIMIT  # what a worker calls wrong is a sleep shorter than that
+    # What a worker calls wrong is a sleep shorter than that
+    assert THRESHOLD < LIMIT
     assert [wrong for worker in workers + crossing for wrong in worker.wrongly] == []
     assert sum(worker.while_idle + worker.after_begin for worker in workers) == 0
     killed = calls.count(Outcome.SIGNALLED)
     assert killed > 0
     while_idle, after = sum(w.while_idle for w in crossing), sum(w.after_begin for w in crossing)
     with capsys.disabled():
-        print(f" {mysql.name}: {len(calls)} calls, {killed} killed: {while_idle} idle, {after} had begun")
+        print(
+            f" {mysql.name}: {len(calls)} calls, {killed} killed: {while_idle} idle, {after} had "
+            f"begun"
+        )
 
 
 def everybody(striking: Any) -> Sequence[Session]:

@@ -13,9 +13,18 @@ from lab.servers import Server, Sessions
 from lab.servers.base import Rows
 from reaper.model import Outcome
 from reaper.report import ErrorKind
-from tests.live.account import BY_PROCEDURE, ROLE, USER, granted, has_performance_schema, swept, unavoidable
+from tests.live.account import (
+    BY_PROCEDURE,
+    ROLE,
+    USER,
+    granted,
+    has_performance_schema,
+    swept,
+    unavoidable,
+)
 
-LEFT_OUT = ("mysql_nops",)  # without performance_schema nobody misses the grants that read it
+# Without performance_schema nobody misses the grants that read it
+LEFT_OUT = ("mysql_nops",)
 
 UNSEEN_STATEMENTS = {"idle_upper_bound", "named_locks_unseen"}
 # What each grant is for: the warnings of a sweep without it, which terminates all the same.
@@ -50,22 +59,29 @@ SHAPES = [(False, ()), (True, ()), (False, BY_PROCEDURE)]
 
 
 def less_one(server: Server, managed: bool, options: tuple[str, ...]) -> Iterator[str]:
-    """Make the account again and again, each time without another one of the grants, and say without which."""
+    """Make the account again and again, each time without another one of the grants, and say
+    without which.
+    """
     with granted(server, *options, managed=managed) as statements:
         every = [statement for statement in statements if statement.startswith("GRANT")]
     known = [BLINDS, *EYES, *HANDS, *ROLES_HANDS, *ROLES_EYES]
     for grant in every:
         (fragment,) = [fragment for fragment in known if fragment in grant]
         if fragment in EYES and (managed or options):
-            continue  # the same grants as without
+            # The same grants as without
+            continue
         with granted(server, *options, managed=managed, without=fragment):
             yield fragment
 
 
 @pytest.mark.parametrize(("managed", "options"), SHAPES)
-def test_mysql_with_one_grant_less(mysql: Server, sessions: Sessions, managed: bool, options: tuple[str, ...]) -> None:
-    """Without PROCESS the sweep is blind; without a right to kill its victims are refused, and the error says what the
-    account needs; without a right to read it terminates, and warns of what went unseen."""
+def test_mysql_with_one_grant_less(
+    mysql: Server, sessions: Sessions, managed: bool, options: tuple[str, ...]
+) -> None:
+    """Without PROCESS the sweep is blind; without a right to kill its victims are refused, and the
+    error says what the account needs; without a right to read it terminates, and warns of what went
+    unseen.
+    """
     for missing in less_one(mysql, managed, options):
         clients = sessions.sleeping(3)
         report = swept(mysql, sees_fractions=EYES.get(missing) is not UNSEEN_STATEMENTS)
@@ -80,7 +96,10 @@ def test_mysql_with_one_grant_less(mysql: Server, sessions: Sessions, managed: b
             assert found == (ErrorKind.RIGHTS, {Outcome.REFUSED: 3}), missing
             assert ("no_right_to_terminate" in report.warnings) == (missing in HANDS), missing
             assert report.error
-            assert re.search(r"needs CONNECTION_ADMIN, or .*rds_kill .*reaper\.kill_if_idle", report.error.message)
+            assert re.search(
+                r"needs CONNECTION_ADMIN, or .*rds_kill .*reaper\.kill_if_idle",
+                report.error.message,
+            )
         assert [client.alive() for client in clients] == [report.error is not None] * 3
         sessions.close()
 
@@ -116,32 +135,50 @@ GRANT EXECUTE ON PROCEDURE reaper.kill_if_idle TO app
 ALTER PROCEDURE reaper.kill_if_idle SQL SECURITY INVOKER
 DROP PROCEDURE reaper.kill_if_idle
 """.strip().splitlines()
-DENIED = "(?i)denied|you need|do not have the|not allowed|is not granted|Invalid role|does not exist"
+DENIED = (
+    "(?i)denied|you need|do not have the|not allowed|is not granted|Invalid role|does not exist"
+)
 
 
 @pytest.mark.parametrize(("managed", "options"), SHAPES)
-def test_nothing_else_is_possible_on_mysql(mysql: Server, managed: bool, options: tuple[str, ...]) -> None:
-    """The account has the printed grants and no others: no table of the application is its to read, or even to see,
-    and nothing is its to change."""
-    with granted(mysql, *options, managed=managed) as statements, closing(mysql.connect(USER, "")) as connection:
+def test_nothing_else_is_possible_on_mysql(
+    mysql: Server, managed: bool, options: tuple[str, ...]
+) -> None:
+    """The account has the printed grants and no others: no table of the application is its to read,
+    or even to see, and nothing is its to change.
+    """
+    with (
+        granted(mysql, *options, managed=managed) as statements,
+        closing(mysql.connect(USER, "")) as connection,
+    ):
         mine = [statement for statement in statements if f"TO '{USER}'" in statement]
         assert rights(row[0] for row in mysql.query(f"SHOW GRANTS FOR {USER}@'%'")) == rights(mine)
         run = mysql.kind.client(connection, USER).run
         for statement in FORBIDDEN_ON_MYSQL:
             with pytest.raises(mysql.kind.errors, match=DENIED):
                 run(statement)
-        assert run("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'shop'") == [(0,)]
+        assert run(
+            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'shop'"
+        ) == [(0,)]
     assert mysql.query("SELECT COUNT(*) FROM shop.items WHERE id = 1000") == [(0,)]
 
 
 def rights(grants: Iterable[str]) -> set[tuple[str, str, str]]:
-    """What is granted, each right, column and object alone: the server merges, sorts and quotes as it likes."""
+    """What is granted, each right, column and object alone: the server merges, sorts and quotes as
+    it likes.
+    """
     found = set()
     for grant in grants:
-        what, where = re.findall(r"^GRANT (.+) ON (?:PROCEDURE )?(\S+) TO ", re.sub("[`'\"]", "", grant))[0]
+        what, where = re.findall(
+            r"^GRANT (.+) ON (?:PROCEDURE )?(\S+) TO ", re.sub("[`'\"]", "", grant)
+        )[0]
         for right in re.split(r", (?![^(]*\))", what):
             name, _, columns = right.partition(" (")
-            found |= {(name, column, where) for column in columns.rstrip(")").split(", ") if name != "USAGE"}
+            found |= {
+                (name, column, where)
+                for column in columns.rstrip(")").split(", ")
+                if name != "USAGE"
+            }
     return found
 
 
@@ -160,7 +197,9 @@ def test_postgres_with_one_grant_less(
     outcomes: set[Outcome],
     message: str,
 ) -> None:
-    """Without the right to see the sweep is blind, without the right to signal its victims are refused."""
+    """Without the right to see the sweep is blind, without the right to signal its victims are
+    refused.
+    """
     with granted(postgres, without=right):
         clients = sessions.sleeping(4)
         report = swept(postgres)
@@ -193,9 +232,13 @@ CREATE EXTENSION dblink
 
 
 def test_the_right_to_signal_ends_no_superuser(postgres: Server, sessions: Sessions) -> None:
-    """Whoever has the account can end anybody's session but a superuser's, and cannot stop the server's own work."""
+    """Whoever has the account can end anybody's session but a superuser's, and cannot stop the
+    server's own work.
+    """
     (boss,) = sessions.superuser(1)
-    (worker, *_) = postgres.query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
+    (worker, *_) = postgres.query(
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+    )
     with granted(postgres), closing(postgres.connect(USER)) as connection:
         run = postgres.kind.client(connection, USER).run
         for what in (f"pg_terminate_backend({boss.id})", f"pg_cancel_backend({boss.id})"):
@@ -215,12 +258,16 @@ def refused_or(run: Callable[[str], Rows], sql: str, server: Server) -> bool:
 
 
 def test_nothing_else_is_possible_on_postgres(postgres: Server) -> None:
-    """The account is a member of two roles, may read no table of the application, and change nothing."""
+    """The account is a member of two roles, may read no table of the application, and change
+    nothing.
+    """
     version = int(postgres.query("SHOW server_version_num")[0][0])
     # Until 15 that schema was everybody's to fill; until 14 there was no such role.
     later = {"public.": 150000, "pg_read_all_data": 140000}
     forbidden = [
-        sql for sql in FORBIDDEN_ON_POSTGRES if all(version >= since or it not in sql for it, since in later.items())
+        sql
+        for sql in FORBIDDEN_ON_POSTGRES
+        if all(version >= since or it not in sql for it, since in later.items())
     ]
     with granted(postgres), closing(postgres.connect(USER)) as connection:
         roles = f"SELECT roleid::regrole::text FROM pg_auth_members WHERE member = '{USER}'::regrole ORDER BY 1"
@@ -229,7 +276,9 @@ def test_nothing_else_is_possible_on_postgres(postgres: Server) -> None:
         for statement in forbidden:
             with pytest.raises(psycopg.Error) as refused:
                 run(statement)
-            assert refused.value.sqlstate == "42501" or "is not available" in str(refused.value), statement
+            assert refused.value.sqlstate == "42501" or "is not available" in str(refused.value), (
+                statement
+            )
         tables = "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
         mine = "has_table_privilege(quote_ident(schemaname) || '.' || quote_ident(tablename), 'SELECT, INSERT, UPDATE')"
         assert run(tables) != [(0,)]

@@ -1,4 +1,6 @@
-"""Two sweeps of one server at once: one works, the other says `busy`; the dead and the frozen hold nobody up."""
+"""Two sweeps of one server at once: one works, the other says `busy`; the dead and the frozen hold
+nobody up.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ class Midway:
 
     def _hear(self) -> Any:
         assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], 60)[0], "the other reaper does not answer"
+        assert select.select([self.process.stdout], [], [], 60)[0], (
+            "the other reaper does not answer"
+        )
         return json.loads(self.process.stdout.readline())
 
     def __exit__(self, *exc: object) -> None:
@@ -82,7 +86,8 @@ def swept_in_the_end(server: Server, frozen_after: float = 900) -> Report:
     return reports[-1]
 
 
-@pytest.fixture(params=[name for name in names() if name != "mysql_nops"])  # whose locks are mysql's
+# Whose locks are mysql's
+@pytest.fixture(params=[name for name in names() if name != "mysql_nops"])
 def there(request: pytest.FixtureRequest, servers: Servers) -> Server:
     return servers[request.param]
 
@@ -96,8 +101,12 @@ def clients(there: Server) -> Iterator[Sequence[Client]]:
         yield opened
 
 
-def test_one_sweeps_the_other_is_busy(there: Server, clients: Sequence[Client], function: Lambda) -> None:
-    """Alarm and schedule in the same second: the later does nothing and says `busy`, which is no failure."""
+def test_one_sweeps_the_other_is_busy(
+    there: Server, clients: Sequence[Client], function: Lambda
+) -> None:
+    """Alarm and schedule in the same second: the later does nothing and says `busy`, which is no
+    failure.
+    """
     function.configure(target(there), REAPER_DRY_RUN="false", REAPER_IDLE_SECONDS="0")
     with Midway(there) as other:
         (report,) = function.invoke({"trigger": "alarm"})["targets"]

@@ -1,4 +1,6 @@
-"""SQLAlchemy on the kept connection: as safe after a freeze as Database itself, and not a round trip dearer."""
+"""SQLAlchemy on the kept connection: as safe after a freeze as Database itself, and not a round
+trip dearer.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,20 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from lab import ROOT
 from lab.proxy import Proxy
 from lab.servers import Server, Sessions, until
-from reaper.client import ConfigurationError, Database, DeadlineExceeded, OutcomeUnknown, Transaction
+from reaper.client import (
+    ConfigurationError,
+    Database,
+    DeadlineExceeded,
+    OutcomeUnknown,
+    Transaction,
+)
 from reaper.client.kept import Means
 from reaper.client.orm import create_engine
 from tests.harness import Context
 from tests.live.test_client import Wall, dead, end, fresh_tables, orders, session
 
-LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to the client
+# performance_schema means nothing to the client
+LEFT_OUT = ("mysql_nops",)
 
 
 class Base(DeclarativeBase):
@@ -66,16 +75,21 @@ def count(engine: Engine) -> int:
 
 
 def test_what_a_unit_of_work_costs(server: Server) -> None:
-    """Checkout and check-in cost nothing; a unit of work its statements, BEGIN and the end; autocommit only the first.
+    """Checkout and check-in cost nothing; a unit of work its statements, BEGIN and the end;
+    autocommit only the first.
 
     As many as cross the wire, which on MySQL are as many as the server counts.
     """
     fresh_tables(server)
-    with Proxy(server.host, server.port) as proxy, closing(Database(proxy.through(server).dsn("app"))) as db:
+    with (
+        Proxy(server.host, server.port) as proxy,
+        closing(Database(proxy.through(server).dsn("app"))) as db,
+    ):
         engine = create_engine(db)
         bare = engine.execution_options(isolation_level="AUTOCOMMIT")
         db.query("SELECT 1")
-        assert cost(proxy, lambda: engine.connect().close()) == (5 if db.is_mysql else 9)  # the dialect's questions
+        # The dialect's questions
+        assert cost(proxy, lambda: engine.connect().close()) == (5 if db.is_mysql else 9)
         assert [
             cost(proxy, lambda: engine.connect().close()),
             cost(proxy, lambda: add(engine)),
@@ -90,7 +104,8 @@ def test_what_a_unit_of_work_costs(server: Server) -> None:
         reconnecting = []
         for work in (lambda: db.query("SELECT 1"), lambda: count(bare)):
             db.close()
-            assert until(lambda: not proxy.connections, timeout=10)  # its goodbye is a request, too
+            # Its goodbye is a request, too
+            assert until(lambda: not proxy.connections, timeout=10)
             reconnecting.append(cost(proxy, work))
         assert reconnecting[0] == reconnecting[1]
 
@@ -107,7 +122,9 @@ def asked(db: Database) -> int:
 
 
 def test_killed_while_idle_is_not_noticed(engine: Engine, db: Database, server: Server) -> None:
-    """K5 for the ORM: a connection that ended while idle is replaced before the first statement, without an error."""
+    """K5 for the ORM: a connection that ended while idle is replaced before the first statement,
+    without an error.
+    """
     add(engine, "a")
     end(server, session(db))
     dead(db)
@@ -127,8 +144,12 @@ def test_the_servers_own_timeout_is_not_noticed(engine: Engine, db: Database) ->
 
 
 @pytest.mark.parametrize(("seconds", "kept"), [(60.0, True), (601.0, False), (-10.0, False)])
-def test_the_keepers_rules_hold(engine: Engine, db: Database, wall: Wall, seconds: float, kept: bool) -> None:
-    """By the wall clock: a ping after a long pause, replaced when idle too long or when time has gone backwards."""
+def test_the_keepers_rules_hold(
+    engine: Engine, db: Database, wall: Wall, seconds: float, kept: bool
+) -> None:
+    """By the wall clock: a ping after a long pause, replaced when idle too long or when time has
+    gone backwards.
+    """
     count(engine)
     first = session(db)
     wall.ahead += seconds
@@ -137,7 +158,9 @@ def test_the_keepers_rules_hold(engine: Engine, db: Database, wall: Wall, second
 
 
 def test_lost_in_the_middle(engine: Engine, db: Database, server: Server) -> None:
-    """A connection lost within a session: SQLAlchemy's error, nothing stored, and the next session has another."""
+    """A connection lost within a session: SQLAlchemy's error, nothing stored, and the next session
+    has another.
+    """
     with Session(engine) as orm:
         orm.add(Order(what="never"))
         orm.flush()
@@ -168,7 +191,9 @@ def test_a_door_that_stays_shut_for_a_while(server: Server) -> None:
 
 
 def test_commit_and_rollback(engine: Engine, db: Database) -> None:
-    """What is committed stays, what is rolled back or left does not, and Database's own verbs commit by themselves."""
+    """What is committed stays, what is rolled back or left does not, and Database's own verbs
+    commit by themselves.
+    """
     add(engine, "a")
     with Session(engine) as orm:
         orm.add(Order(what="never"))
@@ -191,7 +216,9 @@ def test_commit_and_rollback(engine: Engine, db: Database) -> None:
 
 
 def test_a_statement_that_commits_by_itself(mysql: Server) -> None:
-    """MySQL: what follows a DDL statement in a session is a transaction again, and can be rolled back."""
+    """MySQL: what follows a DDL statement in a session is a transaction again, and can be rolled
+    back.
+    """
     fresh_tables(mysql)
     with closing(Database(mysql.dsn("app"))) as db, Session(create_engine(db)) as orm:
         orm.execute(text("INSERT INTO orders (what) VALUES ('committed by the DDL')"))
@@ -202,12 +229,17 @@ def test_a_statement_that_commits_by_itself(mysql: Server) -> None:
         assert orders(db) == ["committed by the DDL"]
 
 
-def test_what_a_deadlock_has_undone_is_not_half_committed(mysql: Server, sessions: Sessions) -> None:
-    """K3 for the ORM: after a deadlock on MySQL nothing more runs or is committed before the session rolls back."""
+def test_what_a_deadlock_has_undone_is_not_half_committed(
+    mysql: Server, sessions: Sessions
+) -> None:
+    """K3 for the ORM: after a deadlock on MySQL nothing more runs or is committed before the
+    session rolls back.
+    """
     fresh_tables(mysql)
     (other,) = sessions.sleeping(1)
     other.run("BEGIN")
-    other.run("INSERT INTO scratch (value) VALUES " + ", ".join(["(0)"] * 30))  # the cheaper side is ended
+    # The cheaper side is ended
+    other.run("INSERT INTO scratch (value) VALUES " + ", ".join(["(0)"] * 30))
     other.run("UPDATE items SET value = value + 1 WHERE id = 2")
     with closing(Database(mysql.dsn("app"))) as db, Session(create_engine(db)) as orm:
         orm.execute(text("INSERT INTO orders (what) VALUES ('never')"))
@@ -227,11 +259,14 @@ def test_what_a_deadlock_has_undone_is_not_half_committed(mysql: Server, session
 
 
 def test_a_failed_transaction_is_not_quietly_rolled_back(postgres: Server) -> None:
-    """PostgreSQL turns the COMMIT of a failed transaction into ROLLBACK without a word: that is told."""
+    """PostgreSQL turns the COMMIT of a failed transaction into ROLLBACK without a word: that is
+    told.
+    """
     fresh_tables(postgres)
     with closing(Database(postgres.dsn("app"))) as db, Session(create_engine(db)) as orm:
         orm.execute(text("INSERT INTO orders (what) VALUES ('never')"))
-        with suppress(exc.DBAPIError):  # careless on purpose
+        # Careless on purpose
+        with suppress(exc.DBAPIError):
             orm.execute(text("SELECT no_such_column FROM orders"))
         with pytest.raises(exc.PendingRollbackError, match="undone"):
             orm.commit()
@@ -244,10 +279,16 @@ def test_a_failed_transaction_is_not_quietly_rolled_back(postgres: Server) -> No
 
 
 def test_one_at_a_time(engine: Engine, db: Database) -> None:
-    """While a session has the connection Database's verbs and a second session are refused, and the other way round."""
+    """While a session has the connection Database's verbs and a second session are refused, and the
+    other way round.
+    """
     with Session(engine) as orm:
         orm.scalars(select(Order)).all()
-        for intruding in (lambda: db.query("SELECT 1"), lambda: count(engine), lambda: db.transaction(lambda tx: 1)):
+        for intruding in (
+            lambda: db.query("SELECT 1"),
+            lambda: count(engine),
+            lambda: db.transaction(lambda tx: 1),
+        ):
             with pytest.raises(ConfigurationError, match="in a SQLAlchemy session"):
                 intruding()
         orm.commit()
@@ -262,7 +303,9 @@ def test_one_at_a_time(engine: Engine, db: Database) -> None:
 
 
 def test_the_next_thread_waits(engine: Engine, db: Database) -> None:
-    """A session in another thread gets the connection when the first is closed, or an error before the deadline."""
+    """A session in another thread gets the connection when the first is closed, or an error before
+    the deadline.
+    """
     outcomes: list[object] = []
 
     def try_to_add(seconds: float) -> None:
@@ -289,7 +332,9 @@ def test_the_next_thread_waits(engine: Engine, db: Database) -> None:
 
 
 def test_the_deadline_stops_a_statement(engine: Engine, db: Database) -> None:
-    """The invocation's deadline holds for the ORM's statements; the next session finds a usable connection."""
+    """The invocation's deadline holds for the ORM's statements; the next session finds a usable
+    connection.
+    """
     slow = "SELECT max(sin(a.id + b.id + c.id + d.id)) FROM items a, items b, items c, items d"
 
     def handler(event: Any, context: Any) -> None:
@@ -307,9 +352,14 @@ def test_the_deadline_stops_a_statement(engine: Engine, db: Database) -> None:
 
 
 def test_a_lost_commit_is_unknown(server: Server) -> None:
-    """The answer to COMMIT is lost: OutcomeUnknown, as from Database, for the ORM's commit is not resolved."""
+    """The answer to COMMIT is lost: OutcomeUnknown, as from Database, for the ORM's commit is not
+    resolved.
+    """
     fresh_tables(server)
-    with Proxy(server.host, server.port) as proxy, closing(Database(proxy.through(server).dsn("app"))) as db:
+    with (
+        Proxy(server.host, server.port) as proxy,
+        closing(Database(proxy.through(server).dsn("app"))) as db,
+    ):
         engine = create_engine(db)
         with Session(engine) as orm:
             orm.add(Order(what="once"))
@@ -321,8 +371,12 @@ def test_a_lost_commit_is_unknown(server: Server) -> None:
         assert db.stats.outcome_unknown == 1
 
 
-def test_a_session_left_open_ends_with_the_invocation(engine: Engine, db: Database, server: Server) -> None:
-    """A session that the handler forgets holds no locks in the freeze, and the next invocation has the connection."""
+def test_a_session_left_open_ends_with_the_invocation(
+    engine: Engine, db: Database, server: Server
+) -> None:
+    """A session that the handler forgets holds no locks in the freeze, and the next invocation has
+    the connection.
+    """
     orm = Session(engine)
 
     @db.handler
@@ -366,7 +420,9 @@ def test_a_forked_child_opens_its_own(engine: Engine, db: Database) -> None:
 
 
 @pytest.mark.parametrize("where", ["engine", "session"])
-def test_an_isolation_level_is_the_transactions_own(db: Database, server: Server, where: str) -> None:
+def test_an_isolation_level_is_the_transactions_own(
+    db: Database, server: Server, where: str
+) -> None:
     """An isolation level holds for SQLAlchemy's transactions and never becomes the session's."""
     level = "SERIALIZABLE"
     engine = create_engine(db, isolation_level=level) if where == "engine" else create_engine(db)
@@ -380,17 +436,22 @@ def test_an_isolation_level_is_the_transactions_own(db: Database, server: Server
 def level_of(asking: Session | Database, db: Database, server: Server) -> str:
     if not db.is_mysql:
         sql = "SELECT upper(current_setting('transaction_isolation')) AS level"
-        return str(asking.scalar(text(sql)) if isinstance(asking, Session) else db.query(sql)[0]["level"])
+        return str(
+            asking.scalar(text(sql)) if isinstance(asking, Session) else db.query(sql)[0]["level"]
+        )
     if isinstance(asking, Session):
         sql = f"SELECT trx_isolation_level FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = {session(db)}"
-        assert until(lambda: server.query(sql), timeout=10, pause=0.15)  # asked more often it stays as it was
+        # Asked more often it stays as it was
+        assert until(lambda: server.query(sql), timeout=10, pause=0.15)
         return str(server.query(sql)[0][0])
     name = "tx_isolation" if server.flavour == "mariadb" else "transaction_isolation"
     return str(db.query(f"SELECT @@{name} AS level")[0]["level"])
 
 
 def test_types_stay_apart(postgres: Server) -> None:
-    """What SQLAlchemy makes of PostgreSQL's types and rows is not what db.query makes of them, before and after."""
+    """What SQLAlchemy makes of PostgreSQL's types and rows is not what db.query makes of them,
+    before and after.
+    """
     with closing(Database(postgres.dsn("app"))) as db:
         engine = create_engine(db, json_deserializer=lambda text: "SQLAlchemy's")
         for _ in range(2):
@@ -417,5 +478,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert "reaper[orm]" in done.stdout

@@ -1,4 +1,6 @@
-"""Every command that the pages show is run here, or by the test that is named here, or needs an account of AWS."""
+"""Every command that the pages show is run here, or by the test that is named here, or needs an
+account of AWS.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +44,14 @@ from .account import USER, granted
 from .pages import CONSOLE, SHELL, Command, blocks, commands, in_text, shown_by, statements
 from .test_client import fresh_tables, orders
 
-LEFT_OUT = ("mysql_nops",)  # performance_schema means nothing to what is run here
+# performance_schema means nothing to what is run here
+LEFT_OUT = ("mysql_nops",)
 
 COMMANDS = commands()
 README = ROOT / "README.md"
-STACK = tomllib.loads((ROOT / "samconfig.toml").read_text())["default"]["global"]["parameters"]["stack_name"]
+STACK = tomllib.loads((ROOT / "samconfig.toml").read_text())["default"]["global"]["parameters"][
+    "stack_name"
+]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 GOALS_OF_AWS = "tests/deploy/test_tooling.py::test_make_says_what_a_person_would_type"
@@ -55,12 +60,15 @@ DEMO = "tests/live/test_demo.py::test_the_demo_keeps_its_promises"
 MADE = {
     "demo": DEMO,
     "pictures": DEMO,
-    "check": "",  # `make test` runs it first
-    "test": "",  # runs this
+    # `make test` runs it first
+    "check": "",
+    # Runs this
+    "test": "",
     "ledger": "tests/hardening/test_ledger.py::test_the_books_balance",
     "bench": "tests/bench/test_ratios.py::test_a_warm_statement_is_one_round_trip",
     "mutants": "tests/unit/test_mutation.py::test_a_mutant_is_told_from_a_survivor",
-    "coverage": "",  # the tests of `make test`, watched
+    # The tests of `make test`, watched
+    "coverage": "",
     "build": "tests/deploy/test_artifact.py::test_modules_are_compiled_for_the_python_that_runs_them",
     "soak": "tests/deploy/test_soak.py::test_the_reaper_does_not_grow",
     "package": "tests/deploy/test_release.py::test_the_same_tree_makes_the_same_bytes",
@@ -68,7 +76,9 @@ MADE = {
     "audit": "tests/deploy/test_tooling.py::test_weaknesses_are_asked_for",
     "pins": "tests/deploy/test_release.py::test_the_files_are_as_make_pins_writes_them",
     "licences": "tests/deploy/test_release.py::test_the_licences_are_listed",
-    **dict.fromkeys(("ca-bundle", "deploy", "invoke-dry-run", "invoke-kill", "invoke-advise"), GOALS_OF_AWS),
+    **dict.fromkeys(
+        ("ca-bundle", "deploy", "invoke-dry-run", "invoke-kill", "invoke-advise"), GOALS_OF_AWS
+    ),
 }
 # What is run elsewhere as it stands on the page.
 RUN_BY = {
@@ -116,8 +126,17 @@ def test_every_list_is_needed() -> None:
 def test_the_commands_are_found() -> None:
     """The tests below would prove nothing of commands that are not seen."""
     said = {str(command) for command in COMMANDS}
-    assert {"make demo", "sam deploy --guided", "reaper scan orders --idle 1m", "reaper replay FILE"} <= said
-    assert {command.page.name for command in COMMANDS} >= {"README.md", "CONTRIBUTING.md", "SECURITY.md"}
+    assert {
+        "make demo",
+        "sam deploy --guided",
+        "reaper scan orders --idle 1m",
+        "reaper replay FILE",
+    } <= said
+    assert {command.page.name for command in COMMANDS} >= {
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+    }
     assert len(said) > 50
 
 
@@ -138,7 +157,9 @@ def operator(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Call
     targets = json.dumps([target(servers["postgres18"], name="orders")])
 
     def types(*arguments: str, **environ: str) -> str:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("REAPER_")}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith("REAPER_")
+        }
         done = subprocess.run(
             [sys.executable, "-m", "reaper", *arguments], cwd=folder, env=clean | {"REAPER_TARGETS": targets} | environ,
             capture_output=True, text=True, timeout=60, check=False,
@@ -161,7 +182,9 @@ def _reaper(command: Command, request: pytest.FixtureRequest) -> None:
         _is_named(*arguments)
         return
     words = [MEANT.get(word, word) for word in arguments]
-    words += next((more for begins, more in WITH.items() if " ".join(arguments).startswith(begins)), ())
+    words += next(
+        (more for begins, more in WITH.items() if " ".join(arguments).startswith(begins)), ()
+    )
     assert request.getfixturevalue("operator")(*words)
 
 
@@ -180,12 +203,17 @@ def _export(command: Command, request: pytest.FixtureRequest) -> None:
 
 def test_sizing_is_what_is_shown(operator: Callable[..., str]) -> None:
     """The README's sum is what the command prints, on 80 columns."""
-    (command,) = [command for command in COMMANDS if str(command).startswith("reaper size") and not command.in_a_line]
+    (command,) = [
+        command
+        for command in COMMANDS
+        if str(command).startswith("reaper size") and not command.in_a_line
+    ]
     told = operator(*command.arguments, COLUMNS="80")
     assert [line.rstrip() for line in told.splitlines()] == shown_by("reaper size").splitlines()
 
 
-# As on RDS: the last but one setting is known there alone, so that nobody advises what only its provider can reserve.
+# As on RDS: the last but one setting is known there alone, so that nobody advises what only its
+# provider can reserve.
 SET_WELL = {
     "max_connections": "100",
     "idle_in_transaction_session_timeout": "300000",
@@ -198,7 +226,9 @@ SET_WELL = {
 
 
 def test_advice_is_what_is_shown(operator: Callable[..., str]) -> None:
-    """The README's advice is what the command prints on a server that is set so; obeyed, nothing is left to change."""
+    """The README's advice is what the command prints on a server that is set so; obeyed, nothing is
+    left to change.
+    """
     try:
         server = start("postgres18", settings=SET_WELL)
     except Unavailable as problem:
@@ -219,7 +249,10 @@ def test_a_scan_looks_as_shown(operator: Callable[..., str], servers: Servers) -
         told = operator("scan", "orders", "--idle", "0s", "--allow-user", "app", COLUMNS="80")
     shown = shown_by("reaper scan orders --idle")
     assert told.split("\n")[0].split() == shown.split("\n")[0].split()
-    for line in (r"^orders: \d+ of \d+ connections used \(\d+%\), routine$", r"^  \d+ zombies: \d+ would_terminate$"):
+    for line in (
+        r"^orders: \d+ of \d+ connections used \(\d+%\), routine$",
+        r"^  \d+ zombies: \d+ would_terminate$",
+    ):
         assert [len(re.findall(line, text, re.MULTILINE)) for text in (told, shown)] == [1, 1], line
 
 
@@ -231,7 +264,8 @@ def _make(command: Command, request: pytest.FixtureRequest) -> None:
     assert command.words[1] in MADE, f"no test is named for: {command}"
     if not shutil.which("make"):
         pytest.skip("there is no make")
-    without = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # under `make test`
+    # Under `make test`
+    without = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     dry = ["make", "--dry-run", "--always-make", *command.arguments]
     done = subprocess.run(dry, cwd=ROOT, env=without, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -248,10 +282,14 @@ def _are_there(recipe: str) -> None:
 
 def _sam(command: Command, request: pytest.FixtureRequest) -> None:
     """Its options are SAM's, and what they name is this project's."""
-    what = " ".join(word for word in command.arguments if re.fullmatch("[a-z]+", word) and word != STACK)
+    what = " ".join(
+        word for word in command.arguments if re.fullmatch("[a-z]+", word) and word != STACK
+    )
     assert f"sam {what}" in {*NOT_HERE, *RUN_BY}, f"neither run nor excused: {command}"
     assert command.option("--stack-name") in (None, STACK)
-    assert {word for word in command.arguments if word.endswith("Function")} <= source()["Resources"].keys()
+    assert {word for word in command.arguments if word.endswith("Function")} <= source()[
+        "Resources"
+    ].keys()
     if text := command.option("--event"):
         assert parse(json.loads(text))
     if file := command.option("--event-file"):
@@ -262,22 +300,31 @@ def _sam(command: Command, request: pytest.FixtureRequest) -> None:
 
 @cache
 def _options_of_sam(what: str) -> set[str]:
-    told = subprocess.run([SAM, *what.split(), "--help"], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        [SAM, *what.split(), "--help"], capture_output=True, text=True, check=True
+    ).stdout
     return set(re.findall(r"--[a-z-]+", told))
 
 
 def _aws(command: Command, request: pytest.FixtureRequest) -> None:
-    """Its options are the operation's, with all that it wants, as botocore's model has them; so is its answer."""
+    """Its options are the operation's, with all that it wants, as botocore's model has them; so is
+    its answer.
+    """
     service, name = command.arguments[:2]
     assert f"aws {service} {name}" in NOT_HERE, f"neither run nor excused: {command}"
     _, answer = NOT_HERE[f"aws {service} {name}"]
     model = botocore.session.get_session().get_service_model(service)
-    operation = model.operation_model(next(known for known in model.operation_names if xform_name(known, "-") == name))
+    operation = model.operation_model(
+        next(known for known in model.operation_names if xform_name(known, "-") == name)
+    )
     members = operation.input_shape.members
     spelled = {f"--{xform_name(member, '-')}": member for member in members}
     given = dict(zip(command.arguments[2::2], command.arguments[3::2], strict=True))
     parameters = {spelled[option]: value for option, value in given.items()}
-    typed = {name: int(value) if members[name].type_name == "long" else value for name, value in parameters.items()}
+    typed = {
+        name: int(value) if members[name].type_name == "long" else value
+        for name, value in parameters.items()
+    }
     report = ParamValidator().validate(typed, operation.input_shape)
     assert not report.has_errors(), report.generate_report()
     assert not answer or answer in operation.output_shape.members
@@ -295,7 +342,8 @@ def _pip(command: Command, request: pytest.FixtureRequest) -> None:
 
 
 def _python(command: Command, request: pytest.FixtureRequest) -> None:
-    if command.arguments[:2] == ("-m", "pytest") and command.arguments[2:]:  # a part of this suite
+    # a part of this suite
+    if command.arguments[:2] == ("-m", "pytest") and command.arguments[2:]:
         folder, word = ROOT / command.arguments[2], command.option("-k") or ""
         assert any(word in path.stem for path in folder.glob("test_*.py"))
         return
@@ -316,11 +364,22 @@ def _psql(command: Command, request: pytest.FixtureRequest) -> None:
     database = "readme_example"
     server.query(f"CREATE DATABASE {database} OWNER app")
     try:
-        programs = [str(Path(sys.executable).parent), str(getattr(server.kind, "programs", "")), os.environ["PATH"]]
-        environ = os.environ | {"PATH": ":".join(programs), "DATABASE_URL": server.dsn("app", database)}
-        script = f"set -eo pipefail; export PGOPTIONS='-c client_min_messages=warning'; {command.text}"
+        programs = [
+            str(Path(sys.executable).parent),
+            str(getattr(server.kind, "programs", "")),
+            os.environ["PATH"],
+        ]
+        environ = os.environ | {
+            "PATH": ":".join(programs),
+            "DATABASE_URL": server.dsn("app", database),
+        }
+        script = (
+            f"set -eo pipefail; export PGOPTIONS='-c client_min_messages=warning'; {command.text}"
+        )
         shell, folder = ["/bin/bash", "-c", script], command.page.parent
-        done = subprocess.run(shell, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            shell, cwd=folder, env=environ, capture_output=True, text=True, check=False
+        )
         assert (done.returncode, done.stderr) == (0, "")
         assert "CREATE TABLE" in done.stdout
     finally:
@@ -344,19 +403,25 @@ CHECKS: Mapping[str, Callable[[Command, pytest.FixtureRequest], None]] = {
 
 
 def test_every_block_is_of_a_kind_that_is_tested() -> None:
-    """Commands are run above; other code is shown to be true by a test; what is printed or drawn holds no command."""
+    """Commands are run above; other code is shown to be true by a test; what is printed or drawn
+    holds no command.
+    """
     for block in blocks():
         if block.language in SHOWN_BY or block.language == "python":
             assert block.page == README, "the tests that show it true read the README"
         else:
             assert block.language in (SHELL, CONSOLE, "text"), block
         if block.language == "text":
-            assert not re.search(r"^ *(\$|make|reaper|aws|sam|pip|curl) ", block.text, re.MULTILINE), block
+            assert not re.search(
+                r"^ *(\$|make|reaper|aws|sam|pip|curl) ", block.text, re.MULTILINE
+            ), block
 
 
 def test_every_object_in_a_line() -> None:
     """Where a sentence writes out an event or rules, they are ones that are understood."""
-    found = [json.loads(code) for code in in_text(README) if re.fullmatch(r'\{("\w+": [^…]+)\}', code)]
+    found = [
+        json.loads(code) for code in in_text(README) if re.fullmatch(r'\{("\w+": [^…]+)\}', code)
+    ]
     assert len(found) >= 2
     for written in found:
         if written.keys() <= {rule.name for rule in fields(Rules)}:
@@ -368,7 +433,8 @@ def test_every_object_in_a_line() -> None:
 (CLIENT,) = (
     block.text
     for block in blocks()
-    if block.language == "python" and block.text not in (test_example.BEFORE, test_example.AFTER, test_example.ORM)
+    if block.language == "python"
+    and block.text not in (test_example.BEFORE, test_example.AFTER, test_example.ORM)
 )
 
 
@@ -385,16 +451,28 @@ def test_the_clients_first_example(server: Server, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_aws_answers() -> None:
-    """The README's answers have the outputs of the template, the keys of a report, and words that SAM says."""
-    (shown,) = (block.text for block in blocks() if block.language == "text" and "Successfully" in block.text)
+    """The README's answers have the outputs of the template, the keys of a report, and words that
+    SAM says.
+    """
+    (shown,) = (
+        block.text
+        for block in blocks()
+        if block.language == "text" and "Successfully" in block.text
+    )
     outputs = source()["Outputs"]
     for key, description in re.findall(r"^Key +(\w+)\nDescription +(.*)$", shown, re.MULTILINE):
         assert outputs[key]["Description"] == description
-    assert {code for code in in_text(README) if re.fullmatch(r"(Function|ClientLayer|ExtensionLayer)Arn", code)} <= (
-        outputs.keys()
-    )
+    assert {
+        code
+        for code in in_text(README)
+        if re.fullmatch(r"(Function|ClientLayer|ExtensionLayer)Arn", code)
+    } <= (outputs.keys())
     page = README.read_text(encoding="utf-8")
-    assert [answer for _, answer in NOT_HERE.values() if answer not in page and answer != "LayerVersions"] == []
+    assert [
+        answer
+        for _, answer in NOT_HERE.values()
+        if answer not in page and answer != "LayerVersions"
+    ] == []
     if SAM.exists():
         said = "".join(_sources_of_sam())
         for begins, (_, answer) in NOT_HERE.items():
@@ -423,6 +501,12 @@ def test_every_statement_in_a_line(server: Server) -> None:
         server.query(f"CREATE USER {APP}")
         try:
             for statement in meant:
-                server.query(re.sub(r"\b(USER|TO|FROM) reaper\b", rf"\1 {USER}", re.sub(r"\bapp\b", APP, statement)))
+                server.query(
+                    re.sub(
+                        r"\b(USER|TO|FROM) reaper\b",
+                        rf"\1 {USER}",
+                        re.sub(r"\bapp\b", APP, statement),
+                    )
+                )
         finally:
             server.query(f"DROP USER {APP}")

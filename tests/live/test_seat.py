@@ -1,4 +1,6 @@
-"""The reaper's seat: kept while it is good, left when it is not, and nothing it saw counts on another server."""
+"""The reaper's seat: kept while it is good, left when it is not, and nothing it saw counts on
+another server.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def own_sessions(server: Server) -> int:
 
 
 def test_it_outlives_short_freezes(server: Server) -> None:
-    """Ten minutes later the seat is asked, and good; after an hour it is replaced, and the old one is gone."""
+    """Ten minutes later the seat is asked, and good; after an hour it is replaced, and the old one
+    is gone.
+    """
     wall = Wall()
     seat = seat_at(server, wall)
     entries = []
@@ -66,8 +70,12 @@ def test_it_outlives_short_freezes(server: Server) -> None:
     seat.discard("done")
 
 
-def test_the_server_ends_the_seats_of_the_dead(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A seat has its own idle limit from the server, whatever the server's setting: nobody else would end it."""
+def test_the_server_ends_the_seats_of_the_dead(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seat has its own idle limit from the server, whatever the server's setting: nobody else
+    would end it.
+    """
     monkeypatch.setattr(seats, "SERVER_ENDS_AFTER", 1)
     seat = seat_at(server)
     assert swept(server, seat).error is None
@@ -78,7 +86,9 @@ def test_the_server_ends_the_seats_of_the_dead(server: Server, monkeypatch: pyte
 
 
 def test_a_slow_answer_does_not_cost_the_seat(server: Server) -> None:
-    """A server that is full is slow as well, and there may be no other way in: the seat is not given up lightly."""
+    """A server that is full is slow as well, and there may be no other way in: the seat is not
+    given up lightly.
+    """
     wall = Wall()
     with Proxy(server.host, server.port) as proxy:
         there = proxy.through(server)
@@ -94,7 +104,9 @@ def test_a_slow_answer_does_not_cost_the_seat(server: Server) -> None:
 
 
 def test_a_silent_death_is_noticed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A route that was lost without a word costs the seat one unanswered ping, and the sweep is done on another."""
+    """A route that was lost without a word costs the seat one unanswered ping, and the sweep is
+    done on another.
+    """
     monkeypatch.setattr(seats, "_KEPT", replace(seats._KEPT, ping_timeout=0.5))
     wall = Wall()
     with Proxy(server.host, server.port) as proxy:
@@ -102,7 +114,8 @@ def test_a_silent_death_is_noticed(server: Server, monkeypatch: pytest.MonkeyPat
         seat = seat_at(there, wall)
         assert swept(there, seat).entry is Entry.LOGIN
         proxy.swallow()
-        proxy.resume()  # for new connections
+        # For new connections
+        proxy.resume()
         wall.ahead = 300
         report = swept(there, seat)
         assert (report.error, report.entry) == (None, Entry.LOGIN)
@@ -111,7 +124,9 @@ def test_a_silent_death_is_noticed(server: Server, monkeypatch: pytest.MonkeyPat
 
 
 def test_without_a_seat_nobody_stays(server: Server, function: Lambda) -> None:
-    """With REAPER_KEEP_SEAT=false the connection is closed after each sweep, a seat from before included."""
+    """With REAPER_KEEP_SEAT=false the connection is closed after each sweep, a seat from before
+    included.
+    """
     function.configure(target(server))
     assert [function.invoke({})["targets"][0]["entry"] for _ in range(2)] == ["login", "seat"]
     assert own_sessions(server) == 1
@@ -122,7 +137,9 @@ def test_without_a_seat_nobody_stays(server: Server, function: Lambda) -> None:
 
 @pytest.fixture(scope="module", params=[name for name in names() if name != "postgres18"])
 def pair(request: pytest.FixtureRequest, servers: Servers) -> Iterator[tuple[Server, Server]]:
-    """Two servers whose sessions have the same ids, on MySQL and MariaDB: both count from the start."""
+    """Two servers whose sessions have the same ids, on MySQL and MariaDB: both count from the
+    start.
+    """
     like = servers[request.param]
     if not like.own:
         pytest.skip(f"{like.name} is not ours to start, stop and start again")
@@ -138,8 +155,11 @@ def swept_once(function: Lambda, server: Server, dry_run: bool = False) -> dict[
     return report
 
 
-def test_after_a_failover_old_knowledge_is_void(pair: tuple[Server, Server], function: Lambda) -> None:
-    """Another server at the same address: its sessions are judged by what is seen there, though the ids are the same.
+def test_after_a_failover_old_knowledge_is_void(
+    pair: tuple[Server, Server], function: Lambda
+) -> None:
+    """Another server at the same address: its sessions are judged by what is seen there, though the
+    ids are the same.
 
     Where only sleep that was seen twice counts, that of the former server's sessions does not.
     """
@@ -151,13 +171,16 @@ def test_after_a_failover_old_knowledge_is_void(pair: tuple[Server, Server], fun
         Sessions(successor) as after,
     ):
         left, came = before.sleeping(5), after.sleeping(5)
-        assert former.engine == "postgres" or {client.id for client in left} & {client.id for client in came}
+        assert former.engine == "postgres" or {client.id for client in left} & {
+            client.id for client in came
+        }
         settle(former)
         there = proxy.through(former)
         swept_once(function, there, dry_run=True)
         proxy.to(successor.host, successor.port)
         proxy.cut()
-        time.sleep(2.1 if is_doubtful else 0)  # what was seen so long ago would count
+        # What was seen so long ago would count
+        time.sleep(2.1 if is_doubtful else 0)
         report = swept_once(function, there)
         assert report["entry"] == "login"
         assert report["outcomes"] == ({} if is_doubtful else {"terminated": 5})
@@ -166,7 +189,9 @@ def test_after_a_failover_old_knowledge_is_void(pair: tuple[Server, Server], fun
 
 
 def test_a_restart_costs_a_login(pair: tuple[Server, Server], function: Lambda) -> None:
-    """After a restart the next sweep logs in anew and does its work, the one after it from its new seat."""
+    """After a restart the next sweep logs in anew and does its work, the one after it from its new
+    seat.
+    """
     server, _ = pair
     swept_once(function, server)
     server.kill()

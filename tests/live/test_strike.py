@@ -25,7 +25,9 @@ LONG = Deadline.after(3600)
 
 
 def test_1094_ends_its_packet_only(mysql: Database, sessions: Sessions) -> None:
-    """KILL of an id that ended after its re-read answers 1094: `gone`; those after it in the packet have no outcome."""
+    """KILL of an id that ended after its re-read answers 1094: `gone`; those after it in the packet
+    have no outcome.
+    """
     clients = sessions.sleeping(3)
     with engine_server(mysql) as striking:
         assert isinstance(striking, mysql_engine.MySQLServer)
@@ -37,12 +39,17 @@ def test_1094_ends_its_packet_only(mysql: Database, sessions: Sessions) -> None:
 
 
 def test_mariadb_itself_keeps_to_the_window(servers: Servers) -> None:
-    """Many kills in one statement: MariaDB ends it with the window, and one who has gone spares no other."""
+    """Many kills in one statement: MariaDB ends it with the window, and one who has gone spares no
+    other.
+    """
     with mariadb(servers) as (sessions, striking):
         first, second, spared = sessions.sleeping(3)
         (row,) = striking._query("SELECT UNIX_TIMESTAMP(SYSDATE(6)) + 0e0 AS now")
         assert striking._kill_within_window([spared.id], row["now"] - WINDOW) == {}
-        assert striking._told_by(burst.kill_unless_begun([spared.id], [2**40], seconds=0), [spared.id]) == {}
+        assert (
+            striking._told_by(burst.kill_unless_begun([spared.id], [2**40], seconds=0), [spared.id])
+            == {}
+        )
         assert striking._kill_within_window([first.id, 2**31, second.id], row["now"] + 3600) == {
             first.id: Outcome.SIGNALLED,
             2**31: Outcome.GONE,
@@ -53,7 +60,9 @@ def test_mariadb_itself_keeps_to_the_window(servers: Servers) -> None:
 
 @pytest.mark.parametrize("user", ["reaper", "reaper_rds"])
 def test_mariadb_looks_each_victim_up_right_before_its_kill(servers: Servers, user: str) -> None:
-    """However long after the look: who ran anything, or pinged, since then is spared, and goes on undisturbed."""
+    """However long after the look: who ran anything, or pinged, since then is spared, and goes on
+    undisturbed.
+    """
     with mariadb(servers, user) as (sessions, striking):
         asleep, ran, runs, pinged, went = clients = sessions.sleeping(5)
         victims = seen(striking, "mysql", clients)
@@ -70,36 +79,50 @@ def test_mariadb_looks_each_victim_up_right_before_its_kill(servers: Servers, us
             went.id: Outcome.GONE,
         }
         runs.finish()
-        assert [client.alive() for client in (asleep, ran, runs, pinged)] == [False, True, True, True]
+        assert [client.alive() for client in (asleep, ran, runs, pinged)] == [
+            False,
+            True,
+            True,
+            True,
+        ]
 
 
 @pytest.mark.parametrize("user", ["reaper", "reaper_rds"])
 def test_nobody_is_mistaken_for_who_has_the_same_statement_id(servers: Servers, user: str) -> None:
-    """A ping takes the QUERY_ID that somebody's next statement has, too: that statement goes on, whoever is struck."""
+    """A ping takes the QUERY_ID that somebody's next statement has, too: that statement goes on,
+    whoever is struck.
+    """
     with mariadb(servers, user) as (sessions, striking):
         sleeper, wakes, *others = sessions.sleeping(4)
         for client, other in zip((sleeper, wakes), others, strict=True):
             share_a_query_id(striking, client, other)
         victims = seen(striking, "mysql", [sleeper, wakes])
         wakes.run("DO 0")
-        striking.look()  # now the other has that QUERY_ID for itself
+        # Now the other has that QUERY_ID for itself
+        striking.look()
         token = mysql_engine._last_statement(victims[1])
         assert [row["Id"] for row in striking._list() if row["token"] == token] == [others[1].id]
-        assert strike(striking, victims) == {victims[0]: Outcome.SIGNALLED, victims[1]: Outcome.CHANGED}
+        assert strike(striking, victims) == {
+            victims[0]: Outcome.SIGNALLED,
+            victims[1]: Outcome.CHANGED,
+        }
         for other in others:
             other.finish()
         assert [client.alive() for client in (sleeper, wakes, *others)] == [False, True, True, True]
 
 
 def share_a_query_id(striking: mysql_engine.MySQLServer, sleeper: Client, other: Client) -> None:
-    """The other runs a statement under the QUERY_ID that a ping has left the sleeper, if it comes next."""
+    """The other runs a statement under the QUERY_ID that a ping has left the sleeper, if it comes
+    next.
+    """
     for _ in range(20):
         ping(sleeper)
         other.start("SELECT SLEEP(1)")
         of = {row["Id"]: row["token"] for row in striking._list()}
         if of[sleeper.id] == of[other.id]:
             return
-        other.finish()  # the list was read before it began
+        # The list was read before it began
+        other.finish()
     raise AssertionError("no statement came right after its ping")
 
 
@@ -109,14 +132,21 @@ def ping(client: Client) -> None:
 
 
 @contextmanager
-def mariadb(servers: Servers, user: str = "reaper") -> Iterator[tuple[Sessions, mysql_engine.MySQLServer]]:
-    with Sessions(servers["mariadb"]) as sessions, engine_server(servers["mariadb"], user) as striking:
+def mariadb(
+    servers: Servers, user: str = "reaper"
+) -> Iterator[tuple[Sessions, mysql_engine.MySQLServer]]:
+    with (
+        Sessions(servers["mariadb"]) as sessions,
+        engine_server(servers["mariadb"], user) as striking,
+    ):
         assert isinstance(striking, mysql_engine.MySQLServer)
         yield sessions, striking
 
 
 def test_mariadb_reads_again_where_a_kill_outlasts_the_window(servers: Servers) -> None:
-    """rds_kill scans the whole list before it kills: where that takes longer, looking before the call is not enough."""
+    """rds_kill scans the whole list before it kills: where that takes longer, looking before the
+    call is not enough.
+    """
     with mariadb(servers, "reaper_rds") as (sessions, striking):
         (client,) = sessions.sleeping(1)
         victims = seen(striking, "mysql", [client])
@@ -139,7 +169,9 @@ def test_one_stall_is_not_for_ever(mysql: Database, sessions: Sessions) -> None:
 def test_kills_follow_their_re_read_within_the_window(
     server: Database, sessions: Sessions, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No kill comes more than 50 ms after the start of its victim's re-read: measured for 200 victims."""
+    """No kill comes more than 50 ms after the start of its victim's re-read: measured for 200
+    victims.
+    """
     clients = sessions.sleeping(200)
     settle(server)
     with engine_server(server) as striking:
@@ -148,8 +180,12 @@ def test_kills_follow_their_re_read_within_the_window(
     assert outcomes == [Outcome.SIGNALLED] * 200
     with capsys.disabled():
         worst, middle = max(measured.windows), statistics.median(measured.windows)
-        print(f" {server.name}: {len(measured.windows)} chunks, {middle * 1000:.1f} ms, at most {worst * 1000:.1f} ms")
-    # Our own clock is read after the last kill has been answered, so it sees more than the server did.
+        print(
+            f" {server.name}: {len(measured.windows)} chunks, {middle * 1000:.1f} ms, at most "
+            f"{worst * 1000:.1f} ms"
+        )
+    # Our own clock is read after the last kill has been answered, so it sees more than the server
+    # did.
     assert statistics.median(measured.windows) < WINDOW
     assert max(measured.windows) < 5 * WINDOW
 
@@ -173,30 +209,38 @@ class Measured:
 
 
 def test_one_refusal_does_not_spare_its_neighbours(postgres: Database, sessions: Sessions) -> None:
-    """A victim that PostgreSQL refuses (42501 aborts the statement) is `refused`; its neighbours are struck."""
+    """A victim that PostgreSQL refuses (42501 aborts the statement) is `refused`; its neighbours
+    are struck.
+    """
     first, boss, last = sessions.sleeping(2), sessions.superuser(1), sessions.sleeping(2)
     with engine_server(postgres) as striking:
         victims = seen(striking, "postgres", first + boss + last)
         outcomes = list(strike(striking, victims).values())
     assert outcomes[2] is Outcome.REFUSED
-    # Those signalled before the statement was aborted may have ended by the time they are asked one by one.
+    # Those signalled before the statement was aborted may have ended by the time they are asked one
+    # by one.
     assert set(outcomes) - {Outcome.REFUSED} <= {Outcome.SIGNALLED, Outcome.GONE}
     assert boss[0].alive()
     assert not any(client.alive() for client in first + last)
 
 
 def test_repeated_refusals_end_the_sweep(server: Database, sessions: Sessions) -> None:
-    """An account that sees all but may terminate nobody is refused, and the error names the right it lacks."""
+    """An account that sees all but may terminate nobody is refused, and the error names the right
+    it lacks.
+    """
     user = "norights"
     if server.engine == "postgres":
         server.query(f"DROP ROLE IF EXISTS {user}")
         server.query(f"CREATE ROLE {user} LOGIN IN ROLE pg_read_all_stats")
     clients = sessions.sleeping(30)
-    settle(server, sees_fractions=False)  # nor may it read performance_schema
+    # Nor may it read performance_schema
+    settle(server, sees_fractions=False)
     report = sweep(server, user, idle_seconds=0).run()
     assert report.error is not None
     assert report.error.kind is ErrorKind.RIGHTS
-    assert ("pg_signal_backend" if server.engine == "postgres" else "CONNECTION_ADMIN") in report.error.message
+    assert (
+        "pg_signal_backend" if server.engine == "postgres" else "CONNECTION_ADMIN"
+    ) in report.error.message
     assert set(report.outcomes) == {Outcome.REFUSED}
     assert 3 <= report.outcomes[Outcome.REFUSED] < 30
     assert all(client.alive() for client in clients)
@@ -220,10 +264,13 @@ def test_rds_kill_answers(mysql: Database, sessions: Sessions) -> None:
     with engine_server(mysql, "reaper_rds") as striking:
         assert isinstance(striking, mysql_engine.MySQLServer)
         ids = [2**31, provider.id, 2**31 + 1]
-        if mysql.flavour == "mariadb":  # where all go in one statement
+        # Where all go in one statement
+        if mysql.flavour == "mariadb":
             (row,) = striking._query("SELECT UNIX_TIMESTAMP(SYSDATE(6)) + 0e0 AS now")
             outcomes = striking._kill_within_window(ids, row["now"] + 3600)
         else:
-            outcomes = {id_: outcome for one in ids for id_, outcome in striking._kill([one]).items()}
+            outcomes = {
+                id_: outcome for one in ids for id_, outcome in striking._kill([one]).items()
+            }
     assert list(outcomes.values()) == [Outcome.GONE, Outcome.REFUSED, Outcome.GONE]
     assert provider.alive()

@@ -18,7 +18,9 @@ from tests.harness import Lambda, settle, sweep
 
 
 def lock_holders(sessions: Sessions, n: int) -> list[Client]:
-    """Sessions whose lock the server shows: named, advisory and table locks, or row locks where it hides those."""
+    """Sessions whose lock the server shows: named, advisory and table locks, or row locks where it
+    hides those.
+    """
     if sessions.server.name in ("mariadb", "mysql_nops"):
         return sessions.in_transaction(n)
     if sessions.server.name == "mysql":
@@ -27,15 +29,22 @@ def lock_holders(sessions: Sessions, n: int) -> list[Client]:
 
 
 def protected(sessions: Sessions) -> list[Client]:
-    """One session of each built-in protected kind that can be asked afterwards whether it still works."""
-    kinds = [*sessions.provider(1), *sessions.sleeping(1, user="reaper", database=sessions.server.home)]
+    """One session of each built-in protected kind that can be asked afterwards whether it still
+    works.
+    """
+    kinds = [
+        *sessions.provider(1),
+        *sessions.sleeping(1, user="reaper", database=sessions.server.home),
+    ]
     if sessions.server.engine == "postgres":
         kinds += [*sessions.superuser(1), *sessions.listeners(1)]
     return kinds
 
 
 def test_exactly_the_sleepers_go(server: Server, sessions: Sessions, function: Lambda) -> None:
-    """Of 200 sleeping, 20 active, 10 in a transaction, 5 lock holders and the protected only the 200 go."""
+    """Of 200 sleeping, 20 active, 10 in a transaction, 5 lock holders and the protected only the
+    200 go.
+    """
     sleeping = sessions.sleeping(200)
     spared = [
         *sessions.active(20),
@@ -64,7 +73,9 @@ def test_exactly_the_sleepers_go(server: Server, sessions: Sessions, function: L
 
 
 def test_dry_run_names_whom_the_real_sweep_takes(server: Server, sessions: Sessions) -> None:
-    """A dry run changes nothing on the server and names the same sessions, in the same order, as the sweep after it."""
+    """A dry run changes nothing on the server and names the same sessions, in the same order, as
+    the sweep after it.
+    """
     sleeping = sessions.sleeping(30)
     settle(server)
     before = server.states().keys() & {client.id for client in sleeping}
@@ -74,12 +85,16 @@ def test_dry_run_names_whom_the_real_sweep_takes(server: Server, sessions: Sessi
     assert before == server.states().keys() & {client.id for client in sleeping}
 
     real = sweep(server, idle_seconds=0).run()
-    assert [victim.session.id for victim in dry.victims] == [victim.session.id for victim in real.victims]
+    assert [victim.session.id for victim in dry.victims] == [
+        victim.session.id for victim in real.victims
+    ]
     assert real.outcomes == {Outcome.TERMINATED: 30}
 
 
 def test_in_transaction_goes_only_when_the_rules_say_so(server: Server, sessions: Sessions) -> None:
-    """A session idle in a transaction is spared and counted; when terminated, its row is rolled back."""
+    """A session idle in a transaction is spared and counted; when terminated, its row is rolled
+    back.
+    """
     before = committed(server)
     (client,) = sessions.in_transaction(1)
     settle(server)
@@ -104,18 +119,24 @@ def committed(server: Server) -> Any:
 
 
 def test_a_failed_transaction_is_one(postgres: Server, sessions: Sessions) -> None:
-    """Of a transaction that failed PostgreSQL does not tell when it began; it is as old as its session's sleep."""
+    """Of a transaction that failed PostgreSQL does not tell when it began; it is as old as its
+    session's sleep.
+    """
     (client,) = sessions.begun(1)
     with pytest.raises(psycopg.Error):
         client.run("SELECT no_such_column")
     assert sweep(postgres, idle_seconds=0).run().spared[Reason.IN_TRANSACTION] == 1
-    assert sweep(postgres, in_transaction="terminate", in_transaction_seconds=3600).run().victims == ()
+    assert (
+        sweep(postgres, in_transaction="terminate", in_transaction_seconds=3600).run().victims == ()
+    )
     taken = sweep(postgres, in_transaction="terminate", in_transaction_seconds=0).run()
     assert taken.outcomes == {Outcome.TERMINATED: 1}
 
 
 def test_a_transaction_that_did_nothing_yet_is_one(servers: Servers) -> None:
-    """BEGIN alone is not in innodb_trx, but performance_schema knows of it: spared like any other transaction."""
+    """BEGIN alone is not in innodb_trx, but performance_schema knows of it: spared like any other
+    transaction.
+    """
     server = servers["mysql"]
     with Sessions(server) as sessions:
         (client,) = sessions.begun(1)
@@ -138,7 +159,9 @@ def test_a_large_rollback_is_spared(mysql: Server, sessions: Sessions) -> None:
 
 
 def test_blind_account(server: Server, sessions: Sessions, function: Lambda) -> None:
-    """An account that cannot see others is blind: an error and a metric, never an empty list of zombies."""
+    """An account that cannot see others is blind: an error and a metric, never an empty list of
+    zombies.
+    """
     sessions.sleeping(3)
     function.configure(target(server, "blind"), REAPER_DRY_RUN="false")
     with pytest.raises(RuntimeError, match="blind"):
@@ -188,7 +211,9 @@ def test_superusers_neither_die_nor_abort(postgres: Server, sessions: Sessions) 
 
 
 def test_a_long_statement_is_no_idleness(server: Server, sessions: Sessions) -> None:
-    """A session whose last statement took longer than the threshold and ended a moment ago is spared."""
+    """A session whose last statement took longer than the threshold and ended a moment ago is
+    spared.
+    """
     (client,) = sessions.sleeping(1)
     client.run("SELECT pg_sleep(2.5)" if server.engine == "postgres" else "SELECT SLEEP(2.5)")
     report = sweep(server, trigger="schedule", idle_seconds=2).run()
@@ -196,8 +221,12 @@ def test_a_long_statement_is_no_idleness(server: Server, sessions: Sessions) -> 
     assert client.alive()
 
 
-def test_unconfirmed_idleness_is_spared_until_a_second_sweep(mysql: Server, sessions: Sessions) -> None:
-    """Where the true idle time cannot be read, a scheduled sweep takes only whom the one before saw asleep already."""
+def test_unconfirmed_idleness_is_spared_until_a_second_sweep(
+    mysql: Server, sessions: Sessions
+) -> None:
+    """Where the true idle time cannot be read, a scheduled sweep takes only whom the one before saw
+    asleep already.
+    """
     sessions.sleeping(2)
     settle(mysql)
     first = sweep(mysql, trigger="schedule", idle_seconds=0)

@@ -32,7 +32,8 @@ def on_a_terminal(*arguments: str, **environ: str) -> str:
         try:
             while piece := os.read(ours, 4096):
                 shown += piece
-        except OSError:  # Linux's word for the end: nobody holds the other side any more
+        # Linux's word for the end: nobody holds the other side any more
+        except OSError:
             pass
         process.wait()
     os.close(ours)
@@ -54,7 +55,9 @@ def test_tables_fit_80_columns(servers: Servers) -> None:
     server.query(f"CREATE ROLE {name} LOGIN")
     try:
         with Sessions(server) as sessions:
-            (client,) = sessions.sleeping(1, user=name, application="an-application-with-a-long-name")
+            (client,) = sessions.sleeping(
+                1, user=name, application="an-application-with-a-long-name"
+            )
             done = reaper("scan", dsn(server), "--idle", "0s", "--allow-user", name)
     finally:
         server.query(f"DROP ROLE {name}")
@@ -69,7 +72,11 @@ def test_sizing_fits_80_columns_and_shows_its_arithmetic() -> None:
     """Every line of the sum stands with how it was reckoned."""
     done = reaper(*SIZE)
     assert (done.returncode, done.stderr) == (0, "")
-    for words in ("LEAST(8 GiB / 9531392, 5000)", "50/s x 200ms, by Little's law", "10 + 3 x sqrt(10)"):
+    for words in (
+        "LEAST(8 GiB / 9531392, 5000)",
+        "50/s x 200ms, by Little's law",
+        "10 + 3 x sqrt(10)",
+    ):
         assert words in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines() if "https://" not in line)
     document = json.loads(reaper(*SIZE, "--json").stdout)
@@ -78,9 +85,12 @@ def test_sizing_fits_80_columns_and_shows_its_arithmetic() -> None:
 
 def test_a_pipe_that_closes_early() -> None:
     """`reaper … | head -1`: whoever reads has seen enough, and nobody complains."""
-    script = "set -o pipefail; \"$0\" -c 'from reaper.cli import main; main()' \"$@\" | true"
+    script = 'set -o pipefail; "$0" -c \'from reaper.cli import main; main()\' "$@" | true'
     done = subprocess.run(
-        ["/bin/bash", "-c", script, sys.executable, *SIZE, "--json"], capture_output=True, text=True, check=False
+        ["/bin/bash", "-c", script, sys.executable, *SIZE, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stderr == ""
 
@@ -95,16 +105,25 @@ def test_nothing_asked_is_help() -> None:
     """Without a command: the list of commands, and exit status 2."""
     done = reaper()
     assert done.returncode == 2
-    assert {"scan", "kill", "advise", "size"} <= {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
+    assert {"scan", "kill", "advise", "size"} <= {
+        line.split()[0] for line in done.stdout.splitlines() if line.strip()
+    }
 
 
 @pytest.mark.parametrize(
     ("typed", "completed"),
-    [("reaper ad", ["advise"]), ("reaper scan or", ["orders"]), ("reaper size --inst", ["--instance-class"])],
+    [
+        ("reaper ad", ["advise"]),
+        ("reaper scan or", ["orders"]),
+        ("reaper size --inst", ["--instance-class"]),
+    ],
 )
 def test_completion(typed: str, completed: list[str]) -> None:
     """The shell completes commands, options, and the names of targets."""
-    targets = [{"name": name, "engine": "mysql", "host": "db", "user": "reaper"} for name in ("orders", "stock")]
+    targets = [
+        {"name": name, "engine": "mysql", "host": "db", "user": "reaper"}
+        for name in ("orders", "stock")
+    ]
     done = reaper(
         _REAPER_COMPLETE="complete_bash",
         COMP_WORDS=typed,
@@ -115,8 +134,14 @@ def test_completion(typed: str, completed: list[str]) -> None:
 
 
 def test_completion_of_a_broken_list_is_silent() -> None:
-    """While somebody types, a mistake in REAPER_TARGETS is nobody's news; the command itself tells it."""
-    environ = {"_REAPER_COMPLETE": "complete_bash", "COMP_WORDS": "reaper scan or", "COMP_CWORD": "2"}
+    """While somebody types, a mistake in REAPER_TARGETS is nobody's news; the command itself tells
+    it.
+    """
+    environ = {
+        "_REAPER_COMPLETE": "complete_bash",
+        "COMP_WORDS": "reaper scan or",
+        "COMP_CWORD": "2",
+    }
     done = reaper(REAPER_TARGETS="[", **environ)
     assert (done.stdout.strip(), done.stderr) == ("", "")
 
@@ -125,7 +150,9 @@ def test_an_interrupted_command_says_so(silent_port: int) -> None:
     """Ctrl-C ends it without a traceback, with the shell's own status for that."""
     address = f"postgresql://reaper@127.0.0.1:{silent_port}/"
     command = [sys.executable, "-c", "from reaper.cli import main; main()", "scan", address]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=3)
         process.send_signal(2)
@@ -137,10 +164,17 @@ def test_an_interrupted_command_says_so(silent_port: int) -> None:
 @pytest.mark.parametrize("missing", ["typer", "rich"])
 def test_without_the_extra(missing: str) -> None:
     """Where the command line's own packages are not installed, one line says how to get them."""
-    script = f"import sys; sys.modules['{missing}'] = None; from reaper.__main__ import main; main()"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    script = (
+        f"import sys; sys.modules['{missing}'] = None; from reaper.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
-    assert done.stderr == f"reaper: {missing} is missing, as the command line needs it; pip install 'reaper[cli]'\n"
+    assert (
+        done.stderr == f"reaper: {missing} is missing, as the command line needs it; pip install "
+        f"'reaper[cli]'\n"
+    )
 
 
 def test_python_m_reaper() -> None:

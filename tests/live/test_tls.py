@@ -1,4 +1,6 @@
-"""TLS on real servers: accepted with the bundle, refused in every other way, and no password on the wire before it."""
+"""TLS on real servers: accepted with the bundle, refused in every other way, and no password on the
+wire before it.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ from reaper.sweep import Sweep
 from tests.aws import Asked, aws
 from tests.conftest import Servers
 
-__all__ = ["aws"]  # the fixture, for pytest to find here
+# The fixture, for pytest to find here
+__all__ = ["aws"]
 
 HIDDEN = "a-marked-word"
 
@@ -36,7 +39,8 @@ HIDDEN = "a-marked-word"
 @pytest.fixture(params=["postgres16", "mariadb", "mysql"])
 def secured(request: pytest.FixtureRequest, servers: Servers) -> Server:
     """A server that has TLS, with a certificate for `localhost`."""
-    servers[request.param]  # which says what is to be done where there is no such program
+    # Which says what is to be done where there is no such program
+    servers[request.param]
     return secure(request.param)
 
 
@@ -45,7 +49,13 @@ def ca() -> str:
     return str(authority().ca)
 
 
-def dsn(server: Server, user: str = "app", host: str = "localhost", database: str = "shop", **options: str) -> str:
+def dsn(
+    server: Server,
+    user: str = "app",
+    host: str = "localhost",
+    database: str = "shop",
+    **options: str,
+) -> str:
     return replace(server, host=host).dsn(user, database, **options)
 
 
@@ -55,7 +65,10 @@ def client_fails(server: Server, **options: str) -> tuple[ErrorKind, str]:
         with pytest.raises(Exception) as caught:  # noqa: PT011  looked at below
             db.query("SELECT 1")
         assert db.stats.retried == 0
-        is_known = isinstance(caught.value, ConfigurationError) or db.driver.fault(caught.value) is Fault.CONFIGURATION
+        is_known = (
+            isinstance(caught.value, ConfigurationError)
+            or db.driver.fault(caught.value) is Fault.CONFIGURATION
+        )
     return ErrorKind.CONFIGURATION if is_known else ErrorKind.SERVER, str(caught.value)
 
 
@@ -77,7 +90,9 @@ Fails = Callable[..., tuple[ErrorKind, str]]
 
 
 def test_accepted_with_the_bundle(secured: Server, ca: str) -> None:
-    """Client and reaper get in where the server's certificate was signed by the CA and names the host."""
+    """Client and reaper get in where the server's certificate was signed by the CA and names the
+    host.
+    """
     with closing(Database(dsn(secured, ca=ca))) as db:
         assert db.query("SELECT 7 AS a") == [{"a": 7}]
         assert is_encrypted(db)
@@ -122,7 +137,8 @@ def test_refused_in_plain_text(secured: Server, fails: Fails) -> None:
     with only_over_tls(secured) as user:
         kind, message = fails(secured, user=user, tls="off")
     if secured.flavour == "mariadb":
-        assert "Access denied" in message  # MariaDB gives no other reason
+        # MariaDB gives no other reason
+        assert "Access denied" in message
     else:
         assert kind is ErrorKind.CONFIGURATION
 
@@ -131,7 +147,8 @@ def test_refused_in_plain_text(secured: Server, fails: Fails) -> None:
 def only_over_tls(server: Server) -> Iterator[str]:
     """A user whom the server takes over TLS alone."""
     if server.engine == "postgres":
-        yield "encrypted"  # who has no entry that would let them in in plain text
+        # Who has no entry that would let them in in plain text
+        yield "encrypted"
         return
     with closing(server.admin()) as admin:
         admin.cursor().execute("SET GLOBAL require_secure_transport = ON")
@@ -141,8 +158,12 @@ def only_over_tls(server: Server) -> Iterator[str]:
             admin.cursor().execute("SET GLOBAL require_secure_transport = OFF")
 
 
-def test_postgres_is_never_given_the_password_itself_in_plain_text(servers: Servers, ca: str) -> None:
-    """A server that asks for the password in clear text, as IAM's do, gets it over TLS and not without."""
+def test_postgres_is_never_given_the_password_itself_in_plain_text(
+    servers: Servers, ca: str
+) -> None:
+    """A server that asks for the password in clear text, as IAM's do, gets it over TLS and not
+    without.
+    """
     servers["postgres16"]
     server = secure("postgres16")
     with closing(server.admin()) as admin:
@@ -157,7 +178,9 @@ def test_postgres_is_never_given_the_password_itself_in_plain_text(servers: Serv
 
 
 def test_nothing_is_sent_to_a_postgres_without_tls(servers: Servers) -> None:
-    """Of a client that demands TLS such a server gets the question whether it has TLS, and not even the user's name."""
+    """Of a client that demands TLS such a server gets the question whether it has TLS, and not even
+    the user's name.
+    """
     with Proxy("127.0.0.1", servers["postgres16"].port) as proxy:
         kind, message = client_fails(proxy.through(servers["postgres16"]), tls="require")
         assert (kind, "does not support SSL" in message) == (ErrorKind.CONFIGURATION, True)
@@ -168,7 +191,10 @@ def test_nothing_is_sent_to_a_postgres_without_tls(servers: Servers) -> None:
 
 
 class Rogue:
-    """A server that says it is MySQL, and asks for the password itself. `heard` is all it was told, as it came."""
+    """A server that says it is MySQL, and asks for the password itself.
+
+    `heard` is all it was told, as it came.
+    """
 
     def __init__(self, plugin: bytes, issuer: Authority | None = None) -> None:
         self.heard: list[bytes] = []
@@ -198,10 +224,12 @@ class Rogue:
             if self._context and packet:
                 talk = self._context.wrap_socket(talk, server_side=True)
                 packet = self._hear(talk)
-            reply = b"\xfe" + self._plugin  # to the login: another way, please
+            # To the login: another way, please
+            reply = b"\xfe" + self._plugin
             while packet:
                 self._send(talk, packet[3] + 1, reply)
-                reply = b"\0\0\0\2\0\0\0"  # OK, to the password and to any statement
+                # OK, to the password and to any statement
+                reply = b"\0\0\0\2\0\0\0"
                 packet = self._hear(talk)
             talk.close()
 
@@ -217,8 +245,9 @@ class Rogue:
         able |= CLIENT.SSL if self._context else 0
         low, high = (able & 0xFFFF).to_bytes(2, "little"), (able >> 16).to_bytes(2, "little")
         salt = b"12345678", b"123456789012\0"
-        start = b"\x0a8.0.0\0" b"\1\0\0\0" + salt[0] + b"\0"  # the protocol, the version, the session's id
-        able_to = low + b"\x2d" b"\2\0" + high
+        # The protocol, the version, the session's id
+        start = b"\x0a8.0.0\0\1\0\0\0" + salt[0] + b"\0"
+        able_to = low + b"\x2d\2\0" + high
         return start + able_to + bytes([21]) + bytes(10) + salt[1] + b"mysql_native_password\0"
 
     def _send(self, talk: socket.socket, number: int, payload: bytes) -> None:
@@ -233,7 +262,10 @@ def test_mysql_is_never_given_the_password_itself_in_plain_text(plugin: bytes) -
     """PyMySQL would hand it to whoever asks; we refuse, and say what to do."""
     with Rogue(plugin) as rogue:
         target = Target.from_dsn(f"mysql://app@127.0.0.1:{rogue.port}/shop?tls=off")
-        with pytest.raises(ConfigurationError, match="asks for the password in clear text and tls is 'off'; say tls="):
+        with pytest.raises(
+            ConfigurationError,
+            match="asks for the password in clear text and tls is 'off'; say tls=",
+        ):
             driver_for(EngineName.MYSQL).connect(target, HIDDEN, Deadline.after(20))
     assert any(b"app" in piece for piece in rogue.heard)
     assert not any(HIDDEN.encode() in piece for piece in rogue.heard)
@@ -244,21 +276,26 @@ def test_nothing_is_sent_to_a_mysql_without_tls() -> None:
     with Rogue(CLEAR) as rogue:
         target = Target.from_dsn(f"mysql://app@127.0.0.1:{rogue.port}/shop?tls=require")
         driver = driver_for(EngineName.MYSQL)
-        with pytest.raises(Exception, match="SSL is required but the server doesn't support it") as caught:
+        with pytest.raises(
+            Exception, match="SSL is required but the server doesn't support it"
+        ) as caught:
             driver.connect(target, HIDDEN, Deadline.after(20))
         assert driver.fault(caught.value) is Fault.CONFIGURATION
     assert rogue.heard == [b""]
 
 
 def test_an_iam_token_travels_over_tls_alone(aws: Asked, ca: str) -> None:
-    """RDS asks for the token by mysql_clear_password: it is given once TLS is up and verified, and asks AWS nothing."""
+    """RDS asks for the token by mysql_clear_password: it is given once TLS is up and verified, and
+    asks AWS nothing.
+    """
     with Rogue(CLEAR, authority()) as rogue:
         target = Target.from_dsn(f"mysql://app@localhost:{rogue.port}/shop?auth=iam&ca={quote(ca)}")
         token = Credentials(target).login(Deadline.after(20)).password or ""
         driver = driver_for(EngineName.MYSQL)
         driver.close(driver.connect(target, token, Deadline.after(20)))
         wish, _, password, *_ = rogue.heard
-    assert len(wish) == 4 + 32  # for TLS, without a name
+    # For TLS, without a name
+    assert len(wish) == 4 + 32
     assert password[4:] == token.encode() + b"\0"
     assert "X-Amz-Signature=" in token
     assert not aws

@@ -1,4 +1,6 @@
-"""Run the unit tests of the decisions against every mutant; the survivors must be those of SURVIVORS.md."""
+"""Run the unit tests of the decisions against every mutant; the survivors must be those of
+SURVIVORS.md.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ TESTS = {
     "reaper/client/retry.py": ("test_retry.py",),
     "reaper/client/statements.py": ("test_statements.py",),
 }
-_SECONDS = 60  # of processor time; whoever takes more has been led astray
+# Of processor time; whoever takes more has been led astray
+_SECONDS = 60
 
 
 class _Changed(MetaPathFinder, Loader):
@@ -49,12 +52,17 @@ class _Changed(MetaPathFinder, Loader):
 def listed(path: str, page: str) -> set[str]:
     """The survivors that the page explains, by their names: the lines of its chapter's blocks."""
     _, _, chapter = page.partition(f"\n## {path}\n")
-    blocks = re.findall(r"^```text\n(.*?)^```$", chapter.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r"^```text\n(.*?)^```$", chapter.partition("\n## ")[0], re.MULTILINE | re.DOTALL
+    )
     return {line for block in blocks for line in block.splitlines()}
 
 
 def survives(path: str, tree: ast.Module, mutant: Mutant | None) -> bool:
-    """Whether no test notices; without a mutant, whether the tests pass at all. In a process of its own."""
+    """Whether no test notices; without a mutant, whether the tests pass at all.
+
+    In a process of its own.
+    """
     if child := os.fork():
         _, status = os.waitpid(child, 0)
         return os.waitstatus_to_exitcode(status) == 0
@@ -71,7 +79,8 @@ def survives(path: str, tree: ast.Module, mutant: Mutant | None) -> bool:
 
 
 def check(path: str, part: str) -> Iterator[str]:
-    """What is wrong with the page: a survivor that it does not know, or one that is none (any more).
+    """What is wrong with the page: a survivor that it does not know, or one that is none (any
+    more).
 
     Of the mutants only those are made whose names hold the part.
     """
@@ -81,15 +90,22 @@ def check(path: str, part: str) -> Iterator[str]:
     everyone = [mutant for mutant in mutants(tree) if part in mutant.name]
     alive = {mutant.name for mutant in everyone if survives(path, tree, mutant)}
     known = {name for name in listed(path, PAGE.read_text(encoding="utf-8")) if part in name}
-    print(f"{path}: {len(everyone)} mutants, {len(alive)} survive, {len(known)} of them explained", flush=True)
+    print(
+        f"{path}: {len(everyone)} mutants, {len(alive)} survive, {len(known)} of them explained",
+        flush=True,
+    )
     yield from (f"{path}: survives: {name}" for name in sorted(alive - known))
-    yield from (f"{path}: is explained and does not survive: {name}" for name in sorted(known - alive))
+    yield from (
+        f"{path}: is explained and does not survive: {name}" for name in sorted(known - alive)
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="of: " + ", ".join(TESTS))
-    parser.add_argument("--only", default="", metavar="TEXT", help="of mutants whose names hold this")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="of mutants whose names hold this"
+    )
     asked = parser.parse_args(arguments)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     wrong = 0

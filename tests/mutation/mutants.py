@@ -34,9 +34,11 @@ _ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
 }
 _CALLED_INSTEAD = {"any": "all", "all": "any", "min": "max", "max": "min"}
 
-# One piece of a regular expression: an escape, a class, a look around, a group's beginning, a word, a sign.
+# One piece of a regular expression: an escape, a class, a look around, a group's beginning, a word,
+# a sign.
 _PIECE = re.compile(
-    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?<?[!=](?:\\.|[^()\\])*\)|\(\?:|[A-Za-z ]{2,}|\{[^}]*\}|.", re.DOTALL
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?<?[!=](?:\\.|[^()\\])*\)|\(\?:|[A-Za-z ]{2,}|\{[^}]*\}|.",
+    re.DOTALL,
 )
 
 # Types do nothing when run; what a decorator does is not the module's decision.
@@ -65,7 +67,9 @@ class Mutant:
 
 
 def mutants(tree: ast.Module) -> list[Mutant]:
-    """All of a module's, in the order of its lines, each with a name of its own that outlives a change elsewhere."""
+    """All of a module's, in the order of its lines, each with a name of its own that outlives a
+    change elsewhere.
+    """
     found, seen = [], Counter[str]()
     for mutant in _below(tree, ""):
         seen[mutant.name] += 1
@@ -105,7 +109,9 @@ def _name(node: ast.AST, holder: ast.AST, where: str) -> str:
     match node:
         case ast.FunctionDef(name) | ast.ClassDef(name):
             return f"{where}.{name}".lstrip(".")
-        case (ast.Assign([ast.Name(name)]) | ast.AnnAssign(ast.Name(name))) if isinstance(holder, _DEFINING):
+        case ast.Assign([ast.Name(name)]) | ast.AnnAssign(ast.Name(name)) if isinstance(
+            holder, _DEFINING
+        ):
             return f"{where}.{name}".lstrip(".")
     return where
 
@@ -123,7 +129,11 @@ def _wrongs(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 def _short(node: ast.AST) -> str:
     """Its code on one line; of a branch the condition."""
-    return f"if {ast.unparse(node.test)}" if isinstance(node, ast.If) else " ".join(ast.unparse(node).split())
+    return (
+        f"if {ast.unparse(node.test)}"
+        if isinstance(node, ast.If)
+        else " ".join(ast.unparse(node).split())
+    )
 
 
 @singledispatch
@@ -136,7 +146,10 @@ def _others(node: ast.AST) -> Iterator[ast.AST]:
 @_others.register
 def _(node: ast.Compare) -> Iterator[ast.AST]:
     if len(node.ops) == 1:
-        yield from (ast.Compare(node.left, [other()], node.comparators) for other in _COMPARISONS[type(node.ops[0])])
+        yield from (
+            ast.Compare(node.left, [other()], node.comparators)
+            for other in _COMPARISONS[type(node.ops[0])]
+        )
 
 
 @_others.register
@@ -235,13 +248,17 @@ def _(node: ast.List | ast.Tuple) -> Iterator[tuple[ast.AST, ast.AST]]:
 
 @_without_one.register
 def _(node: ast.Dict) -> Iterator[tuple[ast.AST, ast.AST]]:
-    for (key, keys), (value, values) in zip(_less_one(node.keys), _less_one(node.values), strict=True):
+    for (key, keys), (value, values) in zip(
+        _less_one(node.keys), _less_one(node.values), strict=True
+    ):
         yield key or value, ast.Dict(keys, values)
 
 
 @_without_one.register
 def _(node: ast.Call) -> Iterator[tuple[ast.AST, ast.AST]]:
-    yield from ((word, ast.Call(node.func, node.args, rest)) for word, rest in _less_one(node.keywords))
+    yield from (
+        (word, ast.Call(node.func, node.args, rest)) for word, rest in _less_one(node.keywords)
+    )
 
 
 @_without_one.register
@@ -251,7 +268,9 @@ def _(node: ast.comprehension) -> Iterator[tuple[ast.AST, ast.AST]]:
 
 
 def _less_one(members: list[_Member]) -> Iterator[tuple[_Member, list[_Member]]]:
-    yield from ((member, members[:place] + members[place + 1 :]) for place, member in enumerate(members))
+    yield from (
+        (member, members[:place] + members[place + 1 :]) for place, member in enumerate(members)
+    )
 
 
 def _is_pattern(text: str) -> bool:

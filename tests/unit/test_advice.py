@@ -46,7 +46,14 @@ def seen(engine: str, settings: dict[str, Any] | None = None, **facts: Any) -> S
     """A server that is set well, but for these settings and facts; keys of a snapshot go into it."""
     of_snapshot = {key: facts.pop(key) for key in [*facts] if key in Snapshot.__dataclass_fields__}
     snapshot = replace(
-        Snapshot(EngineName(engine), engine, (), used=10, max_connections=100, own_users=frozenset({"reaper"})),
+        Snapshot(
+            EngineName(engine),
+            engine,
+            (),
+            used=10,
+            max_connections=100,
+            own_users=frozenset({"reaper"}),
+        ),
         **of_snapshot,
     )
     right = Seen(
@@ -100,15 +107,25 @@ POSTGRES: list[tuple[dict[str, Any], str, Severity | None]] = [
     ({"idle_session_timeout": 1801}, "idle_session_timeout", Severity.MEDIUM),
     ({"idle_session_timeout": 1800}, "", None),
     ({"idle_session_timeout": 600}, "idle_session_timeout", Severity.MEDIUM),
-    ({"idle_in_transaction_session_timeout": 0}, "idle_in_transaction_session_timeout", Severity.HIGH),
-    ({"idle_in_transaction_session_timeout": 86400}, "idle_in_transaction_session_timeout", Severity.MEDIUM),
+    (
+        {"idle_in_transaction_session_timeout": 0},
+        "idle_in_transaction_session_timeout",
+        Severity.HIGH,
+    ),
+    (
+        {"idle_in_transaction_session_timeout": 86400},
+        "idle_in_transaction_session_timeout",
+        Severity.MEDIUM,
+    ),
     ({"idle_in_transaction_session_timeout": 900}, "", None),
     ({"transaction_timeout": 0}, "transaction_timeout", Severity.LOW),
     ({"transaction_timeout": 1}, "", None),
     ({"tcp_keepalives_idle": 7200}, "tcp_keepalives", Severity.LOW),
-    ({"tcp_keepalives_idle": 1440}, "", None),  # 1440 + 6 * 60 = 1800
+    # 1440 + 6 * 60 = 1800
+    ({"tcp_keepalives_idle": 1440}, "", None),
     ({"tcp_keepalives_idle": 1441}, "tcp_keepalives", Severity.LOW),
-    ({"tcp_keepalives_idle": 0}, "", None),  # a Unix socket has none
+    # a Unix socket has none
+    ({"tcp_keepalives_idle": 0}, "", None),
     ({"can_signal": False}, "no_right_to_terminate", Severity.HIGH),
 ]
 
@@ -117,8 +134,12 @@ POSTGRES: list[tuple[dict[str, Any], str, Severity | None]] = [
     ("engine", "settings", "rule", "severity"),
     [("mysql", *row) for row in MYSQL] + [("postgres", *row) for row in POSTGRES],
 )
-def test_one_setting_that_is_wrong(engine: str, settings: dict[str, Any], rule: str, severity: Severity | None) -> None:
-    """A setting beyond its bounds is told by its rule alone, with the value read; one at the bound is not told."""
+def test_one_setting_that_is_wrong(
+    engine: str, settings: dict[str, Any], rule: str, severity: Severity | None
+) -> None:
+    """A setting beyond its bounds is told by its rule alone, with the value read; one at the bound
+    is not told.
+    """
     found = advise(seen(engine, settings))
     assert [finding.rule.value for finding in found] == ([rule] if rule else [])
     for finding in found:
@@ -131,7 +152,12 @@ def test_one_setting_that_is_wrong(engine: str, settings: dict[str, Any], rule: 
 @pytest.mark.parametrize("engine", RIGHT)
 def test_what_the_server_does_not_tell_is_no_finding(engine: str) -> None:
     """A version without a setting, or one that could not be read, gives no advice on it."""
-    assert advise(replace(seen(engine), settings={"can_use_reserved": True, "reserved_connections": 1})) == ()
+    assert (
+        advise(
+            replace(seen(engine), settings={"can_use_reserved": True, "reserved_connections": 1})
+        )
+        == ()
+    )
 
 
 @pytest.mark.parametrize("engine", RIGHT)
@@ -149,7 +175,8 @@ def test_facts_of_the_look(engine: str) -> None:
         ("mysql", "mysql", {}, "mysql"),
         ("mysql", "mysql", {"managed": True}, "mysql --flavour rds"),
         ("mysql", "mysql", {"managed": True, "auth": Auth.IAM}, "mysql --flavour rds --auth iam"),
-        ("mysql", "mysql", {"auth": Auth.IAM}, "mysql"),  # Amazon's alone have it
+        # Amazon's alone have it
+        ("mysql", "mysql", {"auth": Auth.IAM}, "mysql"),
         ("mysql", "mariadb", {}, "mysql --flavour mariadb"),
         ("mysql", "mariadb", {"managed": True}, "mysql --flavour rds-mariadb"),
         ("mysql", "mariadb", {"method": "kill_if_idle"}, "mysql --flavour mariadb --kill-if-idle"),
@@ -158,13 +185,26 @@ def test_facts_of_the_look(engine: str) -> None:
         ("postgres", "postgres", {"can_use_reserved": False}, "postgres"),
         ("postgres", "postgres", {}, "postgres --reserved"),
         ("postgres", "postgres", {"managed": True}, "postgres --flavour rds"),
-        ("postgres", "aurora_postgres", {"managed": True, "auth": Auth.IAM}, "postgres --flavour aurora --auth iam"),
+        (
+            "postgres",
+            "aurora_postgres",
+            {"managed": True, "auth": Auth.IAM},
+            "postgres --flavour aurora --auth iam",
+        ),
     ],
 )
-def test_the_command_for_an_account(engine: str, flavour: str, facts: dict[str, Any], command: str) -> None:
-    """What it makes fits this server and this way to log in, may what the shared account may, and has a free name."""
-    settings: dict[str, Any] = {name: facts[name] for name in ("managed", "can_use_reserved") if name in facts}
-    others = {"account": "app"} | {name: value for name, value in facts.items() if name not in settings}
+def test_the_command_for_an_account(
+    engine: str, flavour: str, facts: dict[str, Any], command: str
+) -> None:
+    """What it makes fits this server and this way to log in, may what the shared account may, and
+    has a free name.
+    """
+    settings: dict[str, Any] = {
+        name: facts[name] for name in ("managed", "can_use_reserved") if name in facts
+    }
+    others = {"account": "app"} | {
+        name: value for name, value in facts.items() if name not in settings
+    }
     shared = seen(engine, settings, flavour=flavour, warnings=("own_account_shared",), **others)
     statement = advise(shared)[0].statement
     assert statement == f"reaper grants --engine {command}"
@@ -174,7 +214,11 @@ def test_the_command_for_an_account(engine: str, flavour: str, facts: dict[str, 
 def test_the_gravest_come_first() -> None:
     """By severity, then in the order of the rules."""
     wrong = {"tcp_keepalives_idle": 7200, "idle_session_timeout": 0, "can_signal": False}
-    assert rules(seen("postgres", wrong)) == ["no_right_to_terminate", "idle_session_timeout", "tcp_keepalives"]
+    assert rules(seen("postgres", wrong)) == [
+        "no_right_to_terminate",
+        "idle_session_timeout",
+        "tcp_keepalives",
+    ]
 
 
 def test_how_mysql_is_set() -> None:
@@ -182,16 +226,23 @@ def test_how_mysql_is_set() -> None:
     settings = {"wait_timeout": 28800}
     assert only(seen("mysql", settings)).statement == "SET PERSIST wait_timeout = 660;"
     mariadb = only(seen("mysql", settings, flavour="mariadb"))
-    assert (mariadb.statement, "option file" in mariadb.advice) == ("SET GLOBAL wait_timeout = 660;", True)
+    assert (mariadb.statement, "option file" in mariadb.advice) == (
+        "SET GLOBAL wait_timeout = 660;",
+        True,
+    )
     managed = only(seen("mysql", settings | {"managed": True}))
     assert managed.statement == "parameter group: wait_timeout = 660"
 
 
 def test_how_postgres_is_set() -> None:
-    """For the roles that are connected; for all where nobody or everybody is; on RDS by milliseconds in the group."""
+    """For the roles that are connected; for all where nobody or everybody is; on RDS by
+    milliseconds in the group.
+    """
     settings = {"idle_session_timeout": 0}
     of_roles = only(seen("postgres", settings)).statement.splitlines()
-    assert of_roles == [f"ALTER ROLE \"{role}\" SET idle_session_timeout = '660s';" for role in ("app", "other")]
+    assert of_roles == [
+        f"ALTER ROLE \"{role}\" SET idle_session_timeout = '660s';" for role in ("app", "other")
+    ]
     for_all = ["ALTER SYSTEM SET idle_session_timeout = '660s';", "SELECT pg_reload_conf();"]
     crowd = frozenset((f"user{number}", "shop") for number in range(6))
     for clients in (frozenset(), crowd):
@@ -201,7 +252,9 @@ def test_how_postgres_is_set() -> None:
 
 
 def test_transaction_timeout_is_only_for_roles() -> None:
-    """Set for all it would end dumps and maintenance, so it is advised for those who are connected and nobody else."""
+    """Set for all it would end dumps and maintenance, so it is advised for those who are connected
+    and nobody else.
+    """
     settings = {"transaction_timeout": 0}
     assert advise(seen("postgres", settings, clients=frozenset())) == ()
     crowd = frozenset((f"user{number}", "shop") for number in range(20))
@@ -219,10 +272,13 @@ NAME = "idle_session_timeout"
         (0, [("", "shop", 660)], []),
         (0, [("", "", 660)], []),
         (660, [("app", "", 0)], ["app"]),
-        (660, [("", "shop", 0), ("app", "", 660)], ["other"]),  # a role's goes over its database's
-        (660, [("app", "", 660), ("app", "shop", 0)], ["app"]),  # and its own in that database over both
+        # a role's goes over its database's
+        (660, [("", "shop", 0), ("app", "", 660)], ["other"]),
+        # And its own in that database over both
+        (660, [("app", "", 660), ("app", "shop", 0)], ["app"]),
         (660, [("app", "elsewhere", 0)], []),
-        (660, [("app", "", None)], []),  # written in a way that nobody understands
+        # Written in a way that nobody understands
+        (660, [("app", "", None)], []),
     ],
 )
 def test_a_role_s_own_setting_counts(
@@ -231,7 +287,9 @@ def test_a_role_s_own_setting_counts(
     """What goes for a session is what is judged: the server's setting, its database's, its role's."""
     settings = [of_role(role, database, NAME, value) for role, database, value in of_roles]
     found = advise(seen("postgres", {NAME: of_server, "role_settings": settings}))
-    named = [name for finding in found for name in ("app", "other") if f'"{name}"' in finding.statement]
+    named = [
+        name for finding in found for name in ("app", "other") if f'"{name}"' in finding.statement
+    ]
     assert named == wrong
 
 
@@ -247,7 +305,10 @@ def test_an_unknown_setting_of_the_server_says_nothing_of_those_with_their_own()
     """Where only roles' settings are known, only these are judged."""
     settings = {**RIGHT["postgres"], "role_settings": [of_role("app", "", NAME, 0)]}
     del settings[NAME]
-    assert only(replace(seen("postgres"), settings=settings)).evidence == f"{NAME} = 0 (no limit) for app"
+    assert (
+        only(replace(seen("postgres"), settings=settings)).evidence
+        == f"{NAME} = 0 (no limit) for app"
+    )
 
 
 WITHOUT_SLOT = {"can_use_reserved": False, "reserved_connections": 0}
@@ -259,11 +320,19 @@ WITHOUT_SLOT = {"can_use_reserved": False, "reserved_connections": 0}
         ("postgres", {}, ["connection_limit", "reserved_slot"]),
         ("postgres", {"user_limits": {"app": 40}}, ["connection_limit", "reserved_slot"]),
         ("postgres", {"user_limits": {"app": 40, "other": 40}}, []),
-        ("postgres", {"user_limits": {"app": 50, "other": 50}}, ["connection_limit", "reserved_slot"]),
+        (
+            "postgres",
+            {"user_limits": {"app": 50, "other": 50}},
+            ["connection_limit", "reserved_slot"],
+        ),
         ("postgres", {"user_limits": {"app": 40}, "database_limits": {"shop": 40}}, []),
         ("postgres", {"database_limits": {"shop": 99}}, []),
         ("postgres", {"database_limits": {"elsewhere": 9}}, ["connection_limit", "reserved_slot"]),
-        ("postgres", {"reserved": 3, "database_limits": {"shop": 99}}, ["connection_limit", "reserved_slot"]),
+        (
+            "postgres",
+            {"reserved": 3, "database_limits": {"shop": 99}},
+            ["connection_limit", "reserved_slot"],
+        ),
         ("postgres", {"clients": frozenset()}, ["reserved_slot"]),
         ("mysql", {"method": "rds_kill"}, ["connection_limit", "reserved_slot"]),
         ("mysql", {"method": "kill_if_idle"}, ["connection_limit"]),
@@ -271,7 +340,9 @@ WITHOUT_SLOT = {"can_use_reserved": False, "reserved_connections": 0}
     ],
 )
 def test_a_slot_for_the_reaper(engine: str, facts: dict[str, Any], found: list[str]) -> None:
-    """Without a slot of its own, nor limits of the others that leave one, the reaper may be locked out."""
+    """Without a slot of its own, nor limits of the others that leave one, the reaper may be locked
+    out.
+    """
     assert rules(seen(engine, WITHOUT_SLOT, **facts)) == found
 
 
@@ -284,15 +355,22 @@ def test_a_slot_for_the_reaper(engine: str, facts: dict[str, Any], found: list[s
     ],
 )
 def test_slots_of_its_own(settings: dict[str, Any]) -> None:
-    """Superusers, who may use reserved connections, and RDS's own administrators get in where others are refused."""
+    """Superusers, who may use reserved connections, and RDS's own administrators get in where
+    others are refused.
+    """
     assert advise(seen("postgres", WITHOUT_SLOT | settings)) == ()
 
 
 def test_limits_leave_slots() -> None:
     """The limits that are advised, together with those that are there, leave three slots."""
-    statements = advise(seen("postgres", WITHOUT_SLOT, user_limits={"app": 50}, reserved=3))[0].statement
-    assert statements == 'ALTER ROLE "other" CONNECTION LIMIT 44;'  # 97 - 3 - 50
-    both = advise(seen("mysql", WITHOUT_SLOT, user_limits={"app": 90, "other": 90}, method="rds_kill"))[0]
+    statements = advise(seen("postgres", WITHOUT_SLOT, user_limits={"app": 50}, reserved=3))[
+        0
+    ].statement
+    # 97 - 3 - 50
+    assert statements == 'ALTER ROLE "other" CONNECTION LIMIT 44;'
+    both = advise(
+        seen("mysql", WITHOUT_SLOT, user_limits={"app": 90, "other": 90}, method="rds_kill")
+    )[0]
     assert both.statement.splitlines() == [
         f"ALTER USER '{user}'@'%' WITH MAX_USER_CONNECTIONS 48;" for user in ("app", "other")
     ]
@@ -302,11 +380,17 @@ def test_limits_leave_slots() -> None:
 
 
 def test_reserved_slots_as_far_as_the_server_has_them() -> None:
-    """Only what is missing is told: the slots, the right, or both; nothing before PostgreSQL 16, nor on RDS."""
+    """Only what is missing is told: the slots, the right, or both; nothing before PostgreSQL 16,
+    nor on RDS.
+    """
     grant = 'GRANT pg_use_reserved_connections TO "reaper";'
     slots = "ALTER SYSTEM SET reserved_connections = 2;"
     alone = frozenset[tuple[str, str | None]]()
-    for reserved, may_use, expected in ((0, False, [slots, grant]), (2, False, [grant]), (0, True, [slots])):
+    for reserved, may_use, expected in (
+        (0, False, [slots, grant]),
+        (2, False, [grant]),
+        (0, True, [slots]),
+    ):
         settings = {"reserved_connections": reserved, "can_use_reserved": may_use}
         assert only(seen("postgres", settings, clients=alone)).statement.splitlines() == expected
     assert advise(seen("postgres", WITHOUT_SLOT | {"managed": True}, clients=alone)) == ()
@@ -343,9 +427,11 @@ def test_max_connections_by_memory() -> None:
 
 def test_names_are_quoted() -> None:
     """A name that somebody chose to be evil stays a name in the statement."""
-    evil = frozenset({("a\"; DROP ROLE b; --", "shop")})
+    evil = frozenset({('a"; DROP ROLE b; --', "shop")})
     found = only(seen("postgres", {NAME: 0}, clients=evil))
-    assert found.statement == "ALTER ROLE \"a\"\"; DROP ROLE b; --\" SET idle_session_timeout = '660s';"
+    assert (
+        found.statement == 'ALTER ROLE "a""; DROP ROLE b; --" SET idle_session_timeout = \'660s\';'
+    )
     account = "o'brien\\"
     blind = only(seen("mysql", blind=True, account=account))
     assert blind.statement == "GRANT PROCESS ON *.* TO 'o''brien\\\\'@'%';"
@@ -359,24 +445,38 @@ PROXY = Proxy("orders", "POSTGRESQL", 660, 10, 90)
     [
         ({}, None, ""),
         ({"idle_client_timeout": 1800}, None, ""),
-        ({"idle_client_timeout": 28800}, Rule.PROXY_IDLE_CLIENT_TIMEOUT, "--idle-client-timeout 660"),
+        (
+            {"idle_client_timeout": 28800},
+            Rule.PROXY_IDLE_CLIENT_TIMEOUT,
+            "--idle-client-timeout 660",
+        ),
         ({"idle_client_timeout": 60}, Rule.PROXY_IDLE_CLIENT_TIMEOUT, "--idle-client-timeout 660"),
         ({"connection_borrow_timeout": 30}, None, ""),
-        ({"connection_borrow_timeout": 120}, Rule.PROXY_BORROW_TIMEOUT, "ConnectionBorrowTimeout=10"),
+        (
+            {"connection_borrow_timeout": 120},
+            Rule.PROXY_BORROW_TIMEOUT,
+            "ConnectionBorrowTimeout=10",
+        ),
         ({"connection_borrow_timeout": 0}, Rule.PROXY_BORROW_TIMEOUT, "ConnectionBorrowTimeout=10"),
         ({"max_connections_percent": 100}, Rule.PROXY_MAX_CONNECTIONS, "MaxConnectionsPercent=90"),
         ({"pinned": 0.5}, None, ""),
         ({"pinned": 0.51}, Rule.PROXY_PINNING, "--debug-logging"),
         ({"pinned": 0.51, "engine_family": "MYSQL"}, Rule.PROXY_PINNING, "EXCLUDE_VARIABLE_SETS"),
         (
-            {"pinned": 0.51, "engine_family": "MYSQL", "session_pinning_filters": ("EXCLUDE_VARIABLE_SETS",)},
+            {
+                "pinned": 0.51,
+                "engine_family": "MYSQL",
+                "session_pinning_filters": ("EXCLUDE_VARIABLE_SETS",),
+            },
             Rule.PROXY_PINNING,
             "--debug-logging",
         ),
     ],
 )
 def test_a_proxy(change: dict[str, Any], rule: Rule | None, statement: str) -> None:
-    """Each of a proxy's settings by its bounds; a filter is advised only where there is one to be had."""
+    """Each of a proxy's settings by its bounds; a filter is advised only where there is one to be
+    had.
+    """
     found = advise_proxy(replace(PROXY, **change))
     assert [finding.rule for finding in found] == ([rule] if rule else [])
     assert all(statement in finding.statement for finding in found)
@@ -385,7 +485,9 @@ def test_a_proxy(change: dict[str, Any], rule: Rule | None, statement: str) -> N
 def test_the_event_that_asks_for_it() -> None:
     """Advice, and the targets to give it on; all without."""
     assert parse({"advise": True}) == Request(advise=True)
-    assert parse({"advise": True, "targets": ["orders"]}) == Request(targets=("orders",), advise=True)
+    assert parse({"advise": True, "targets": ["orders"]}) == Request(
+        targets=("orders",), advise=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -397,7 +499,10 @@ def test_the_event_that_asks_for_it() -> None:
         ({"advise": True, "rules": {}}, "unknown key 'rules'"),
         ({"advise": True, "trigger": "manual"}, "unknown key 'trigger'"),
         ({"advice": True}, "did you mean 'advise'"),
-        ({"detail-type": "Scheduled Event", "source": "aws.events", "advise": True}, "'advise' stands beside"),
+        (
+            {"detail-type": "Scheduled Event", "source": "aws.events", "advise": True},
+            "'advise' stands beside",
+        ),
     ],
 )
 def test_an_event_that_half_asks_for_it(event: dict[str, Any], said: str) -> None:

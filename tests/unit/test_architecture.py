@@ -1,4 +1,6 @@
-"""The house stands: imports point down, the client stands alone, nothing is named like a dependency."""
+"""The house stands: imports point down, the client stands alone, nothing is named like a
+dependency.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,15 @@ FLOORS = (
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-RUNTIME = ("pymysql", "psycopg", "psycopg-binary", "aws-lambda-powertools", "boto3", "typer", "rich")
+RUNTIME = (
+    "pymysql",
+    "psycopg",
+    "psycopg-binary",
+    "aws-lambda-powertools",
+    "boto3",
+    "typer",
+    "rich",
+)
 HEAVY = ("pymysql", "psycopg", "boto3", "botocore", "aws_lambda_powertools")
 
 
@@ -66,8 +76,16 @@ def dependencies() -> set[str]:
         name = waiting.pop().lower().replace("_", "-")
         if name not in distributions:
             distributions.add(name)
-            wanted = [line for line in requires(name) or () if "extra ==" not in line and "python_version" not in line]
-            waiting += [match[0] for line in wanted if (match := re.match(r"[\w-]+", line)) and ";" not in line]
+            wanted = [
+                line
+                for line in requires(name) or ()
+                if "extra ==" not in line and "python_version" not in line
+            ]
+            waiting += [
+                match[0]
+                for line in wanted
+                if (match := re.match(r"[\w-]+", line)) and ";" not in line
+            ]
     return {
         top
         for top, owners in packages_distributions().items()
@@ -80,7 +98,9 @@ def test_every_room_has_a_floor() -> None:
     assert {room for room, _ in rooms()} <= FLOOR.keys()
 
 
-@pytest.mark.parametrize(("room", "path"), [pytest.param(r, p, id=str(p.relative_to(ROOT))) for r, p in rooms()])
+@pytest.mark.parametrize(
+    ("room", "path"), [pytest.param(r, p, id=str(p.relative_to(ROOT))) for r, p in rooms()]
+)
 def test_imports_point_down(room: str, path: Path) -> None:
     """No module imports from its own floor or one above; inside a package they may see each other."""
     wrong = {other for other in rooms_imported(path) - {room} if FLOOR[other] <= FLOOR[room]}
@@ -100,7 +120,9 @@ def test_the_imports_are_really_read() -> None:
     }
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "client").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "client").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_the_client_stands_alone(path: Path) -> None:
     """The layer ships reaper/client and nothing else of reaper."""
     assert rooms_imported(path) <= {"client"}
@@ -120,16 +142,36 @@ def test_nothing_is_named_like_a_dependency(folder: str) -> None:
 
 def test_the_dependencies_are_really_known() -> None:
     """The test above would prove nothing if it knew no names; transitive ones count."""
-    named = {"pymysql", "psycopg", "psycopg_binary", "boto3", "botocore", "jmespath", "typing_extensions", "urllib3"}
+    named = {
+        "pymysql",
+        "psycopg",
+        "psycopg_binary",
+        "boto3",
+        "botocore",
+        "jmespath",
+        "typing_extensions",
+        "urllib3",
+    }
     assert named | {"aws_lambda_powertools", "dateutil", "typer", "rich"} <= dependencies()
 
 
 @pytest.mark.parametrize(
     "module",
-    ["reaper.client", "reaper.policy", "reaper.request", "reaper.discovery", "reaper.fleet", "reaper.engines"],
+    [
+        "reaper.client",
+        "reaper.policy",
+        "reaper.request",
+        "reaper.discovery",
+        "reaper.fleet",
+        "reaper.engines",
+    ],
 )
 def test_light_modules_load_nothing_heavy(module: str) -> None:
-    """Drivers, boto3 and Powertools cost up to half a second of a cold start each: not for those who need none."""
+    """Drivers, boto3 and Powertools cost up to half a second of a cold start each: not for those
+    who need none.
+    """
     script = f"import sys, {module}; print(sorted({set(HEAVY)!r} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "[]\n"

@@ -13,35 +13,51 @@ from reaper.sweep import Sightings, confirm
 HOST = "10.0.1.15:43210"
 
 
-def doubtful(id_: int = 1, since: float = 1000.0, key: tuple[object, ...] = ("app", HOST), **facts: Any) -> Session:
+def doubtful(
+    id_: int = 1, since: float = 1000.0, key: tuple[object, ...] = ("app", HOST), **facts: Any
+) -> Session:
     """Asleep for at most 950 seconds, since about this moment of the server's clock."""
-    return sleeper(id_, None, **{"idle_at_most": 950.0, "mark": Mark(key, since, slack=1.0)} | facts)
+    return sleeper(
+        id_, None, **{"idle_at_most": 950.0, "mark": Mark(key, since, slack=1.0)} | facts
+    )
 
 
 @pytest.mark.parametrize(
     ("before", "confirmed"),
     [
         (doubtful(), True),
-        (doubtful(since=1001.0), True),  # both ends are whole seconds
+        # Both ends are whole seconds
+        (doubtful(since=1001.0), True),
         (doubtful(since=999.0), True),
-        (doubtful(since=1001.5), False),  # it woke between the looks, or its clock was falsified
+        # It woke between the looks, or its clock was falsified
+        (doubtful(since=1001.5), False),
         (doubtful(since=990.0), False),
-        (doubtful(idle_at_most=951.0), False),  # a second ago: who knows what it did before that
-        (doubtful(key=("app", "10.0.1.15:43211")), False),  # the id is another session's now
+        # a second ago: who knows what it did before that
+        (doubtful(idle_at_most=951.0), False),
+        # The id is another session's now
+        (doubtful(key=("app", "10.0.1.15:43211")), False),
         (doubtful(key=("api", HOST)), False),
-        (doubtful(state=State.IDLE_IN_TRANSACTION), False),  # it has ended its transaction since
+        # It has ended its transaction since
+        (doubtful(state=State.IDLE_IN_TRANSACTION), False),
         (doubtful(mark=None), False),
-        (doubtful(2), False),  # not seen before
+        # Not seen before
+        (doubtful(2), False),
     ],
 )
 def test_confirm(before: Session, confirmed: bool) -> None:
-    """Only the same id, user and host with port, in the same sleep two seconds ago, is as idle as its Time says."""
+    """Only the same id, user and host with port, in the same sleep two seconds ago, is as idle as
+    its Time says.
+    """
     (session,) = confirm(server(doubtful(idle_at_most=952.0)), {before.id: before}).sessions
-    assert (session.idle_seconds, session.idle_at_most) == ((952.0, None) if confirmed else (None, 952.0))
+    assert (session.idle_seconds, session.idle_at_most) == (
+        (952.0, None) if confirmed else (None, 952.0)
+    )
 
 
 def test_sightings_are_one_servers() -> None:
-    """A sleep is remembered as it was first seen; after a failover nothing of the former server's counts."""
+    """A sleep is remembered as it was first seen; after a failover nothing of the former server's
+    counts.
+    """
     sightings = Sightings()
     for at_most, where in ((950.0, "a"), (952.0, "a"), (954.0, "b")):
         sightings.remember(server(doubtful(idle_at_most=at_most), server=where))

@@ -7,7 +7,12 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+)
 
 from reaper.client.credentials import Credentials, CredentialsUnavailable, Login, _fault
 from reaper.client.database import Database
@@ -18,11 +23,18 @@ from reaper.environment import targets_from_environ
 from reaper.model import SweepTarget
 from tests.aws import Asked, aws
 
-__all__ = ["aws"]  # the fixture, for pytest to find here
+# The fixture, for pytest to find here
+__all__ = ["aws"]
 
 HIDDEN = "a-marked-word"
 TARGET = {"name": "orders", "engine": "mysql", "host": "orders.internal", "user": "reaper"}
-ROTATION = {"engine": "mysql", "host": "elsewhere", "username": "admin", "password": HIDDEN, "port": "1"}
+ROTATION = {
+    "engine": "mysql",
+    "host": "elsewhere",
+    "username": "admin",
+    "password": HIDDEN,
+    "port": "1",
+}
 
 
 class Wall:
@@ -41,7 +53,9 @@ def login(given: dict[str, Any]) -> Login:
 def stored(secret: object) -> str:
     """The ARN of a secret that holds this."""
     text = secret if isinstance(secret, str) else json.dumps(secret)
-    return str(boto3.client("secretsmanager").create_secret(Name="orders", SecretString=text)["ARN"])
+    return str(
+        boto3.client("secretsmanager").create_secret(Name="orders", SecretString=text)["ARN"]
+    )
 
 
 def parameter(value: object, name: str = "/orders/login") -> str:
@@ -55,7 +69,11 @@ def parameter(value: object, name: str = "/orders/login") -> str:
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize(
     ("secret", "user"),
-    [({"username": "admin", "password": HIDDEN}, "admin"), (ROTATION, "admin"), ({"password": HIDDEN}, "reaper")],
+    [
+        ({"username": "admin", "password": HIDDEN}, "admin"),
+        (ROTATION, "admin"),
+        ({"password": HIDDEN}, "reaper"),
+    ],
 )
 def test_a_secret_gives_user_and_password(secret: dict[str, str], user: str) -> None:
     """RDS-managed and rotation shapes both give the login; where they name no user the target does."""
@@ -91,11 +109,15 @@ def test_a_secret_is_read_where_its_arn_says() -> None:
 
 
 @pytest.mark.usefixtures("aws")
-@pytest.mark.parametrize("secret", [HIDDEN, [HIDDEN], {"username": "admin", "word": HIDDEN}, {"password": 7}])
+@pytest.mark.parametrize(
+    "secret", [HIDDEN, [HIDDEN], {"username": "admin", "word": HIDDEN}, {"password": 7}]
+)
 def test_a_secret_of_another_shape_is_an_error(secret: object) -> None:
     """The error says what the secret needs, and shows nothing of it."""
     stored(secret)
-    with pytest.raises(ConfigurationError, match=r"^target 'orders': secret 'orders' holds no password; ") as caught:
+    with pytest.raises(
+        ConfigurationError, match=r"^target 'orders': secret 'orders' holds no password; "
+    ) as caught:
         login({"secret": "orders"})
     assert HIDDEN not in str(caught.value)
     assert caught.value.__context__ is None
@@ -114,7 +136,9 @@ def test_what_cannot_be_read_is_no_login(secret: str, code: str) -> None:
 
 
 def refusal(code: str, status: int = 400) -> ClientError:
-    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "GetSecretValue")
+    return ClientError(
+        {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "GetSecretValue"
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,7 +161,9 @@ def test_what_passes_is_tried_again(problem: Exception, fault: Fault) -> None:
 def test_a_secret_is_kept_by_the_wall_clock(aws: Asked) -> None:
     """One read serves all logins of five minutes; a clock set back, or a refused login, ends that."""
     wall = Wall()
-    credentials = Credentials(Target.from_mapping(TARGET | {"secret": stored({"password": HIDDEN})}), wall=wall)
+    credentials = Credentials(
+        Target.from_mapping(TARGET | {"secret": stored({"password": HIDDEN})}), wall=wall
+    )
     reads = []
     for step in (0, 299, 1, 299, -1000, 1):
         wall.now += step
@@ -151,7 +177,9 @@ def test_a_secret_is_kept_by_the_wall_clock(aws: Asked) -> None:
 
 @pytest.mark.usefixtures("aws")
 def test_an_iam_token_is_made_for_the_target() -> None:
-    """Auth iam logs in as the target's user with a token for its host and port, in the region of its host."""
+    """Auth iam logs in as the target's user with a token for its host and port, in the region of
+    its host.
+    """
     host = "orders.abc.eu-west-1.rds.amazonaws.com"
     made = login({"auth": "iam", "host": host})
     assert made.user == "reaper"
@@ -183,16 +211,21 @@ def test_a_function_is_asked_for_every_login() -> None:
 @pytest.mark.parametrize("given", [{"secret": "orders"}, {"auth": "iam"}, {"password": HIDDEN}])
 def test_two_sources_are_a_mistake(given: dict[str, str]) -> None:
     """A function beside a secret, a token or a password: which one was meant?"""
-    with pytest.raises(ConfigurationError, match=r"^target 'orders' has a.*; keep one of them$") as caught:
+    with pytest.raises(
+        ConfigurationError, match=r"^target 'orders' has a.*; keep one of them$"
+    ) as caught:
         Credentials(Target.from_mapping(TARGET | given), lambda: HIDDEN)
     assert HIDDEN not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("given", "changes"), [({}, False), ({"password": HIDDEN}, False), ({"secret": "s"}, True), ({"auth": "iam"}, True)]
+    ("given", "changes"),
+    [({}, False), ({"password": HIDDEN}, False), ({"secret": "s"}, True), ({"auth": "iam"}, True)],
 )
 def test_only_what_can_change_is_worth_another_login(given: dict[str, str], changes: bool) -> None:
-    """A password that stands in the target will be refused again: trying it twice would only help a lock-out."""
+    """A password that stands in the target will be refused again: trying it twice would only help a
+    lock-out.
+    """
     assert Credentials(Target.from_mapping(TARGET | given)).can_change is changes
     assert Credentials(Target.from_mapping(TARGET), lambda: HIDDEN).can_change
 
@@ -203,19 +236,33 @@ def test_nothing_shows_a_password() -> None:
     target, credentials = Target.from_mapping(given), Credentials(Target.from_mapping(given))
     made = credentials.login(Deadline.after(60))
     database = Database(f"mysql://app:{HIDDEN}@orders.internal/shop")
-    holders = (target, credentials, made, database, database._kept, database.target, SweepTarget.from_mapping(given))
+    holders = (
+        target,
+        credentials,
+        made,
+        database,
+        database._kept,
+        database.target,
+        SweepTarget.from_mapping(given),
+    )
     assert made.password == HIDDEN
     assert [holder for holder in holders if HIDDEN in f"{holder!r} {holder}"] == []
 
 
 @pytest.mark.usefixtures("aws")
 def test_the_target_list_comes_from_ssm() -> None:
-    """REAPER_TARGETS_PARAMETER names the parameter that holds the list; what is wrong in it names the parameter."""
+    """REAPER_TARGETS_PARAMETER names the parameter that holds the list; what is wrong in it names
+    the parameter.
+    """
     parameter([TARGET], "/reaper/targets")
     parameter("{", "/reaper/broken")
     (target,) = targets_from_environ({"REAPER_TARGETS_PARAMETER": "/reaper/targets"})
     assert target.name == "orders"
-    with pytest.raises(ConfigurationError, match=r"^SSM parameter /reaper/broken is not a JSON list"):
+    with pytest.raises(
+        ConfigurationError, match=r"^SSM parameter /reaper/broken is not a JSON list"
+    ):
         targets_from_environ({"REAPER_TARGETS_PARAMETER": "/reaper/broken"})
-    with pytest.raises(ConfigurationError, match=r"^REAPER_TARGETS_PARAMETER '/none' cannot be read: "):
+    with pytest.raises(
+        ConfigurationError, match=r"^REAPER_TARGETS_PARAMETER '/none' cannot be read: "
+    ):
         targets_from_environ({"REAPER_TARGETS_PARAMETER": "/none"})

@@ -36,7 +36,9 @@ def test_remaining(passed: float, left: float) -> None:
     assert deadline.remaining() == left
 
 
-@pytest.mark.parametrize(("seconds", "affords"), [(9.999, True), (10.0, False), (10.1, False), (0.0, True)])
+@pytest.mark.parametrize(
+    ("seconds", "affords"), [(9.999, True), (10.0, False), (10.1, False), (0.0, True)]
+)
 def test_affords(seconds: float, affords: bool) -> None:
     """A wait must end before the deadline, not with it."""
     assert Deadline.after(10.0, Clock()).affords(seconds) is affords
@@ -72,7 +74,11 @@ def test_sooner_counts_from_now() -> None:
 def test_less() -> None:
     """What must still follow is kept back; the original is not touched."""
     deadline = Deadline.after(10.0, Clock())
-    assert (deadline.less(4.0).remaining(), deadline.less(40.0).remaining(), deadline.remaining()) == (6.0, 0.0, 10.0)
+    assert (
+        deadline.less(4.0).remaining(),
+        deadline.less(40.0).remaining(),
+        deadline.remaining(),
+    ) == (6.0, 0.0, 10.0)
 
 
 def test_check() -> None:

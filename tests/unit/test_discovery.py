@@ -15,9 +15,21 @@ from reaper.discovery import Discovery, Findings, Why, discover
 from reaper.message import Notice
 from reaper.rds import Aws
 from tests.aws import Asked, aws
-from tests.fleets import ON, become, cluster, instance, know_the_services, proxy, rds, refuse, tags, throttle
+from tests.fleets import (
+    ON,
+    become,
+    cluster,
+    instance,
+    know_the_services,
+    proxy,
+    rds,
+    refuse,
+    tags,
+    throttle,
+)
 
-__all__ = ["aws"]  # the fixture, for pytest to find here
+# The fixture, for pytest to find here
+__all__ = ["aws"]
 
 pytestmark = pytest.mark.usefixtures("aws")
 
@@ -46,8 +58,9 @@ def rules(findings: Findings) -> dict[str, Any]:
 
 
 def test_a_large_fleet_is_found_whole(aws: Asked) -> None:
-    """Of 250 tagged instances, over several pages and among others, each is found once, in an order that is the same
-    every time and owes nothing to RDS's."""
+    """Of 250 tagged instances, over several pages and among others, each is found once, in an order
+    that is the same every time and owes nothing to RDS's.
+    """
     wanted = [f"shop-{place:03}" for place in range(250)]
     for name in reversed(wanted):
         instance(name, "postgres" if name.endswith("7") else "mysql", Port=3307)
@@ -60,23 +73,36 @@ def test_a_large_fleet_is_found_whole(aws: Asked) -> None:
     assert aws["DescribeDBInstances"] >= 3
     assert found() == findings
     target = findings.errands[7].target
-    assert (target.id, target.resource, target.target.engine) == ("shop-007", "shop-007", EngineName.POSTGRES)
+    assert (target.id, target.resource, target.target.engine) == (
+        "shop-007",
+        "shop-007",
+        EngineName.POSTGRES,
+    )
     assert target.target.host.startswith("shop-007.")
-    assert (target.target.port, target.target.user, target.target.auth) == (3307, "reaper", Auth.IAM)
+    assert (target.target.port, target.target.user, target.target.auth) == (
+        3307,
+        "reaper",
+        Auth.IAM,
+    )
     assert target.target.tls is Tls.VERIFY
 
 
 def test_each_instance_of_a_cluster_is_a_target() -> None:
-    """Writer and readers each have sessions of their own, and an endpoint; the cluster's endpoints are nobody's. A
-    cluster's tags count for its instances, which may say otherwise."""
+    """Writer and readers each have sessions of their own, and an endpoint; the cluster's endpoints
+    are nobody's. A cluster's tags count for its instances, which may say otherwise.
+    """
     cluster("shop", ("shop-writer", "shop-reader", "shop-private"))
     rds().add_tags_to_resource(
-        ResourceName="arn:aws:rds:eu-central-1:123456789012:db:shop-private", Tags=tags({"reaper": "off"})
+        ResourceName="arn:aws:rds:eu-central-1:123456789012:db:shop-private",
+        Tags=tags({"reaper": "off"}),
     )
     cluster("tests", ("tests-1",), "aurora-postgresql", {})
     findings = found()
     assert names(findings) == ["shop-reader", "shop-writer"]
-    assert all(errand.target.target.host.startswith(f"{errand.target.name}.") for errand in findings.errands)
+    assert all(
+        errand.target.target.host.startswith(f"{errand.target.name}.")
+        for errand in findings.errands
+    )
     assert all("cluster" not in errand.target.target.host for errand in findings.errands)
     assert findings.clusters == {"shop": {"shop-reader", "shop-writer"}}
     listed = found(Discovery(tag=None, ids=("tests", "shop-writer", "orders")))
@@ -89,7 +115,9 @@ def test_only_those_of_the_networks_own() -> None:
     """With a VPC named, the others' databases are somebody else's, and not even mentioned."""
     (vpc,) = {subnet["VpcId"] for subnet in boto3.client("ec2").describe_subnets()["Subnets"]}
     subnets = [subnet["SubnetId"] for subnet in boto3.client("ec2").describe_subnets()["Subnets"]]
-    rds().create_db_subnet_group(DBSubnetGroupName="here", DBSubnetGroupDescription="here", SubnetIds=subnets)
+    rds().create_db_subnet_group(
+        DBSubnetGroupName="here", DBSubnetGroupDescription="here", SubnetIds=subnets
+    )
     instance("near", DBSubnetGroupName="here")
     instance("far")
     assert names(found(Discovery(vpc=vpc))) == ["near"]
@@ -98,7 +126,12 @@ def test_only_those_of_the_networks_own() -> None:
 
 
 def pausing(name: str = "naps", marks: dict[str, str] = ON) -> None:
-    cluster(name, (f"{name}-1",), marks=marks, ServerlessV2ScalingConfiguration={"MinCapacity": 0, "MaxCapacity": 4})
+    cluster(
+        name,
+        (f"{name}-1",),
+        marks=marks,
+        ServerlessV2ScalingConfiguration={"MinCapacity": 0, "MaxCapacity": 4},
+    )
 
 
 # By instance: its tags or what else makes it so, the reason, and words that the sentence must hold.
@@ -108,19 +141,59 @@ SKIPS: dict[str, tuple[Callable[[str], Any], Why, str]] = {
         Why.ENGINE,
         "sqlserver-ex is none of",
     ),
-    "oracle": (lambda name: instance(name, "oracle-se2", LicenseModel=PAID), Why.ENGINE, "oracle-se2"),
-    "stopped": (lambda name: rds().stop_db_instance(DBInstanceIdentifier=instance(name)), Why.STATUS, "is stopped"),
+    "oracle": (
+        lambda name: instance(name, "oracle-se2", LicenseModel=PAID),
+        Why.ENGINE,
+        "oracle-se2",
+    ),
+    "stopped": (
+        lambda name: rds().stop_db_instance(DBInstanceIdentifier=instance(name)),
+        Why.STATUS,
+        "is stopped",
+    ),
     "creating": (lambda name: become(instance(name), status="creating"), Why.STATUS, "is creating"),
-    "broken": (lambda name: become(instance(name), status="incompatible-parameters"), Why.STATUS, "incompatible-"),
-    "allow": (lambda name: marked(name, allow_users="x"), Why.TAGS, "allow_users may not be set here; only the stack"),
-    "live": (lambda name: marked(name, dry_run="false"), Why.TAGS, "dry_run may not be set here; only the stack may"),
+    "broken": (
+        lambda name: become(instance(name), status="incompatible-parameters"),
+        Why.STATUS,
+        "incompatible-",
+    ),
+    "allow": (
+        lambda name: marked(name, allow_users="x"),
+        Why.TAGS,
+        "allow_users may not be set here; only the stack",
+    ),
+    "live": (
+        lambda name: marked(name, dry_run="false"),
+        Why.TAGS,
+        "dry_run may not be set here; only the stack may",
+    ),
     "dry": (lambda name: marked(name, dry_run="true"), Why.TAGS, "only the stack may set it"),
-    "midway": (lambda name: marked(name, in_transaction="terminate"), Why.TAGS, "only the stack may set it"),
-    "sooner": (lambda name: marked(name, in_transaction_seconds="1"), Why.TAGS, "only the stack may set it"),
-    "undo": (lambda name: marked(name, max_rollback_rows="9"), Why.TAGS, "only the stack may set it"),
+    "midway": (
+        lambda name: marked(name, in_transaction="terminate"),
+        Why.TAGS,
+        "only the stack may set it",
+    ),
+    "sooner": (
+        lambda name: marked(name, in_transaction_seconds="1"),
+        Why.TAGS,
+        "only the stack may set it",
+    ),
+    "undo": (
+        lambda name: marked(name, max_rollback_rows="9"),
+        Why.TAGS,
+        "only the stack may set it",
+    ),
     "typo": (lambda name: marked(name, idle_second="60"), Why.TAGS, "did you mean 'idle_seconds'"),
-    "words": (lambda name: marked(name, idle_seconds="long"), Why.TAGS, "tag reaper:idle_seconds is 'long'; give"),
-    "empty": (lambda name: marked(name, protect_users=""), Why.TAGS, "tag reaper:protect_users is empty"),
+    "words": (
+        lambda name: marked(name, idle_seconds="long"),
+        Why.TAGS,
+        "tag reaper:idle_seconds is 'long'; give",
+    ),
+    "empty": (
+        lambda name: marked(name, protect_users=""),
+        Why.TAGS,
+        "tag reaper:protect_users is empty",
+    ),
     "yes": (lambda name: marked(name, wake="yes"), Why.TAGS, "tag reaper:wake is 'yes'"),
     "closed": (
         lambda name: instance(name, EnableIAMDatabaseAuthentication=False),
@@ -139,7 +212,9 @@ def marked(name: str, **settings: str) -> str:
 
 
 def test_what_is_skipped_says_why() -> None:
-    """Each reason to leave out an instance that was meant, with a sentence; one's reason is nobody else's."""
+    """Each reason to leave out an instance that was meant, with a sentence; one's reason is nobody
+    else's.
+    """
     for name, (make, _, _) in SKIPS.items():
         make(name)
     instance("shop")
@@ -157,9 +232,19 @@ def test_what_is_skipped_says_why() -> None:
 ALL = ("behind", "naps-1", "plain", "tagged")
 REFUSED: list[tuple[str, str, list[str], dict[str, Why]]] = [
     ("rds.DescribeDBInstances", "describe_db_instances: ", [], {}),
-    ("rds.DescribeDBClusters", "describe_db_clusters: ", ["behind", "plain"], {"tagged": Why.CLUSTER}),
+    (
+        "rds.DescribeDBClusters",
+        "describe_db_clusters: ",
+        ["behind", "plain"],
+        {"tagged": Why.CLUSTER},
+    ),
     ("rds.DescribeDBProxies", "describe_db_proxies: ", [], dict.fromkeys(ALL, Why.PROXY)),
-    ("rds.DescribeDBProxyTargets", "describe_db_proxy_targets: ", [], dict.fromkeys(ALL, Why.PROXY)),
+    (
+        "rds.DescribeDBProxyTargets",
+        "describe_db_proxy_targets: ",
+        [],
+        dict.fromkeys(ALL, Why.PROXY),
+    ),
     ("ec2", "describe_network_interfaces: ", ["naps-1", "plain", "tagged"], {"behind": Why.PROXY}),
 ]
 
@@ -168,10 +253,14 @@ REFUSED: list[tuple[str, str, list[str], dict[str, Why]]] = [
 def test_what_is_denied_is_a_problem_and_no_more(
     operation: str, begins: str, swept: list[str], left_out: dict[str, Why]
 ) -> None:
-    """Where AWS refuses one operation the problem names it; who cannot be swept safely without is skipped, the others
-    are not. Without a word on proxies nobody could tell a pool from frozen functions."""
+    """Where AWS refuses one operation the problem names it; who cannot be swept safely without is
+    skipped, the others are not. Without a word on proxies nobody could tell a pool from frozen
+    functions.
+    """
     cluster("shop", ("tagged",), marks={})
-    rds().add_tags_to_resource(ResourceName="arn:aws:rds:eu-central-1:123456789012:db:tagged", Tags=tags(ON))
+    rds().add_tags_to_resource(
+        ResourceName="arn:aws:rds:eu-central-1:123456789012:db:tagged", Tags=tags(ON)
+    )
     pausing(marks=ON | {"reaper:wake": "true"})
     instance("plain")
     proxy("proxy", instance("behind"))
@@ -184,14 +273,21 @@ def test_what_is_denied_is_a_problem_and_no_more(
 
 def test_every_reason_is_tried() -> None:
     """In the tables above; and for those listed that are not there, and for names that are taken."""
-    tried = {why for _, why, _ in SKIPS.values()} | {why for *_, left_out in REFUSED for why in left_out.values()}
+    tried = {why for _, why, _ in SKIPS.values()} | {
+        why for *_, left_out in REFUSED for why in left_out.values()
+    }
     assert tried | {Why.MISSING, Why.NAME} == set(Why)
 
 
 def test_tags_set_rules() -> None:
-    """A tag is read as the environment variable of its rule is; RDS lets it hold no comma, so names stand apart by
-    spaces."""
-    instance("shop", marks=ON | {"reaper:idle_seconds": "300", "reaper:protect_users": "billing  etl", "team": "x"})
+    """A tag is read as the environment variable of its rule is; RDS lets it hold no comma, so names
+    stand apart by spaces.
+    """
+    instance(
+        "shop",
+        marks=ON
+        | {"reaper:idle_seconds": "300", "reaper:protect_users": "billing  etl", "team": "x"},
+    )
     assert rules(found()) == {"idle_seconds": 300, "protect_users": ("billing", "etl")}
 
 
@@ -200,11 +296,19 @@ def test_tags_set_rules() -> None:
     [
         ({}, Discovery(user="janitor"), ("janitor", Auth.IAM, None)),
         ({"reaper:secret": "reaper/shop"}, Discovery(), ("reaper", Auth.SECRET, "reaper/shop")),
-        ({"reaper:secret": "master"}, Discovery(master_secrets=True), ("boss", Auth.SECRET, "rds!cluster-")),
+        (
+            {"reaper:secret": "master"},
+            Discovery(master_secrets=True),
+            ("boss", Auth.SECRET, "rds!cluster-"),
+        ),
     ],
 )
-def test_logins(marks: dict[str, str], wanted: Discovery, login: tuple[str, Auth, str | None]) -> None:
-    """IAM unless a tag names a secret; the master user's, which with Aurora is the cluster's, only where allowed."""
+def test_logins(
+    marks: dict[str, str], wanted: Discovery, login: tuple[str, Auth, str | None]
+) -> None:
+    """IAM unless a tag names a secret; the master user's, which with Aurora is the cluster's, only
+    where allowed.
+    """
     cluster("shop", ("shop-1",), marks=ON | marks, ManageMasterUserPassword=True)
     (errand,) = found(wanted).errands
     target = errand.target.target
@@ -217,8 +321,9 @@ def test_logins(marks: dict[str, str], wanted: Discovery, login: tuple[str, Auth
     ("connections", "is_swept"), [([3, 2, 2, 2], True), ([0, 0, 1, 0], False), ([], False)], ids=str
 )
 def test_who_sleeps_is_left_asleep(connections: list[float], is_swept: bool) -> None:
-    """An Aurora Serverless that pauses itself is swept only while somebody else keeps it awake, frozen functions above
-    all; the reaper's own login, which lasts a second, is nobody."""
+    """An Aurora Serverless that pauses itself is swept only while somebody else keeps it awake,
+    frozen functions above all; the reaper's own login, which lasts a second, is nobody.
+    """
     pausing()
     cloudwatch = boto3.client("cloudwatch")
     now = datetime.datetime.now(datetime.UTC)
@@ -246,11 +351,14 @@ def test_who_may_be_woken_is_not_asked_about(aws: Asked) -> None:
 
 @pytest.mark.parametrize("kind", ["DBInstanceIdentifiers", "DBClusterIdentifiers"])
 def test_a_proxys_pool_is_protected(kind: str) -> None:
-    """From the addresses of a proxy in front of a target, or of its cluster, nobody is terminated, beside those whom a
-    tag protects, and the report is to say so. Other targets have nothing of it."""
+    """From the addresses of a proxy in front of a target, or of its cluster, nobody is terminated,
+    beside those whom a tag protects, and the report is to say so. Other targets have nothing of it.
+    """
     cluster("shop", ("shop-1",), marks=ON | {"reaper:protect_hosts": "10.9.8.7"})
     instance("zoo")
-    addresses, _ = proxy("shop-proxy", "shop-1" if kind == "DBInstanceIdentifiers" else "shop", kind=kind)
+    addresses, _ = proxy(
+        "shop-proxy", "shop-1" if kind == "DBInstanceIdentifiers" else "shop", kind=kind
+    )
     shop, zoo = found().errands
     assert shop.target.rules["protect_hosts"] == ("10.9.8.7", *addresses)
     assert shop.notices == (Notice.PROXY,)
@@ -258,7 +366,9 @@ def test_a_proxys_pool_is_protected(kind: str) -> None:
 
 
 def test_a_proxy_without_addresses_has_its_networks_protected() -> None:
-    """Where its interfaces are not to be found, all of its subnets are safe: too many rather than too few."""
+    """Where its interfaces are not to be found, all of its subnets are safe: too many rather than
+    too few.
+    """
     _, networks = proxy("shop-proxy", instance("shop"), interfaces=0)
     (errand,) = found().errands
     assert errand.target.rules["protect_hosts"] == tuple(networks)
@@ -266,7 +376,9 @@ def test_a_proxy_without_addresses_has_its_networks_protected() -> None:
 
 
 def test_throttling_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """RDS refuses some attempts as too many: they are made again, later each time, and nothing is missing."""
+    """RDS refuses some attempts as too many: they are made again, later each time, and nothing is
+    missing.
+    """
     for place in range(20):
         instance(f"shop-{place:03}")
     waits = throttle("rds.DescribeDBInstances", 3, monkeypatch)
@@ -275,9 +387,13 @@ def test_throttling_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(waits) == 3
 
 
-@pytest.mark.parametrize("operation", ["DescribeDBInstances", "DescribeDBClusters", "DescribeDBProxies"])
+@pytest.mark.parametrize(
+    "operation", ["DescribeDBInstances", "DescribeDBClusters", "DescribeDBProxies"]
+)
 def test_throttling_without_end_has_one(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operation that stays throttled is given up; it is a problem by name, and what others told stands."""
+    """An operation that stays throttled is given up; it is a problem by name, and what others told
+    stands.
+    """
     instance("shop")
     waits = throttle(f"rds.{operation}", float("inf"), monkeypatch)
     findings = found()
@@ -298,9 +414,13 @@ def test_no_attempt_is_made_after_the_deadline(aws: Asked) -> None:
 
 
 def test_another_accounts_databases_are_looked_for_in_a_role(aws: Asked) -> None:
-    """The role is assumed once; an IAM login would be refused over there, so a secret must be named."""
+    """The role is assumed once; an IAM login would be refused over there, so a secret must be
+    named.
+    """
     instance(
-        "shop", marks=ON | {"reaper:secret": "arn:aws:secretsmanager:eu-central-1:111122223333:secret:shop-AbCdEf"}
+        "shop",
+        marks=ON
+        | {"reaper:secret": "arn:aws:secretsmanager:eu-central-1:111122223333:secret:shop-AbCdEf"},
     )
     instance("zoo")
     wanted = Discovery(role="arn:aws:iam::123456789012:role/reaper-discovery")
@@ -332,7 +452,9 @@ def test_a_wrong_discovery_says_what_is_wrong(given: str, said: str) -> None:
 
 
 def test_a_discovery_by_default() -> None:
-    """Without a word it is the tag reaper=on; what the template leaves empty is as good as left out."""
+    """Without a word it is the tag reaper=on; what the template leaves empty is as good as left
+    out.
+    """
     assert Discovery.from_json("{}", "x") == Discovery(tag=("reaper", "on"))
     given = '{"tag": "", "ids": ["a"], "vpc": "", "role": "", "user": "reaper", "master_secrets": false}'
     assert Discovery.from_json(given, "x") == Discovery(tag=None, ids=("a",))

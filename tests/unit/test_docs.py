@@ -1,4 +1,6 @@
-"""The README is true: every name that users rely on stands in its table there, and nothing else does."""
+"""The README is true: every name that users rely on stands in its table there, and nothing else
+does.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,12 @@ Row = tuple[str, ...]
 
 def table(header: str) -> list[Row]:
     """The rows of the table whose first column is called so; there is exactly one."""
-    (found,) = re.findall(rf"^\| {re.escape(header)} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", README, re.MULTILINE)
-    return [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in found.splitlines()]
+    (found,) = re.findall(
+        rf"^\| {re.escape(header)} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", README, re.MULTILINE
+    )
+    return [
+        tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in found.splitlines()
+    ]
 
 
 def names(header: str) -> list[str]:
@@ -55,7 +61,11 @@ def default(value: Any) -> str:
 def commands() -> dict[str, typer.core.TyperCommand]:
     group = typer.main.get_command(cli.app)
     assert isinstance(group, typer.core.TyperGroup)
-    return {name: command for name, command in group.commands.items() if isinstance(command, typer.core.TyperCommand)}
+    return {
+        name: command
+        for name, command in group.commands.items()
+        if isinstance(command, typer.core.TyperCommand)
+    }
 
 
 def options() -> dict[str, set[str]]:
@@ -73,7 +83,9 @@ def loads(name: str) -> Any:
 
 
 def test_every_rule_with_its_default() -> None:
-    """The rules table holds every rule, in order, with the default that the code has, and a meaning."""
+    """The rules table holds every rule, in order, with the default that the code has, and a
+    meaning.
+    """
     expected = [(f"`{rule.name}`", f"`{default(rule.default)}`") for rule in fields(Rules)]
     rows = table("rule")
     assert [row[:2] for row in rows] == expected
@@ -81,7 +93,8 @@ def test_every_rule_with_its_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "kinds"), [("reason", Reason), ("outcome of a victim", Outcome), ("error", ErrorKind)]
+    ("header", "kinds"),
+    [("reason", Reason), ("outcome of a victim", Outcome), ("error", ErrorKind)],
 )
 def test_every_word_of_a_report(header: str, kinds: type[StrEnum]) -> None:
     """Each reason, outcome and error kind has a row with its meaning."""
@@ -106,7 +119,9 @@ def test_every_warning() -> None:
 
 
 def test_every_metric_with_its_unit() -> None:
-    """The metrics table holds every name that can be sent, with its unit; those always sent are marked."""
+    """The metrics table holds every name that can be sent, with its unit; those always sent are
+    marked.
+    """
     full = measures(replace(report(), pressure_remains=True, first_freed_seconds=1.0))
     nothing_read = measures(report(snapshot=None))
     rows = table("metric")
@@ -123,11 +138,15 @@ def test_the_few_metrics_of_a_target() -> None:
 
 def test_every_key_of_a_target() -> None:
     """Each key that an entry of the target list may have has a row."""
-    assert sorted(names("key of a target")) == sorted([*(f.name for f in fields(Target)), "id", "rules"])
+    assert sorted(names("key of a target")) == sorted(
+        [*(f.name for f in fields(Target)), "id", "rules"]
+    )
 
 
 def test_every_variable() -> None:
-    """Each environment variable that the package names has a row; the rules' own follow their pattern."""
+    """Each environment variable that the package names has a row; the rules' own follow their
+    pattern.
+    """
     sources = "\n".join(path.read_text() for path in (ROOT / "reaper").rglob("*.py"))
     rules = {f"REAPER_{rule.name.upper()}" for rule in fields(Rules)}
     named = set(re.findall(r"\bREAPER_[A-Z_]*[A-Z]\b", sources))
@@ -137,21 +156,40 @@ def test_every_variable() -> None:
 
 
 def test_every_parameter_with_its_default() -> None:
-    """The parameters table holds the template's, in order, with their defaults; the rules' own follow their pattern."""
+    """The parameters table holds the template's, in order, with their defaults; the rules' own
+    follow their pattern.
+    """
     parameters = source()["Parameters"]
-    rules = {rule.name.title().replace("_", ""): rule.default for rule in fields(Rules) if rule.name != "dry_run"}
-    rows = {name: row[1].strip("`") for name, row in zip(names("parameter"), table("parameter"), strict=True)}
-    others = {name: str(found["Default"]) or "empty" for name, found in parameters.items() if name not in rules}
+    rules = {
+        rule.name.title().replace("_", ""): rule.default
+        for rule in fields(Rules)
+        if rule.name != "dry_run"
+    }
+    rows = {
+        name: row[1].strip("`")
+        for name, row in zip(names("parameter"), table("parameter"), strict=True)
+    }
+    others = {
+        name: str(found["Default"]) or "empty"
+        for name, found in parameters.items()
+        if name not in rules
+    }
     assert list(rows.items()) == list(others.items())
     assert all(row[2] for row in table("parameter"))
     assert {name: parameters[name]["Default"] for name in rules} == {
-        name: "" if value == () else default(value).strip('"') if isinstance(value, str | bool) else value
+        name: ""
+        if value == ()
+        else default(value).strip('"')
+        if isinstance(value, str | bool)
+        else value
         for name, value in rules.items()
     }
 
 
 def test_the_cost_counts_the_metrics() -> None:
-    """The estimate multiplies as many metrics as an ordinary sweep sends, by the list price of the first ones."""
+    """The estimate multiplies as many metrics as an ordinary sweep sends, by the list price of the
+    first ones.
+    """
     ordinary = len(measures(replace(report(), pressure_remains=False)))
     (_, price), *_ = METRIC
     one = ordinary * price
@@ -159,7 +197,12 @@ def test_the_cost_counts_the_metrics() -> None:
         r"\| metrics \| \$([\d.]+) \| (\d+) a sweep . 2 dimension sets . \$([\d.]+); "
         r"each further database (\d+) . \$([\d.]+) = \$([\d.]+) \|",
         README,
-    ) == [tuple(f"{found:.2f}".removesuffix(".00") for found in (2 * one, ordinary, price, ordinary, price, one))]
+    ) == [
+        tuple(
+            f"{found:.2f}".removesuffix(".00")
+            for found in (2 * one, ordinary, price, ordinary, price, one)
+        )
+    ]
 
 
 def test_every_command_and_option() -> None:
@@ -181,13 +224,17 @@ def test_every_exit_status() -> None:
 
 
 def test_every_rule_of_advice() -> None:
-    """Each rule has a row, in the code's order, with the server it is asked of; its bounds are the code's."""
+    """Each rule has a row, in the code's order, with the server it is asked of; its bounds are the
+    code's.
+    """
     assert names("advice rule") == [rule.value for rule in advice.Rule]
     assert all(cell for row in table("advice rule") for cell in row)
     said = {row[0].strip("`"): row[2] for row in table("advice rule")}
     assert f"{DEFAULTS.max_idle:g} s" in said["wait_timeout"]
     assert f"above {LONGEST_IDLE // 60} minutes; {IDLE} s" in said["wait_timeout"]
-    assert f"above {LONGEST_INVOCATION // 60} minutes" in said["idle_in_transaction_session_timeout"]
+    assert (
+        f"above {LONGEST_INVOCATION // 60} minutes" in said["idle_in_transaction_session_timeout"]
+    )
     assert f"; {IN_TRANSACTION // 60} minutes" in said["idle_in_transaction_session_timeout"]
     assert f"above {LONGEST_BORROW} s" in said["proxy_borrow_timeout"]
     assert f"above {MOST_PERCENT}" in said["proxy_max_connections"]
@@ -200,7 +247,9 @@ def test_every_command_that_is_shown_exists() -> None:
 
 
 def test_every_event_has_a_row_with_its_trigger() -> None:
-    """The events table links every sample and names the trigger that the parser finds in it; all triggers occur."""
+    """The events table links every sample and names the trigger that the parser finds in it; all
+    triggers occur.
+    """
     expected = {name: f"`{trigger_of(parse(loads(name)))}`" for name in EVENTS}
     assert {row[0]: row[1] for row in table("sample")} == {
         f"[{name}](events/{name})": trigger for name, trigger in expected.items()
@@ -229,7 +278,9 @@ def json_blocks() -> list[Any]:
 def test_the_event_example_is_understood() -> None:
     """The event that the README writes out parses, and uses every key there is."""
     example, _ = json_blocks()
-    assert parse(example) == Request(Trigger.SCHEDULE, dry_run=True, targets=("orders",), rules={"idle_seconds": 120})
+    assert parse(example) == Request(
+        Trigger.SCHEDULE, dry_run=True, targets=("orders",), rules={"idle_seconds": 120}
+    )
 
 
 def test_the_report_example_has_every_key() -> None:

@@ -1,4 +1,6 @@
-"""What each error means, by the drivers' own exceptions; beside each code a neighbour that means nothing."""
+"""What each error means, by the drivers' own exceptions; beside each code a neighbour that means
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,48 @@ MYSQL = {
 BY_NUMBER = {code: fault for fault, codes in MYSQL.items() for code in codes}
 
 MYSQL_NEVER = (
-    *(1044, 1046, 1048, 1049, 1050, 1051, 1054, 1062, 1064, 1068, 1136, 1142, 1143, 1146, 1149, 1153, 1169, 1216, 1217),
-    *(1227, 1264, 1292, 1364, 1365, 1366, 1406, 1451, 1452, 1690, 1820, 1862, 2020, 2059, 2061, 3118, 3140, 3159, 3819),
+    *(
+        1044,
+        1046,
+        1048,
+        1049,
+        1050,
+        1051,
+        1054,
+        1062,
+        1064,
+        1068,
+        1136,
+        1142,
+        1143,
+        1146,
+        1149,
+        1153,
+        1169,
+        1216,
+        1217,
+    ),
+    *(
+        1227,
+        1264,
+        1292,
+        1364,
+        1365,
+        1366,
+        1406,
+        1451,
+        1452,
+        1690,
+        1820,
+        1862,
+        2020,
+        2059,
+        2061,
+        3118,
+        3140,
+        3159,
+        3819,
+    ),
     *(4025, 1129, 1130, 1207, 1223),
 )
 
@@ -50,16 +92,52 @@ MYSQL_NEVER = (
 MYSQL_BY_TEXT = [
     (1047, "WSREP has not yet prepared node for application use", Fault.STARTING),
     (1047, "Unknown command", Fault.OTHER),
-    (1226, "User 'app' has exceeded the 'max_user_connections' resource (current value: 5)", Fault.TOO_MANY),
-    (1226, "Benutzer 'app' hat die Ressourcenbeschränkung 'max_user_connections' überschritten", Fault.TOO_MANY),
-    (1226, "User 'app' has exceeded the 'max_queries_per_hour' resource (current value: 5)", Fault.OTHER),
-    (1226, "User 'app' has exceeded the 'max_connections_per_hour' resource (current value: 5)", Fault.OTHER),
-    (1290, "The MySQL server is running with the --read-only option so it cannot execute this", Fault.READ_ONLY),
-    (1290, "The MySQL server is running with the --super-read-only option so it cannot", Fault.READ_ONLY),
+    (
+        1226,
+        "User 'app' has exceeded the 'max_user_connections' resource (current value: 5)",
+        Fault.TOO_MANY,
+    ),
+    (
+        1226,
+        "Benutzer 'app' hat die Ressourcenbeschränkung 'max_user_connections' überschritten",
+        Fault.TOO_MANY,
+    ),
+    (
+        1226,
+        "User 'app' has exceeded the 'max_queries_per_hour' resource (current value: 5)",
+        Fault.OTHER,
+    ),
+    (
+        1226,
+        "User 'app' has exceeded the 'max_connections_per_hour' resource (current value: 5)",
+        Fault.OTHER,
+    ),
+    (
+        1290,
+        "The MySQL server is running with the --read-only option so it cannot execute this",
+        Fault.READ_ONLY,
+    ),
+    (
+        1290,
+        "The MySQL server is running with the --super-read-only option so it cannot",
+        Fault.READ_ONLY,
+    ),
     (1290, "The MariaDB server is running with the read_only option", Fault.READ_ONLY),
-    (1290, "The MySQL server is running with the --secure-file-priv option so it cannot", Fault.OTHER),
-    (4031, "The client was disconnected by the server because of inactivity. See wait_timeout and", Fault.LOST),
-    (4031, "Referenced trigger 'zz' for the given action time and event type does not exist", Fault.OTHER),
+    (
+        1290,
+        "The MySQL server is running with the --secure-file-priv option so it cannot",
+        Fault.OTHER,
+    ),
+    (
+        4031,
+        "The client was disconnected by the server because of inactivity. See wait_timeout and",
+        Fault.LOST,
+    ),
+    (
+        4031,
+        "Referenced trigger 'zz' for the given action time and event type does not exist",
+        Fault.OTHER,
+    ),
     (4081, "Connection closed. Global connection memory limit 9 bytes exceeded.", Fault.TOO_MANY),
     (4081, "Unknown structured system variable or ROW routine variable 'x'", Fault.OTHER),
 ]
@@ -69,7 +147,18 @@ POSTGRES = {
     Fault.STARTING: ("57P03",),
     Fault.CREDENTIALS: ("28P01", "28000"),
     Fault.CONFIGURATION: ("3D000",),
-    Fault.LOST: ("08000", "08001", "08003", "08004", "08006", "08P01", "57P01", "57P02", "57P05", "25P03"),
+    Fault.LOST: (
+        "08000",
+        "08001",
+        "08003",
+        "08004",
+        "08006",
+        "08P01",
+        "57P01",
+        "57P02",
+        "57P05",
+        "25P03",
+    ),
     Fault.READ_ONLY: ("25006",),
     Fault.DEADLOCK: ("40000", "40001", "40P01"),
     Fault.LOCK_TIMEOUT: ("55P03",),
@@ -81,9 +170,48 @@ POSTGRES = {
 BY_STATE = {state: fault for fault, states in POSTGRES.items() for state in states}
 
 POSTGRES_NEVER = (
-    *("22001", "22012", "22P02", "23502", "23503", "23505", "23514", "42501", "42601", "42703", "42P01", "42P07"),
-    *("3F000", "53100", "54000", "54001", "54023", "25P02", "2BP01", "P0001", "P0002", "57P04", "0A000", "26000"),
-    *("42P05", "XX000", "58030", "40002", "25001", "28001", "57000", "55000", "53301", "57P00", "57P06", "99999"),
+    *(
+        "22001",
+        "22012",
+        "22P02",
+        "23502",
+        "23503",
+        "23505",
+        "23514",
+        "42501",
+        "42601",
+        "42703",
+        "42P01",
+        "42P07",
+    ),
+    *(
+        "3F000",
+        "53100",
+        "54000",
+        "54001",
+        "54023",
+        "25P02",
+        "2BP01",
+        "P0001",
+        "P0002",
+        "57P04",
+        "0A000",
+        "26000",
+    ),
+    *(
+        "42P05",
+        "XX000",
+        "58030",
+        "40002",
+        "25001",
+        "28001",
+        "57000",
+        "55000",
+        "53301",
+        "57P00",
+        "57P06",
+        "99999",
+    ),
 )
 
 POSTGRES_BY_TEXT = [
@@ -125,15 +253,24 @@ AT_CONNECT = [
     ("FATAL:  Timed-out waiting to acquire database connection.", Fault.TOO_MANY),
     ("FATAL:  The maximum number of client connections to the proxy exceeded 5.", Fault.TOO_MANY),
     ("FATAL:  Rate of connection to proxy exceeded 5.", Fault.TOO_MANY),
-    ("FATAL:  The IAM authentication failed because of too many competing requests.", Fault.TOO_MANY),
+    (
+        "FATAL:  The IAM authentication failed because of too many competing requests.",
+        Fault.TOO_MANY,
+    ),
     ("FATAL:  the database system is starting up", Fault.STARTING),
     ("FATAL:  the database system is shutting down", Fault.STARTING),
     ("FATAL:  the database system is in recovery mode", Fault.STARTING),
-    ("FATAL:  the database system is not yet accepting connections\nDETAIL:  Consistent", Fault.STARTING),
+    (
+        "FATAL:  the database system is not yet accepting connections\nDETAIL:  Consistent",
+        Fault.STARTING,
+    ),
     ('FATAL:  password authentication failed for user "app"', Fault.CREDENTIALS),
     ('FATAL:  PAM authentication failed for user "app"', Fault.CREDENTIALS),
     ("FATAL:  SASL authentication failed", Fault.CREDENTIALS),
-    ("FATAL:  The IAM authentication failed for the role app. Check the IAM token for this", Fault.CREDENTIALS),
+    (
+        "FATAL:  The IAM authentication failed for the role app. Check the IAM token for this",
+        Fault.CREDENTIALS,
+    ),
     ("FATAL:  The password that was provided for the role app is wrong.", Fault.CREDENTIALS),
     ("FATAL:  This RDS proxy has no credentials for the role app.", Fault.CREDENTIALS),
     ("fe_sendauth: no password supplied", Fault.CREDENTIALS),
@@ -141,7 +278,10 @@ AT_CONNECT = [
     ('FATAL:  role "app" is not permitted to log in', Fault.CREDENTIALS),
     ('FATAL:  database "shop" does not exist', Fault.CONFIGURATION),
     ('FATAL:  permission denied for database "shop"', Fault.CONFIGURATION),
-    ('FATAL:  no pg_hba.conf entry for host "10.0.0.1", user "app", no encryption', Fault.CONFIGURATION),
+    (
+        'FATAL:  no pg_hba.conf entry for host "10.0.0.1", user "app", no encryption',
+        Fault.CONFIGURATION,
+    ),
     ('authentication method requirement "!password" failed: server requested', Fault.CONFIGURATION),
     ("FATAL:  This RDS Proxy requires TLS connections.", Fault.CONFIGURATION),
     ("FATAL:  IAM authentication is allowed only with SSL connections.", Fault.CONFIGURATION),
@@ -165,17 +305,29 @@ WITHOUT_STATE = [
     ("the connection is closed", Fault.LOST),
     ("the connection is lost", Fault.LOST),
     ("connection socket closed", Fault.LOST),
-    ("consuming input failed: server closed the connection unexpectedly\n\tThis probably means", Fault.LOST),
+    (
+        "consuming input failed: server closed the connection unexpectedly\n\tThis probably means",
+        Fault.LOST,
+    ),
     ("consuming input failed: SSL connection has been closed unexpectedly", Fault.LOST),
     ("consuming input failed: SSL error: unexpected eof while reading", Fault.LOST),
-    ("consuming input failed: could not receive data from server: Connection timed out", Fault.LOST),
+    (
+        "consuming input failed: could not receive data from server: Connection timed out",
+        Fault.LOST,
+    ),
     ("flushing failed: the connection is closed", Fault.LOST),
     ("server closed the connection unexpectedly", Fault.LOST),
     ("SSL connection has been closed unexpectedly", Fault.LOST),
     ("could not receive data from server: Connection reset by peer", Fault.LOST),
     ("connection is bad: could not create socket", Fault.UNREACHABLE),
-    ("failed to resolve host 'db.invalid': [Errno -2] Name or service not known", Fault.UNREACHABLE),
-    ("failed to resolve host 'certificate.invalid': [Errno -2] Name or service not known", Fault.UNREACHABLE),
+    (
+        "failed to resolve host 'db.invalid': [Errno -2] Name or service not known",
+        Fault.UNREACHABLE,
+    ),
+    (
+        "failed to resolve host 'certificate.invalid': [Errno -2] Name or service not known",
+        Fault.UNREACHABLE,
+    ),
     ("sending query failed: another command is already in progress", Fault.OTHER),
     ("pipeline aborted", Fault.OTHER),
     ("", Fault.OTHER),
@@ -201,7 +353,9 @@ def from_postgres(state: str, text: str = "what the server says") -> psycopg.Err
 
 def refused(reason: str) -> psycopg.OperationalError:
     """The exception of a connect that failed."""
-    return psycopg.OperationalError(f'connection failed: connection to server at "::1", port 5432 failed: {reason}')
+    return psycopg.OperationalError(
+        f'connection failed: connection to server at "::1", port 5432 failed: {reason}'
+    )
 
 
 def raised_while_handling(context: BaseException, error: Exception) -> Exception:
@@ -229,11 +383,15 @@ def test_mysql_by_number(code: int, fault: Fault) -> None:
 def test_mysql_neighbours_mean_nothing(code: int) -> None:
     """The numbers on either side, unless they stand in the table themselves, are the application's."""
     for neighbour in {code - 1, code + 1} - mysql_faults._CODES.keys() - {-1}:
-        assert mysql_faults.fault(err.OperationalError(neighbour, "what the server says")) is Fault.OTHER
+        assert (
+            mysql_faults.fault(err.OperationalError(neighbour, "what the server says"))
+            is Fault.OTHER
+        )
 
 
 @pytest.mark.parametrize(
-    ("code", "fault"), [(2006, Fault.LOST), (2007, Fault.OTHER), (1213, Fault.DEADLOCK), (1214, Fault.OTHER)]
+    ("code", "fault"),
+    [(2006, Fault.LOST), (2007, Fault.OTHER), (1213, Fault.DEADLOCK), (1214, Fault.OTHER)],
 )
 def test_mysql_neighbours_by_name(code: int, fault: Fault) -> None:
     """The classic pair, and that of the deadlock."""
@@ -244,7 +402,9 @@ def test_mysql_neighbours_by_name(code: int, fault: Fault) -> None:
 def test_mysql_numbers_with_several_meanings(code: int, text: str, fault: Fault) -> None:
     """Only what names the setting, or the feature, counts."""
     assert mysql_faults.fault(from_mysql(code, text)) is fault
-    assert mysql_faults.fault(from_mysql(code + 1, text)) is mysql_faults._CODES.get(code + 1, Fault.OTHER)
+    assert mysql_faults.fault(from_mysql(code + 1, text)) is mysql_faults._CODES.get(
+        code + 1, Fault.OTHER
+    )
 
 
 def test_every_number_of_the_table_is_tested() -> None:
@@ -272,7 +432,9 @@ def test_mysql_never(code: int) -> None:
     ],
 )
 def test_mysql_by_class(state: str, fault: Fault) -> None:
-    """A number that no table knows; a SIGNAL of the application's that says 40001 rolls nothing back."""
+    """A number that no table knows; a SIGNAL of the application's that says 40001 rolls nothing
+    back.
+    """
     assert mysql_faults.fault(from_mysql(1644, state=state)) is fault
 
 
@@ -308,7 +470,9 @@ def test_pymysqls_own_errors(error: Exception, fault: Fault) -> None:
     ],
 )
 def test_what_kept_pymysql_from_connecting(cause: OSError, fault: Fault) -> None:
-    """The OSError that PyMySQL wraps; one that hung up amid the handshake is no matter of configuration."""
+    """The OSError that PyMySQL wraps; one that hung up amid the handshake is no matter of
+    configuration.
+    """
     assert mysql_faults.fault(could_not_connect(cause)) is fault
 
 
@@ -317,8 +481,14 @@ def test_a_pymysql_timeout_is_told_by_its_context(code: int) -> None:
     """A wait of ours that ended is no loss; a peer that the kernel gave up on is one."""
     text = "Lost connection to MySQL server during query (timed out)"
     ours, kernels = TimeoutError("timed out"), TimeoutError(errno.ETIMEDOUT, "Connection timed out")
-    assert mysql_faults.fault(raised_while_handling(ours, err.OperationalError(code, text))) is Fault.TIMEOUT
-    assert mysql_faults.fault(raised_while_handling(kernels, err.OperationalError(code, text))) is Fault.LOST
+    assert (
+        mysql_faults.fault(raised_while_handling(ours, err.OperationalError(code, text)))
+        is Fault.TIMEOUT
+    )
+    assert (
+        mysql_faults.fault(raised_while_handling(kernels, err.OperationalError(code, text)))
+        is Fault.LOST
+    )
     assert mysql_faults.fault(err.OperationalError(code, text)) is Fault.LOST
 
 
@@ -365,17 +535,27 @@ def test_the_applications_errors_while_it_handled_a_timeout() -> None:
     timeout = TimeoutError("timed out")
     for module in (mysql_faults, postgres_faults):
         assert module.fault(raised_while_handling(timeout, ValueError(2013))) is Fault.OTHER
-        assert module.fault(raised_while_handling(timeout, err.IntegrityError(1062, "Duplicate"))) is Fault.OTHER
+        assert (
+            module.fault(raised_while_handling(timeout, err.IntegrityError(1062, "Duplicate")))
+            is Fault.OTHER
+        )
         assert module.fault(raised_while_handling(timeout, from_postgres("23505"))) is Fault.OTHER
 
 
 @pytest.mark.parametrize("fault", [mysql_faults.fault, postgres_faults.fault])
 @pytest.mark.parametrize(
     "error",
-    [TimeoutError("timed out"), ConnectionResetError(errno.ECONNRESET, "reset"), ssl.SSLError(1, "x"), KeyError(2006)],
+    [
+        TimeoutError("timed out"),
+        ConnectionResetError(errno.ECONNRESET, "reset"),
+        ssl.SSLError(1, "x"),
+        KeyError(2006),
+    ],
 )
 def test_other_libraries_errors(fault: Callable[[BaseException], Fault], error: Exception) -> None:
-    """What work(tx) raises of its own, an HTTP call that timed out for one, has nothing to do with the database."""
+    """What work(tx) raises of its own, an HTTP call that timed out for one, has nothing to do with
+    the database.
+    """
     assert fault(error) is Fault.OTHER
 
 
@@ -387,7 +567,9 @@ def test_our_own_deadline(fault: Callable[[BaseException], Fault]) -> None:
 
 @pytest.mark.parametrize(("state", "fault"), BY_STATE.items())
 def test_postgres_by_state(state: str, fault: Fault) -> None:
-    """The state alone tells, in whatever language the server speaks; some classes carry it, some instances."""
+    """The state alone tells, in whatever language the server speaks; some classes carry it, some
+    instances.
+    """
     assert postgres_faults.fault(from_postgres(state, "quoi que ce soit")) is fault
     assert postgres_faults.fault(psycopg.errors.lookup(state)("quoi que ce soit")) is fault
 
@@ -414,7 +596,9 @@ def test_postgres_states_with_several_meanings(state: str, text: str, fault: Fau
 
 def test_every_state_of_the_tables_is_tested() -> None:
     """A state that is added without a test stands out."""
-    assert postgres_faults._STATES.keys() == BY_STATE.keys() - {s for s in BY_STATE if s[:2] == "08"} | {"08", "08007"}
+    assert postgres_faults._STATES.keys() == BY_STATE.keys() - {
+        s for s in BY_STATE if s[:2] == "08"
+    } | {"08", "08007"}
     tested = {state for state, _, _ in POSTGRES_BY_TEXT}
     assert postgres_faults._SECOND_MEANINGS.keys() <= tested | {"08"}
 
@@ -422,13 +606,21 @@ def test_every_state_of_the_tables_is_tested() -> None:
 @pytest.mark.parametrize("state", ["25P03", "25P04", "25006"])
 def test_the_exception_class_is_not_asked(state: str) -> None:
     """psycopg files these under InternalError, as it does the application's own 25P02."""
-    assert psycopg.errors.lookup(state).__base__ is psycopg.errors.lookup("25P02").__base__ is psycopg.InternalError
-    assert postgres_faults.fault(from_postgres(state)) is not postgres_faults.fault(from_postgres("25P02"))
+    assert (
+        psycopg.errors.lookup(state).__base__
+        is psycopg.errors.lookup("25P02").__base__
+        is psycopg.InternalError
+    )
+    assert postgres_faults.fault(from_postgres(state)) is not postgres_faults.fault(
+        from_postgres("25P02")
+    )
 
 
 @pytest.mark.parametrize(("reason", "fault"), AT_CONNECT)
 def test_why_postgres_was_not_to_be_had(reason: str, fault: Fault) -> None:
-    """A refused connect has no state: the text is read, also when the error has been pickled or is one of several."""
+    """A refused connect has no state: the text is read, also when the error has been pickled or is
+    one of several.
+    """
     assert postgres_faults.fault(refused(reason)) is fault
     assert postgres_faults.fault(pickle.loads(pickle.dumps(refused(reason)))) is fault  # noqa: S301  our own
     several = f"{refused(reason)}\nMultiple connection attempts failed. All failures were:\n- host: 'certificate', x"
@@ -437,24 +629,35 @@ def test_why_postgres_was_not_to_be_had(reason: str, fault: Fault) -> None:
 
 @pytest.mark.parametrize(("text", "fault"), WITHOUT_STATE)
 def test_postgres_without_a_state(text: str, fault: Fault) -> None:
-    """What psycopg says of an open session; unknown is the application's own, a busy connection for one."""
+    """What psycopg says of an open session; unknown is the application's own, a busy connection for
+    one.
+    """
     assert postgres_faults.fault(psycopg.OperationalError(text)) is fault
 
 
-@pytest.mark.parametrize("kind", [psycopg.InterfaceError, psycopg.DataError, psycopg.ProgrammingError])
+@pytest.mark.parametrize(
+    "kind", [psycopg.InterfaceError, psycopg.DataError, psycopg.ProgrammingError]
+)
 def test_values_are_not_read(kind: type[psycopg.Error]) -> None:
     """psycopg quotes values in errors of its own, which carry no state either."""
-    assert postgres_faults.fault(kind("can't parse timestamp 'too many clients already'")) is Fault.OTHER
+    assert (
+        postgres_faults.fault(kind("can't parse timestamp 'too many clients already'"))
+        is Fault.OTHER
+    )
 
 
-@pytest.mark.parametrize("kind", [psycopg.errors.ConnectionTimeout, psycopg.errors.CancellationTimeout])
+@pytest.mark.parametrize(
+    "kind", [psycopg.errors.ConnectionTimeout, psycopg.errors.CancellationTimeout]
+)
 def test_psycopgs_timeouts(kind: type[psycopg.Error]) -> None:
     """psycopg's waits are ours: nothing was said about the server."""
     assert postgres_faults.fault(kind("connection timeout expired")) is Fault.TIMEOUT
 
 
 def test_psycopg_itself() -> None:
-    """psycopg's own exception, from a port where nobody listens and from one where somebody hangs up."""
+    """psycopg's own exception, from a port where nobody listens and from one where somebody hangs
+    up.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         hanging_up = threading.Thread(target=lambda: listening.accept()[0].close())

@@ -1,4 +1,6 @@
-"""The planner: what is listed and what is found, a message for each, and what became of those that have none."""
+"""The planner: what is listed and what is found, a message for each, and what became of those that
+have none.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,17 @@ from tests.fleets import ON, Queue, cluster, instance, know_the_services, proxy,
 
 from .test_docs import README, names
 
-__all__ = ["aws"]  # the fixture, for pytest to find here
+# The fixture, for pytest to find here
+__all__ = ["aws"]
 
 LISTED = [
-    {"name": name, "engine": "postgres", "host": f"{name}.internal", "user": "reaper", "password": "a-marked-word"}
+    {
+        "name": name,
+        "engine": "postgres",
+        "host": f"{name}.internal",
+        "user": "reaper",
+        "password": "a-marked-word",
+    }
     for name in ("ledger", "archive")
 ]
 
@@ -55,39 +64,54 @@ class Planner:
 
     def plan(self, event: Any = None, context: Context | None = None) -> dict[str, Any]:
         try:
-            return fleet.lambda_handler({"trigger": "schedule"} if event is None else event, context or Context())
+            return fleet.lambda_handler(
+                {"trigger": "schedule"} if event is None else event, context or Context()
+            )
         finally:
-            self.lines += [json.loads(line) for line in self._capsys.readouterr().out.splitlines() if line]
+            self.lines += [
+                json.loads(line) for line in self._capsys.readouterr().out.splitlines() if line
+            ]
 
     def sent(self) -> dict[str, dict[str, Any]]:
         """What is in the queue, by target; each message is out from now on."""
         bodies = [json.loads(message["Body"]) for message in self.queue.drained()]
-        return {body["target"]["name"] if "target" in body else body["targets"][0]: body for body in bodies}
+        return {
+            body["target"]["name"] if "target" in body else body["targets"][0]: body
+            for body in bodies
+        }
 
     def logged(self, message: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line.get("message") == message]
 
     @property
     def tallies(self) -> list[tuple[float, ...]]:
-        """Targets, TargetsFailed and TargetsSkipped of each plan, which are the stack's own and no target's."""
+        """Targets, TargetsFailed and TargetsSkipped of each plan, which are the stack's own and no
+        target's.
+        """
         found = []
         for line in self.lines:
             if "_aws" in line:
                 assert line["Stack"] == "prod"
                 assert line["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["Stack"]]
-                found.append(tuple(line[name][0] for name in ("Targets", "TargetsFailed", "TargetsSkipped")))
+                found.append(
+                    tuple(line[name][0] for name in ("Targets", "TargetsFailed", "TargetsSkipped"))
+                )
         return found
 
 
 @pytest.fixture
-def planner(aws: Asked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Planner:
+def planner(
+    aws: Asked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Planner:
     know_the_services()
     return Planner(monkeypatch, capsys)
 
 
 def test_each_target_has_a_message(planner: Planner, aws: Asked) -> None:
-    """Listed ones go by their name, for the sweep has the list; those found are brought along, without a password
-    either way. SQS is asked once for ten; the plan is in order, and told in numbers."""
+    """Listed ones go by their name, for the sweep has the list; those found are brought along,
+    without a password either way. SQS is asked once for ten; the plan is in order, and told in
+    numbers.
+    """
     for place in range(22):
         instance(f"shop-{place:02}")
     instance("closed", EnableIAMDatabaseAuthentication=False)
@@ -109,9 +133,14 @@ def test_each_target_has_a_message(planner: Planner, aws: Asked) -> None:
 
 
 def test_what_was_found_travels(planner: Planner) -> None:
-    """The message has the endpoint, the login, the tags' rules and the proxy's addresses; the same event gives the same
-    message, but for its time."""
-    cluster("shop", ("shop-1",), marks=ON | {"reaper:idle_seconds": "300", "reaper:secret": "reaper/shop"})
+    """The message has the endpoint, the login, the tags' rules and the proxy's addresses; the same
+    event gives the same message, but for its time.
+    """
+    cluster(
+        "shop",
+        ("shop-1",),
+        marks=ON | {"reaper:idle_seconds": "300", "reaper:secret": "reaper/shop"},
+    )
     addresses, _ = proxy("shop-proxy", "shop-1")
     planner.plan()
     assert planner.sent()["shop-1"]["target"] == {
@@ -138,7 +167,9 @@ def test_what_was_found_travels(planner: Planner) -> None:
         ("false", {"dry_run": False}, False),
     ],
 )
-def test_a_dry_run_travels_with_the_message(planner: Planner, stack: str, event: dict[str, Any], is_dry: bool) -> None:
+def test_a_dry_run_travels_with_the_message(
+    planner: Planner, stack: str, event: dict[str, Any], is_dry: bool
+) -> None:
     """It says true or nothing: whether the stack is live is for the sweep to find."""
     instance("shop")
     planner.configure(REAPER_DRY_RUN=stack)
@@ -151,11 +182,17 @@ def test_a_dry_run_travels_with_the_message(planner: Planner, stack: str, event:
     [
         ({"dry_run": False}, "the stack says REAPER_DRY_RUN true"),
         ({"rules": {"dry_run": False}}, "the stack says REAPER_DRY_RUN true"),
-        ({"rules": {"allow_users": ["x"]}}, "allow_users may not be set here; only the stack may set it"),
+        (
+            {"rules": {"allow_users": ["x"]}},
+            "allow_users may not be set here; only the stack may set it",
+        ),
         ({"targets": ["shpo"]}, "unknown target 'shpo'; did you mean 'shop'"),
         ({"targets": ["closed"]}, "target 'closed' is not swept: it takes no IAM login"),
         ({"advise": True}, "only plans sweeps"),
-        ({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": "{}"}]}, "only plans sweeps"),
+        (
+            {"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": "{}"}]},
+            "only plans sweeps",
+        ),
         ({"target": {}}, "unknown key 'target'"),
     ],
 )
@@ -169,7 +206,9 @@ def test_a_wrong_event_sends_nothing(planner: Planner, event: dict[str, Any], sa
     assert planner.sent() == {}
 
 
-def test_a_planner_without_a_queue_says_so(planner: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planner_without_a_queue_says_so(
+    planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is to be swept has nowhere to go: the error names the variable."""
     instance("shop")
     monkeypatch.delenv(fleet.QUEUE_URL)
@@ -178,7 +217,9 @@ def test_a_planner_without_a_queue_says_so(planner: Planner, monkeypatch: pytest
 
 
 def test_who_asks_for_few_gets_few(planner: Planner) -> None:
-    """An event by hand and an alarm mean what they mean to the reaper itself; an alarm that is over means nothing."""
+    """An event by hand and an alarm mean what they mean to the reaper itself; an alarm that is over
+    means nothing.
+    """
     for name in ("orders", "shop"):
         instance(name)
     asked = {"targets": ["shop"], "rules": {"idle_seconds": 60}}
@@ -192,8 +233,9 @@ def test_who_asks_for_few_gets_few(planner: Planner) -> None:
 
 
 def test_a_clusters_alarm_is_for_its_instances(planner: Planner) -> None:
-    """Each instance is a target of its own, and has a message; a cluster that has none of them is an error, and so is
-    one that could not be read, by what RDS said."""
+    """Each instance is a target of its own, and has a message; a cluster that has none of them is
+    an error, and so is one that could not be read, by what RDS said.
+    """
     cluster("shop", ("shop-1", "shop-2"))
     cluster("off", ("off-1",), marks={})
     instance("orders")
@@ -209,7 +251,9 @@ def test_a_clusters_alarm_is_for_its_instances(planner: Planner) -> None:
 
 
 def alarm_of(cluster: str) -> dict[str, Any]:
-    metric = {"metricStat": {"metric": {"dimensions": {"DBClusterIdentifier": cluster, "Role": "WRITER"}}}}
+    metric = {
+        "metricStat": {"metric": {"dimensions": {"DBClusterIdentifier": cluster, "Role": "WRITER"}}}
+    }
     return {"alarmData": {"state": {"value": "ALARM"}, "configuration": {"metrics": [metric]}}}
 
 
@@ -217,8 +261,9 @@ METRIC = {"metricStat": {"metric": {"dimensions": {"DBInstanceIdentifier": "orde
 
 
 def test_no_target_has_two_messages_out(planner: Planner) -> None:
-    """Until one is done with, SQS keeps the next schedule's for the same target back; an alarm's goes past it. The same
-    run's are dropped, should Lambda repeat it."""
+    """Until one is done with, SQS keeps the next schedule's for the same target back; an alarm's
+    goes past it. The same run's are dropped, should Lambda repeat it.
+    """
     instance("shop")
     planner.plan()
     planner.plan()
@@ -227,7 +272,10 @@ def test_no_target_has_two_messages_out(planner: Planner) -> None:
     assert planner.queue.drained() == []
     planner.plan({"trigger": "alarm"}, Context("run-3"))
     (urgent,) = planner.queue.drained()
-    assert [json.loads(message["Body"])["trigger"] for message in (first, urgent)] == ["schedule", "alarm"]
+    assert [json.loads(message["Body"])["trigger"] for message in (first, urgent)] == [
+        "schedule",
+        "alarm",
+    ]
     planner.queue.delete([first])
     (second,) = planner.queue.drained()
     assert json.loads(second["Body"])["trigger"] == "schedule"
@@ -241,7 +289,12 @@ def fail_to_send(targets: set[str], times: float) -> None:
         left[0] -= 1
         if left[0] >= 0:
             parsed["Failed"] = [
-                {"Id": sent["Id"], "Code": "InternalError", "Message": "try again", "SenderFault": False}
+                {
+                    "Id": sent["Id"],
+                    "Code": "InternalError",
+                    "Message": "try again",
+                    "SenderFault": False,
+                }
                 for sent in parsed["Successful"]
                 if ids[sent["Id"]] in targets
             ]
@@ -258,7 +311,9 @@ def fail_to_send(targets: set[str], times: float) -> None:
 
 
 def test_a_message_that_was_not_taken_is_sent_once_more(planner: Planner, aws: Asked) -> None:
-    """SQS answers for each message of a batch; the failed ones alone are sent again, and are in the queue once."""
+    """SQS answers for each message of a batch; the failed ones alone are sent again, and are in the
+    queue once.
+    """
     for name in ("orders", "shop"):
         instance(name)
     fail_to_send({"shop"}, times=1)
@@ -270,7 +325,9 @@ def test_a_message_that_was_not_taken_is_sent_once_more(planner: Planner, aws: A
 
 
 def test_what_cannot_be_sent_is_told_and_the_rest_is_sent(planner: Planner) -> None:
-    """One target's message is never taken: the others are, and the planner fails after it has said so."""
+    """One target's message is never taken: the others are, and the planner fails after it has said
+    so.
+    """
     for name in ("orders", "shop", "zoo"):
         instance(name)
     fail_to_send({"shop"}, times=9)
@@ -290,9 +347,12 @@ def test_what_cannot_be_sent_is_told_and_the_rest_is_sent(planner: Planner) -> N
         ("sqs.SendMessageBatch", []),
     ],
 )
-def test_what_aws_refuses_keeps_nothing_else(planner: Planner, operation: str, sent: list[str]) -> None:
-    """Whoever cannot be found, the listed ones are asked for, and the other way round; the planner fails at the end, so
-    that its alarm rings."""
+def test_what_aws_refuses_keeps_nothing_else(
+    planner: Planner, operation: str, sent: list[str]
+) -> None:
+    """Whoever cannot be found, the listed ones are asked for, and the other way round; the planner
+    fails at the end, so that its alarm rings.
+    """
     instance("shop")
     boto3.client("ssm").put_parameter(Name="/targets", Type="String", Value=json.dumps(LISTED))
     planner.configure(REAPER_TARGETS_PARAMETER="/targets")
@@ -313,7 +373,9 @@ def test_who_could_not_be_found_is_not_called_unknown(planner: Planner) -> None:
 
 
 def test_a_listed_target_keeps_its_name(planner: Planner) -> None:
-    """What is found under a listed name is skipped: two targets of one name would be one in logs and metrics."""
+    """What is found under a listed name is skipped: two targets of one name would be one in logs
+    and metrics.
+    """
     instance("ledger")
     planner.configure(REAPER_TARGETS=json.dumps(LISTED))
     answer = planner.plan()
@@ -338,7 +400,9 @@ def test_a_wrong_time_is_refused_by_its_name(wrong: str) -> None:
 
 
 def test_the_readme_knows_the_fleet() -> None:
-    """Its tables hold every reason to skip, every number of the fleet and every tag; its message is one that parses."""
+    """Its tables hold every reason to skip, every number of the fleet and every tag; its message is
+    one that parses.
+    """
     assert names("skipped") == [why.value for why in Why]
     assert names("metric of the fleet") == list(Tally(planned=1).measures())
     tags = [tag.removeprefix(TAG_PREFIX).partition("=")[0] for tag in names("tag")]

@@ -1,4 +1,6 @@
-"""The SQL of the reaper's account: refused where it could not be right, whole, and free of what could be abused."""
+"""The SQL of the reaper's account: refused where it could not be right, whole, and free of what
+could be abused.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +26,57 @@ def mysql(flavour: Flavour = Flavour.MYSQL, **more: Any) -> Account:
 
 
 @pytest.mark.parametrize(("flavour", "by_procedure"), list(product(MYSQLS, (False, True))))
-def test_a_client_reads_the_statements_that_were_meant(flavour: Flavour, by_procedure: bool) -> None:
-    """Cut as the mysql client cuts it, by DELIMITER, the script is the statements, which --json lists."""
+def test_a_client_reads_the_statements_that_were_meant(
+    flavour: Flavour, by_procedure: bool
+) -> None:
+    """Cut as the mysql client cuts it, by DELIMITER, the script is the statements, which --json
+    lists.
+    """
     meant = list(statements(mysql(flavour, kill_if_idle=by_procedure)))
     assert split(script(meant)) == meant
-    options = ["--engine", "mysql", "--flavour", flavour, "--json", *(["--kill-if-idle"] if by_procedure else [])]
-    assert json.loads(printed(*options)) == {"engine": "mysql", "flavour": flavour, "statements": meant}
+    options = [
+        "--engine",
+        "mysql",
+        "--flavour",
+        flavour,
+        "--json",
+        *(["--kill-if-idle"] if by_procedure else []),
+    ]
+    assert json.loads(printed(*options)) == {
+        "engine": "mysql",
+        "flavour": flavour,
+        "statements": meant,
+    }
 
 
 @pytest.mark.parametrize(
     ("engine", "flavour", "more", "names"),
     [
-        (EngineName.POSTGRES, Flavour.MARIADB, {}, "--flavour is mariadb; postgres has postgres, rds, aurora"),
+        (
+            EngineName.POSTGRES,
+            Flavour.MARIADB,
+            {},
+            "--flavour is mariadb; postgres has postgres, rds, aurora",
+        ),
         (EngineName.MYSQL, Flavour.POSTGRES, {}, "--flavour"),
-        (EngineName.MYSQL, Flavour.MYSQL, {"auth": Auth.IAM}, "say --flavour, one of aurora, rds, rds-mariadb"),
-        (EngineName.POSTGRES, Flavour.POSTGRES, {"auth": Auth.IAM}, "say --flavour, one of rds, aurora"),
-        (EngineName.POSTGRES, Flavour.POSTGRES, {"kill_if_idle": True}, "--kill-if-idle is MySQL's"),
+        (
+            EngineName.MYSQL,
+            Flavour.MYSQL,
+            {"auth": Auth.IAM},
+            "say --flavour, one of aurora, rds, rds-mariadb",
+        ),
+        (
+            EngineName.POSTGRES,
+            Flavour.POSTGRES,
+            {"auth": Auth.IAM},
+            "say --flavour, one of rds, aurora",
+        ),
+        (
+            EngineName.POSTGRES,
+            Flavour.POSTGRES,
+            {"kill_if_idle": True},
+            "--kill-if-idle is MySQL's",
+        ),
         (EngineName.POSTGRES, Flavour.POSTGRES, {"host": "%"}, "pg_hba.conf"),
         (EngineName.MYSQL, Flavour.MYSQL, {"reserved": True}, "--reserved is PostgreSQL's"),
     ],
@@ -55,7 +92,10 @@ def test_what_a_server_does_not_have_is_refused(
 @pytest.mark.parametrize("name", ["", "a'b", 'a"b', "a`b", "a\\", "a;b", "a b", "a\n", "x" * 64])
 def test_names_that_would_need_quoting_are_refused(name: str) -> None:
     """No name ends its quotes early, whatever the server's sql_mode says of quotes and backslashes."""
-    for engine, flavour in ((EngineName.MYSQL, Flavour.MYSQL), (EngineName.POSTGRES, Flavour.POSTGRES)):
+    for engine, flavour in (
+        (EngineName.MYSQL, Flavour.MYSQL),
+        (EngineName.POSTGRES, Flavour.POSTGRES),
+    ):
         with pytest.raises(ConfigurationError, match="--user is"):
             Account(engine, flavour, user=name)
     with pytest.raises(ConfigurationError, match="--host is"):
@@ -75,10 +115,13 @@ def body(flavour: Flavour, **more: Any) -> str:
 
 @pytest.mark.parametrize("flavour", MYSQLS)
 def test_the_procedure_runs_no_text(flavour: Flavour) -> None:
-    """It has no dynamic SQL, kills by one statement at its end, refuses every protected account, and works with the
-    rights of a role."""
+    """It has no dynamic SQL, kills by one statement at its end, refuses every protected account,
+    and works with the rights of a role.
+    """
     text = body(flavour)
-    assert not re.search(r"(?i)\b(PREPARE|IMMEDIATE|CONCAT|INSERT|UPDATE|DELETE|CREATE (?!DEFINER))", text)
+    assert not re.search(
+        r"(?i)\b(PREPARE|IMMEDIATE|CONCAT|INSERT|UPDATE|DELETE|CREATE (?!DEFINER))", text
+    )
     kill = "CALL mysql.rds_kill(victim);" if "rds" in flavour else "KILL victim;"
     assert re.findall(r"(?:KILL|CALL) .*;", text) == [kill]
     assert set(re.findall(r"'([\w. ]+)'", text)) >= PROVIDER_ACCOUNTS
@@ -89,7 +132,9 @@ def test_the_procedure_runs_no_text(flavour: Flavour) -> None:
 @pytest.mark.parametrize("flavour", MYSQLS)
 def test_an_account_with_the_procedure_has_no_right_to_kill(flavour: Flavour) -> None:
     """What the role may, the account may not; and the limit is 30 s where no other is asked for."""
-    to_account = [one for one in statements(mysql(flavour, kill_if_idle=True)) if "TO 'reaper'@'%'" in one]
+    to_account = [
+        one for one in statements(mysql(flavour, kill_if_idle=True)) if "TO 'reaper'@'%'" in one
+    ]
     assert not [one for one in to_account if "CONNECTION" in one or "rds_kill" in one]
     assert to_account[-1] == "GRANT EXECUTE ON PROCEDURE reaper.kill_if_idle TO 'reaper'@'%'"
     assert "< 30 THEN" in body(flavour)
@@ -101,15 +146,25 @@ def test_an_account_with_the_procedure_has_no_right_to_kill(flavour: Flavour) ->
     [
         (Mark(("app", "h:1", 7)), "NULL, 7"),
         (Mark(("app", "h:1", None), since=1000), "UNIX_TIMESTAMP(SYSDATE()) - 1000.000000, NULL"),
-        (Mark(("app", "h:1", 7), since=1000.25, slack=0.5), "UNIX_TIMESTAMP(SYSDATE(6)) - 1000.750000, 7"),
+        (
+            Mark(("app", "h:1", 7), since=1000.25, slack=0.5),
+            "UNIX_TIMESTAMP(SYSDATE(6)) - 1000.750000, 7",
+        ),
     ],
 )
 def test_a_call_says_what_was_seen(mark: Mark, rest: str) -> None:
-    """User and host, the last statement where it is known, and when the sleep began where the clock tells that."""
-    assert procedure.call(42, mark) == f"CALL reaper.kill_if_idle(42, _utf8mb4 X'617070', _utf8mb4 X'683a31', {rest})"
+    """User and host, the last statement where it is known, and when the sleep began where the clock
+    tells that.
+    """
+    assert (
+        procedure.call(42, mark)
+        == f"CALL reaper.kill_if_idle(42, _utf8mb4 X'617070', _utf8mb4 X'683a31', {rest})"
+    )
 
 
-@pytest.mark.parametrize("name", ["o'brien", "a\\", "'); DROP TABLE t; -- ", "\0\n\x1b[31m", "é😀", "x" * 500, None])
+@pytest.mark.parametrize(
+    "name", ["o'brien", "a\\", "'); DROP TABLE t; -- ", "\0\n\x1b[31m", "é😀", "x" * 500, None]
+)
 def test_no_name_can_leave_its_literal(name: str | None) -> None:
     """Whatever a user or host is called, of it the call holds hexadecimal digits alone."""
     number = r"(?:NULL|_utf8mb4 X'(?:[0-9a-f]{2})*')"

@@ -15,11 +15,19 @@ from reaper.model import Outcome
         (1094, "Unknown thread id: 7", Outcome.GONE),
         (1957, "Unknown query id: 7", Outcome.CHANGED),
         (1095, "You are not owner of thread 7", Outcome.REFUSED),
-        (1227, "Access denied; you need (at least one of) the CONNECTION_ADMIN privilege(s)", Outcome.REFUSED),
+        (
+            1227,
+            "Access denied; you need (at least one of) the CONNECTION_ADMIN privilege(s)",
+            Outcome.REFUSED,
+        ),
         (1142, "SELECT command denied", Outcome.REFUSED),
         (1370, "execute command denied to user for routine 'mysql.rds_kill'", Outcome.REFUSED),
         (1305, "PROCEDURE mysql.rds_kill does not exist", Outcome.REFUSED),
-        (1054, "Unknown column 'ERROR (RDS): CANNOT KILL RDSADMIN SESSION' in 'field list'", Outcome.REFUSED),
+        (
+            1054,
+            "Unknown column 'ERROR (RDS): CANNOT KILL RDSADMIN SESSION' in 'field list'",
+            Outcome.REFUSED,
+        ),
         (1054, "Unknown column 'x' in 'field list'", Outcome.FAILED),
         (1406, "Data too long for column 'l_user' at row 1", Outcome.FAILED),
         (1093, "", Outcome.FAILED),
@@ -27,7 +35,9 @@ from reaper.model import Outcome
     ],
 )
 def test_classify(code: int, message: str, outcome: Outcome) -> None:
-    """1094 is already gone, 1957 has done something since, a missing right is refused, the unknown has failed."""
+    """1094 is already gone, 1957 has done something since, a missing right is refused, the unknown
+    has failed.
+    """
     assert classify(pymysql.err.OperationalError(code, message)) is outcome
 
 
@@ -40,7 +50,9 @@ def test_classify(code: int, message: str, outcome: Outcome) -> None:
     ],
 )
 def test_a_lost_connection_is_nobodys_outcome(error: pymysql.Error) -> None:
-    """It ends the sweep: nobody knows what became of the victim, and no kill list outlives its connection."""
+    """It ends the sweep: nobody knows what became of the victim, and no kill list outlives its
+    connection.
+    """
     with pytest.raises(type(error)) as caught:
         classify(error)
     assert caught.value is error
@@ -51,12 +63,14 @@ def test_a_lost_connection_is_nobodys_outcome(error: pymysql.Error) -> None:
     [
         (["GRANT PROCESS, CONNECTION_ADMIN ON *.* TO `reaper`@`%`"], True),
         (["GRANT PROCESS ON *.* TO `r`@`%`", "GRANT CONNECTION_ADMIN ON *.* TO `r`@`%`"], True),
-        (["GRANT PROCESS, CONNECTION ADMIN ON *.* TO `reaper`@`%`"], True),  # MariaDB's spelling
+        # MariaDB's spelling
+        (["GRANT PROCESS, CONNECTION ADMIN ON *.* TO `reaper`@`%`"], True),
         (["GRANT SUPER ON *.* TO `reaper`@`%` IDENTIFIED BY PASSWORD '*X'"], True),
         (["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost` WITH GRANT OPTION"], True),
         (["GRANT PROCESS ON *.* TO `reaper`@`%`"], False),
         (["GRANT ALL PRIVILEGES ON `orders`.* TO `reaper`@`%`"], False),
-        (["GRANT SERVICE_CONNECTION_ADMIN ON *.* TO `reaper`@`%`"], False),  # another right altogether
+        # Another right altogether
+        (["GRANT SERVICE_CONNECTION_ADMIN ON *.* TO `reaper`@`%`"], False),
         (["GRANT PROCESS ON *.* TO `super`@`%`"], False),
         (["GRANT EXECUTE ON PROCEDURE `mysql`.`rds_kill` TO `reaper`@`%`"], False),
         ([], False),

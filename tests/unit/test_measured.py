@@ -13,7 +13,8 @@ from lab import ROOT
 
 RESULTS = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MEASURED = " ".join(re.search(r"^## Measured\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)[1].split())  # type: ignore[index]
+(_SECTION,) = re.findall(r"^## Measured\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
+MEASURED = " ".join(_SECTION.split())
 
 
 def sections(name: str) -> dict[str, dict[str, Any]]:
@@ -27,7 +28,9 @@ def figures(pattern: str) -> list[float]:
     return [float(figure) for figure in found.groups()]
 
 
-@pytest.mark.parametrize(("measured", "told"), [("postgres18", "on PostgreSQL"), ("mysql", "on MySQL")])
+@pytest.mark.parametrize(
+    ("measured", "told"), [("postgres18", "on PostgreSQL"), ("mysql", "on MySQL")]
+)
 def test_round_trips(measured: str, told: str) -> None:
     """Ours is one; SQLAlchemy's are those that were counted on each engine."""
     trips = sections("client")[f"The client: {measured}"]["round_trips"]
@@ -75,9 +78,13 @@ def test_there_are_no_other_figures() -> None:
     ],
 )
 def test_what_an_invocation_takes(told: str, measured: str) -> None:
-    """The README's figures are those that were measured, within a quarter; another machine's need not be."""
+    """The README's figures are those that were measured, within a quarter; another machine's need
+    not be.
+    """
     (figure,) = figures(told)
-    assert figure == pytest.approx(statistics.median(sections("memory")["Memory sizes"][measured]), rel=0.25)
+    assert figure == pytest.approx(
+        statistics.median(sections("memory")["Memory sizes"][measured]), rel=0.25
+    )
 
 
 def test_the_seconds_at_a_size_follow_from_its_share_of_a_core() -> None:
@@ -91,4 +98,6 @@ def test_what_the_extension_adds() -> None:
     samples = sections("extension")["The extension"]["the extension"]
     assert "3 MB, and less than 10 ms of a cold start" in " ".join(README.split())
     assert statistics.median(sample["registered in ms"] for sample in samples) < 10
-    assert statistics.median(sample["resident MB"] for sample in samples) == pytest.approx(3, abs=0.5)
+    assert statistics.median(sample["resident MB"] for sample in samples) == pytest.approx(
+        3, abs=0.5
+    )

@@ -1,4 +1,6 @@
-"""What a message may bring along: a target as RDS names it, and nothing that sends a password or a kill astray."""
+"""What a message may bring along: a target as RDS names it, and nothing that sends a password or a
+kill astray.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def record(body: dict[str, Any], received: str = "1") -> Record:
 
 @pytest.mark.parametrize("given", [TARGET, RICH])
 def test_a_target_travels_whole(given: dict[str, Any]) -> None:
-    """What the planner writes is what the sweep reads; its TLS is verified, and neither says by which certificates."""
+    """What the planner writes is what the sweep reads; its TLS is verified, and neither says by
+    which certificates.
+    """
     found = Errand.from_json(given)
     assert json.loads(json.dumps(found.to_json())) == given
     assert Errand.from_json(found.to_json()) == found
@@ -52,9 +56,12 @@ def test_a_target_travels_whole(given: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "names"), [({"targets": ["shop", "orders"]}, ("shop", "orders")), ({}, None), ({"kill": "all"}, None)]
+    ("body", "names"),
+    [({"targets": ["shop", "orders"]}, ("shop", "orders")), ({}, None), ({"kill": "all"}, None)],
 )
-def test_whom_a_message_without_a_target_names(body: dict[str, Any], names: tuple[str, ...] | None) -> None:
+def test_whom_a_message_without_a_target_names(
+    body: dict[str, Any], names: tuple[str, ...] | None
+) -> None:
     """Its targets, by name; all of them, or nobody for a bad one, is no name."""
     assert record(body).names == names
 
@@ -78,11 +85,26 @@ def test_an_instances_endpoint_is_one_in_every_partition(host: str) -> None:
     ("change", "said"),
     [
         ({"host": "evil.example.com"}, "no RDS instance's endpoint"),
-        ({"host": "shop.abc123.eu-central-1.rds.amazonaws.com.evil.example"}, "no RDS instance's endpoint"),
-        ({"host": "evil.example/shop.abc123.eu-central-1.rds.amazonaws.com"}, "no RDS instance's endpoint"),
-        ({"host": "shop.cluster-abc123.eu-central-1.rds.amazonaws.com"}, "no RDS instance's endpoint"),
-        ({"host": "shop.cluster-ro-abc123.eu-central-1.rds.amazonaws.com"}, "no RDS instance's endpoint"),
-        ({"host": "shop.proxy-abc123.eu-central-1.rds.amazonaws.com"}, "no RDS instance's endpoint"),
+        (
+            {"host": "shop.abc123.eu-central-1.rds.amazonaws.com.evil.example"},
+            "no RDS instance's endpoint",
+        ),
+        (
+            {"host": "evil.example/shop.abc123.eu-central-1.rds.amazonaws.com"},
+            "no RDS instance's endpoint",
+        ),
+        (
+            {"host": "shop.cluster-abc123.eu-central-1.rds.amazonaws.com"},
+            "no RDS instance's endpoint",
+        ),
+        (
+            {"host": "shop.cluster-ro-abc123.eu-central-1.rds.amazonaws.com"},
+            "no RDS instance's endpoint",
+        ),
+        (
+            {"host": "shop.proxy-abc123.eu-central-1.rds.amazonaws.com"},
+            "no RDS instance's endpoint",
+        ),
         ({"host": "127.0.0.1"}, "no RDS instance's endpoint"),
         ({"host": "1shop.abc123.eu-central-1.rds.amazonaws.com"}, "no RDS instance's endpoint"),
         ({"host": "shop.abc123.rds.eu-central-1.amazonaws.com.cn"}, "no RDS instance's endpoint"),
@@ -103,8 +125,9 @@ def test_an_instances_endpoint_is_one_in_every_partition(host: str) -> None:
     ],
 )
 def test_a_forged_target_is_refused(change: dict[str, Any], said: str) -> None:
-    """Whoever may write to the queue cannot have a login sent to a server of his own, nor in clear, nor take whom the
-    stack would not; the message is a bad one, and says why."""
+    """Whoever may write to the queue cannot have a login sent to a server of his own, nor in clear,
+    nor take whom the stack would not; the message is a bad one, and says why.
+    """
     found = record({"target": TARGET | change})
     assert (found.request, found.errand) == (None, None)
     assert said in (found.problem or "")
@@ -115,7 +138,10 @@ def test_a_forged_target_is_refused(change: dict[str, Any], said: str) -> None:
     ("body", "said"),
     [
         ({"target": TARGET, "targets": ["shop-1"]}, "target stands beside targets"),
-        ({"target": TARGET, "rules": {"allow_users": ["*"]}}, "message: rules: allow_users may not be set here"),
+        (
+            {"target": TARGET, "rules": {"allow_users": ["*"]}},
+            "message: rules: allow_users may not be set here",
+        ),
         ({"target": "shop-1"}, "message: target is str, not an object"),
         ({"not_after": "soon"}, "not_after is 'soon'"),
         ({"not_after": True}, "not_after is True"),
@@ -134,7 +160,10 @@ def test_only_a_queues_message_brings_a_target(key: str) -> None:
 
 
 def test_a_message_that_waited_too_long_is_stale_unless_it_was_tried() -> None:
-    """Behind it stands a newer one. One that failed before is tried again, and ends in the dead-letter queue."""
+    """Behind it stands a newer one.
+
+    One that failed before is tried again, and ends in the dead-letter queue.
+    """
     body = {"targets": ["shop-1"], "not_after": 1000}
     assert [record(body).is_stale(now) for now in (999.0, 1000.0, 1001.0)] == [False, False, True]
     assert not record(body, received="2").is_stale(2000.0)
@@ -142,10 +171,18 @@ def test_a_message_that_waited_too_long_is_stale_unless_it_was_tried() -> None:
 
 
 def test_protections_add_up() -> None:
-    """A tag, a proxy, an event protect beside those whom the stack protects; the other rules go over the stack's."""
+    """A tag, a proxy, an event protect beside those whom the stack protects; the other rules go
+    over the stack's.
+    """
     stack = Rules().override({"protect_users": ["billing"], "idle_seconds": 900})
-    found = put_over(stack, {"protect_users": ["etl"], "protect_hosts": ("10.0.0.7",), "idle_seconds": 60})
-    assert (found.protect_users, found.protect_hosts, found.idle_seconds) == (("billing", "etl"), ("10.0.0.7",), 60)
+    found = put_over(
+        stack, {"protect_users": ["etl"], "protect_hosts": ("10.0.0.7",), "idle_seconds": 60}
+    )
+    assert (found.protect_users, found.protect_hosts, found.idle_seconds) == (
+        ("billing", "etl"),
+        ("10.0.0.7",),
+        60,
+    )
     assert put_over(stack, {"protect_users": []}) == stack
 
 
@@ -159,7 +196,8 @@ def test_the_rules_that_may_travel() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "why"), [("dry_run", "; only the stack may set it"), ("idle_second", "; did you mean 'idle_seconds'?")]
+    ("rule", "why"),
+    [("dry_run", "; only the stack may set it"), ("idle_second", "; did you mean 'idle_seconds'?")],
 )
 def test_a_rule_that_may_not_travel_says_why(rule: str, why: str) -> None:
     """One that there is belongs to the stack; one that there is not was misspelled."""

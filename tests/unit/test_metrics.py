@@ -1,4 +1,6 @@
-"""A report as CloudWatch receives it: two dimension sets, the agreed names, zeros where alarms need them."""
+"""A report as CloudWatch receives it: two dimension sets, the agreed names, zeros where alarms need
+them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,17 @@ from reaper.metrics import FEW, TargetMetrics, embedded, publish
 from reaper.model import Outcome
 from reaper.report import ErrorKind, Report, SweepError
 
-ALWAYS = {"Terminated", "Refused", "Failed", "Freed", "LockedOut", "Blind", "SweepFailed", "SweepSeconds", "DryRun"}
+ALWAYS = {
+    "Terminated",
+    "Refused",
+    "Failed",
+    "Freed",
+    "LockedOut",
+    "Blind",
+    "SweepFailed",
+    "SweepSeconds",
+    "DryRun",
+}
 WHERE_SEEN = {
     "SessionsTotal",
     "SessionsActive",
@@ -42,14 +54,21 @@ def failed(kind: ErrorKind, **facts: Any) -> Report:
 
 
 @pytest.mark.parametrize("service", [None, "payments"])
-def test_two_dimension_sets_and_no_others(service: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """[Stack, Target] and [Stack]: with a `service` added, which Powertools likes to do, no alarm would find them."""
+def test_two_dimension_sets_and_no_others(
+    service: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[Stack, Target] and [Stack]: with a `service` added, which Powertools likes to do, no alarm
+    would find them.
+    """
     monkeypatch.delenv("POWERTOOLS_SERVICE_NAME", raising=False)
     if service:
         monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", service)
     document = embedded(report(), "prod")
     (directive,) = document["_aws"]["CloudWatchMetrics"]
-    assert sorted(sorted(dimensions) for dimensions in directive["Dimensions"]) == [["Stack"], ["Stack", "Target"]]
+    assert sorted(sorted(dimensions) for dimensions in directive["Dimensions"]) == [
+        ["Stack"],
+        ["Stack", "Target"],
+    ]
     assert directive["Namespace"] == "Reaper"
     assert (document["Stack"], document["Target"]) == ("prod", "orders")
     assert "service" not in document
@@ -64,7 +83,9 @@ def test_one_document_does_not_leak_into_the_next() -> None:
 
 
 def test_what_came_of_the_pressure() -> None:
-    """Whether pressure remains is told of every sweep that saw the server, the first freed slot where one was."""
+    """Whether pressure remains is told of every sweep that saw the server, the first freed slot
+    where one was.
+    """
     told = values(replace(report(), pressure_remains=True, first_freed_seconds=0.25))
     assert (told["PressureRemains"], told["FirstFreedSeconds"]) == (1, 0.25)
     assert values(replace(report(), pressure_remains=False))["PressureRemains"] == 0
@@ -106,7 +127,9 @@ def test_units() -> None:
 
 
 def test_an_empty_server_is_not_an_unseen_one() -> None:
-    """Zero sessions seen are reported as zero; only what has no value, as the oldest of none, is left out."""
+    """Zero sessions seen are reported as zero; only what has no value, as the oldest of none, is
+    left out.
+    """
     found = values(Report("orders", "mysql", "manual", dry_run=True, snapshot=server()))
     assert found.keys() == ALWAYS | WHERE_SEEN - {"OldestIdleSeconds"}
     assert {found[name] for name in found} == {0.0, 1.0, 1000.0}
@@ -116,7 +139,9 @@ def test_an_empty_server_is_not_an_unseen_one() -> None:
 def test_outcomes() -> None:
     """Each alarm's outcome is counted apart."""
     outcomes = (
-        [Outcome.TERMINATED] * 3 + [Outcome.REFUSED] * 2 + [Outcome.FAILED, Outcome.GONE, Outcome.SIGNALLED, None]
+        [Outcome.TERMINATED] * 3
+        + [Outcome.REFUSED] * 2
+        + [Outcome.FAILED, Outcome.GONE, Outcome.SIGNALLED, None]
     )
     found = values(report(victims=struck(*outcomes)))
     assert [found[name] for name in ("Terminated", "Freed", "Refused", "Failed")] == [3, 3, 2, 1]
@@ -127,7 +152,8 @@ def test_outcomes() -> None:
     [
         (ErrorKind.LOCKED_OUT, (1, 0, 1)),
         (ErrorKind.BLIND, (0, 1, 1)),
-        (ErrorKind.BUSY, (0, 0, 0)),  # another sweep is at work: no failure
+        # Another sweep is at work: no failure
+        (ErrorKind.BUSY, (0, 0, 0)),
         (ErrorKind.UNREACHABLE, (0, 0, 1)),
         (ErrorKind.CREDENTIALS, (0, 0, 1)),
         (ErrorKind.CONFIGURATION, (0, 0, 1)),
@@ -152,7 +178,9 @@ def test_blind_is_never_nothing_idle() -> None:
 
 
 def test_a_target_may_have_few_metrics() -> None:
-    """Then the stack has all of them still, and the target those few: one document with a directive for each."""
+    """Then the stack has all of them still, and the target those few: one document with a directive
+    for each.
+    """
     document = embedded(report(), "prod", TargetMetrics.FEW)
     found = {
         tuple(dimensions): [metric["Name"] for metric in directive["Metrics"]]
@@ -177,8 +205,12 @@ def test_the_few_are_told_of_a_failed_sweep_too() -> None:
 def test_how_many_is_all_or_few() -> None:
     """All unless it is said, and nothing but those two words."""
     assert Settings.from_environ({}).target_metrics is TargetMetrics.ALL
-    assert Settings.from_environ({"REAPER_TARGET_METRICS": "few"}).target_metrics is TargetMetrics.FEW
-    with pytest.raises(ConfigurationError, match="REAPER_TARGET_METRICS is 'none'; choose all or few"):
+    assert (
+        Settings.from_environ({"REAPER_TARGET_METRICS": "few"}).target_metrics is TargetMetrics.FEW
+    )
+    with pytest.raises(
+        ConfigurationError, match="REAPER_TARGET_METRICS is 'none'; choose all or few"
+    ):
         Settings.from_environ({"REAPER_TARGET_METRICS": "none"})
 
 

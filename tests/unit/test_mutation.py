@@ -1,4 +1,6 @@
-"""The mutants: which wrongs are done to a line, and that the page of the survivors speaks of real ones."""
+"""The mutants: which wrongs are done to a line, and that the page of the survivors speaks of real
+ones.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ from tests.mutation.mutants import mutants
         ("a < 1", ["a < 1 → a <= 1", "a < 1 → a >= 1", "1 → 2"]),
         ("a is None", ["a is None → a is not None"]),
         ("a and not b", ["a and (not b) → a or not b", "without a", "without not b", "not b → b"]),
-        ("any(a for a in b if a)", ["any((a for a in b if a)) → all((a for a in b if a))", "without a"]),
+        (
+            "any(a for a in b if a)",
+            ["any((a for a in b if a)) → all((a for a in b if a))", "without a"],
+        ),
         ("f(a, b=c)", ["without b=c"]),
         ("a[1:]", ["1: → :", "1 → 2"]),
         ("{'a', 'b'}", ["without 'a'", "without 'b'"]),
@@ -35,7 +40,9 @@ def test_what_is_done_to_an_expression(source: str, said: list[str]) -> None:
 
 
 def test_what_is_done_to_a_statement() -> None:
-    """Branches are always and never taken; what acts, raises or returns does not; types and docstrings are left."""
+    """Branches are always and never taken; what acts, raises or returns does not; types and
+    docstrings are left.
+    """
     source = '''
 class A:
     def f(self, a: int = 1) -> int:
@@ -68,8 +75,17 @@ def test_a_mutant_does_what_it_says() -> None:
 
 
 def test_a_mutant_is_told_from_a_survivor() -> None:
-    """Of ten wrongs in how long to try, the tests notice eight; the page explains why the other two are none."""
-    command = [sys.executable, "-m", "tests.mutation", "--only", "Patience.", "reaper/client/retry.py"]
+    """Of ten wrongs in how long to try, the tests notice eight; the page explains why the other two
+    are none.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "tests.mutation",
+        "--only",
+        "Patience.",
+        "reaper/client/retry.py",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "reaper/client/retry.py: 10 mutants, 2 survive, 2 of them explained\n"
     assert done.returncode == 0, done.stderr
@@ -77,6 +93,10 @@ def test_a_mutant_is_told_from_a_survivor() -> None:
 
 @pytest.mark.parametrize("path", TESTS)
 def test_the_survivors_are_mutants(path: str) -> None:
-    """What the page explains can still be done to the module; that it survives only `make mutants` can tell."""
-    names = {mutant.name for mutant in mutants(ast.parse((ROOT / path).read_text(encoding="utf-8")))}
+    """What the page explains can still be done to the module; that it survives only `make mutants`
+    can tell.
+    """
+    names = {
+        mutant.name for mutant in mutants(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+    }
     assert listed(path, PAGE.read_text(encoding="utf-8")) <= names

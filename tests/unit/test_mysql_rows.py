@@ -12,18 +12,28 @@ from pymysql.protocol import MysqlPacket
 
 from reaper.client.drivers.mysql_rows import Converter, by_bytes, cut
 
-KINDS: list[Converter] = [(None, None), ("utf8", None), ("ascii", int), ("ascii", float), ("ascii", Decimal)]
+KINDS: list[Converter] = [
+    (None, None),
+    ("utf8", None),
+    ("ascii", int),
+    ("ascii", float),
+    ("ascii", Decimal),
+]
 
 
 def cell_of(kind: Converter) -> st.SearchStrategy[bytes | None]:
     encoding, convert = kind
     if convert is not None:
-        values: st.SearchStrategy[bytes] = st.integers(-(2**63), 2**64).map(lambda number: str(number).encode())
+        values: st.SearchStrategy[bytes] = st.integers(-(2**63), 2**64).map(
+            lambda number: str(number).encode()
+        )
     elif encoding is None:
         values = st.binary(max_size=300)
     else:
         values = st.text(max_size=300).map(str.encode)
-    long = st.sampled_from([250, 251, 252, 65535, 65536]).map(lambda size: b"1" * min(size, 300 if convert else size))
+    long = st.sampled_from([250, 251, 252, 65535, 65536]).map(
+        lambda size: b"1" * min(size, 300 if convert else size)
+    )
     return st.none() | values | long
 
 
@@ -41,7 +51,11 @@ def length_of(cell: bytes) -> bytes:
     size = len(cell)
     if size < 251:
         return bytes([size])
-    return b"\xfc" + size.to_bytes(2, "little") if size < 1 << 16 else b"\xfd" + size.to_bytes(3, "little")
+    return (
+        b"\xfc" + size.to_bytes(2, "little")
+        if size < 1 << 16
+        else b"\xfd" + size.to_bytes(3, "little")
+    )
 
 
 def by_pymysql(packet: bytes, kinds: list[Converter]) -> tuple[Any, ...]:
@@ -52,7 +66,9 @@ def by_pymysql(packet: bytes, kinds: list[Converter]) -> tuple[Any, ...]:
 
 
 @given(rows())
-def test_a_row_is_what_pymysql_makes_of_it(given_: tuple[list[Converter], list[bytes | None]]) -> None:
+def test_a_row_is_what_pymysql_makes_of_it(
+    given_: tuple[list[Converter], list[bytes | None]],
+) -> None:
     """Whatever the cells' lengths and kinds, the values are those of PyMySQL's own method."""
     kinds, cells = given_
     packet = packed(cells)

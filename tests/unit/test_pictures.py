@@ -1,4 +1,6 @@
-"""The demo's pictures: what they show is what was counted, a person can read it, and those in docs/ are up to date."""
+"""The demo's pictures: what they show is what was counted, a person can read it, and those in docs/
+are up to date.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ def record() -> Record:
         "PostgreSQL 18.4",
         limit=16,
         samples=[Sample(float(at), *count) for at, count in enumerate(counts)],
-        moments=[Moment(13.0, "full"), Moment(13.1, "a newcomer is refused"), Moment(15.0, "for real: 12 terminated")],
+        moments=[
+            Moment(13.0, "full"),
+            Moment(13.1, "a newcomer is refused"),
+            Moment(15.0, "for real: 12 terminated"),
+        ],
         sweeps=[Sweep(14.0, before), Sweep(15.0, after)],
     )
 
@@ -42,7 +48,9 @@ def record() -> Record:
 
 
 def test_each_column_shows_what_was_counted(record: Record) -> None:
-    """From the floor up: as many working ones as there were then, upon them the idle ones, and nothing more."""
+    """From the floor up: as many working ones as there were then, upon them the idle ones, and
+    nothing more.
+    """
     drawn = [line.plain.ljust(80) for line in plot(record, 80)][1:17]
     for column in range(5, 80):
         sample = record.at(record.end * (column - 4.5) / 75)
@@ -50,7 +58,9 @@ def test_each_column_shows_what_was_counted(record: Record) -> None:
         assert stack == "█" * sample.working + "░" * sample.idle
 
 
-@pytest.mark.parametrize(("width", "encoding"), [(80, "utf-8"), (60, "utf-8"), (80, "ascii"), (80, "latin-1")])
+@pytest.mark.parametrize(
+    ("width", "encoding"), [(80, "utf-8"), (60, "utf-8"), (80, "ascii"), (80, "latin-1")]
+)
 def test_it_fits_the_terminal(record: Record, width: int, encoding: str) -> None:
     """No line is longer than there is room, whatever the encoding can say."""
     for line in plot(record, width, encoding):
@@ -121,21 +131,37 @@ def words(document: str) -> Iterator[Words]:
 
 @pytest.mark.parametrize("name", ["demo.svg", "dashboard.svg", "now"])
 def test_every_word_can_be_read(name: str, record: Record) -> None:
-    """No text lies on another one, under an upright line or outside the picture; none is smaller than 12 pixels."""
+    """No text lies on another one, under an upright line or outside the picture; none is smaller
+    than 12 pixels.
+    """
     document = chart(record) if name == "now" else DRAWN[name]
     width, height = (float(parsed(document).attrib[side]) for side in ("width", "height"))
     found = list(words(document))
     assert len(found) > 10
-    assert [(one.text, other.text) for one, other in itertools.combinations(found, 2) if one.covers(other)] == []
-    assert [one.text for one in found if one.left < 0 or one.right > width or one.top < 0 or one.bottom > height] == []
-    uprights = [line.attrib for line in parsed(document).iter(f"{SVG}line") if line.attrib["x1"] == line.attrib["x2"]]
+    assert [
+        (one.text, other.text)
+        for one, other in itertools.combinations(found, 2)
+        if one.covers(other)
+    ] == []
+    assert [
+        one.text
+        for one in found
+        if one.left < 0 or one.right > width or one.top < 0 or one.bottom > height
+    ] == []
+    uprights = [
+        line.attrib
+        for line in parsed(document).iter(f"{SVG}line")
+        if line.attrib["x1"] == line.attrib["x2"]
+    ]
     assert [one.text for one in found for line in uprights if one.is_crossed(line)] == []
     assert min(map(float, re.findall(r'font-size="([\d.]+)"', document))) >= 12
 
 
 @pytest.mark.parametrize("name", ["demo.svg", "dashboard.svg"])
 def test_it_is_a_picture_on_any_page(name: str) -> None:
-    """A ground of its own under all of it, words for those who do not see it, and nothing that a page would refuse."""
+    """A ground of its own under all of it, words for those who do not see it, and nothing that a
+    page would refuse.
+    """
     root = parsed(DRAWN[name])
     ground = next(root.iter(f"{SVG}rect"))
     assert float(ground.attrib["width"]) >= float(root.attrib["width"]) - 1
@@ -156,17 +182,23 @@ def test_there_are_no_others() -> None:
 def said(document: str, kind: str) -> list[str]:
     """The texts of one kind, in their order; of a limit without its figure."""
     found = parsed(document).iter(f"{SVG}text")
-    return [(text.text or "").partition(":")[0] for text in found if text.attrib.get("class") == kind]
+    return [
+        (text.text or "").partition(":")[0] for text in found if text.attrib.get("class") == kind
+    ]
 
 
 def test_the_dashboards_picture_is_the_templates(record: Record) -> None:
-    """The picture in docs/ has the template's panels, their titles, metrics, alarms and lines; else: make pictures."""
+    """The picture in docs/ has the template's panels, their titles, metrics, alarms and lines;
+    else: make pictures.
+    """
     titles = [widget["properties"]["title"] for widget in widgets(record)]
     picture = DRAWN["dashboard.svg"]
     assert said(picture, "title") == titles
     assert picture.count('<g class="panel">') == len(titles)
     for kind in ("legend", "limit"):
-        assert said(picture, kind) == said(dashboard(record), kind), "the template has changed: make pictures"
+        assert said(picture, kind) == said(dashboard(record), kind), (
+            "the template has changed: make pictures"
+        )
     assert "alarm" in said(picture, "limit")
 
 
@@ -174,12 +206,18 @@ def test_panels_do_not_overlap(record: Record) -> None:
     """They lie beside and below each other, as wide as a dashboard is."""
     places = list(flow(widgets(record)))
     for one, other in itertools.combinations(places, 2):
-        assert one.x + one.width <= other.x or one.y + one.height <= other.y or other.x + other.width <= one.x
+        assert (
+            one.x + one.width <= other.x
+            or one.y + one.height <= other.y
+            or other.x + other.width <= one.x
+        )
     assert len({place.x + place.width for place in places if place.x + place.width > 900}) == 1
 
 
 def test_panels_show_the_demos_figures(record: Record) -> None:
-    """Counts of the server where RDS counts, the sweeps' own metrics elsewhere, and nothing where there are none."""
+    """Counts of the server where RDS counts, the sweeps' own metrics elsewhere, and nothing where
+    there are none.
+    """
     shown = {
         line.label: line.points
         for widget in widgets(record)
@@ -193,6 +231,8 @@ def test_panels_show_the_demos_figures(record: Record) -> None:
 
 
 def test_a_folder_of_its_own_for_what_is_drawn() -> None:
-    """Where the demo puts its picture unless told otherwise is left out of the repository, and goes with make clean."""
+    """Where the demo puts its picture unless told otherwise is left out of the repository, and goes
+    with make clean.
+    """
     assert "build/" in (ROOT / ".gitignore").read_text().splitlines()
     assert re.search(r"^\trm -rf .*\bbuild\b", Path(ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -10,7 +10,15 @@ import pytest
 
 from lab.samples import judged, reason, reasons, server, sleeper, victims
 from reaper.model import Action, Holding, Mode, Reason, Rules, Session, State
-from reaper.policy import PROVIDER_ACCOUNTS, Scope, find_pressure, judge, matches_host, matches_name, pressure_remains
+from reaper.policy import (
+    PROVIDER_ACCOUNTS,
+    Scope,
+    find_pressure,
+    judge,
+    matches_host,
+    matches_name,
+    pressure_remains,
+)
 
 IN_TRANSACTION = State.IDLE_IN_TRANSACTION
 
@@ -33,7 +41,8 @@ RECKLESS: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("session", "why"),
     [
-        (sleeper(7), "own_account"),  # the reaper's own connection, whatever it is called
+        # The reaper's own connection, whatever it is called
+        (sleeper(7), "own_account"),
         (sleeper(user="reaper"), "own_account"),
         *((sleeper(user=name), "provider_account") for name in sorted(PROVIDER_ACCOUNTS)),
         (sleeper(user="postgres"), "superuser"),
@@ -52,12 +61,19 @@ RECKLESS: dict[str, Any] = {
         (sleeper(state=IN_TRANSACTION, transaction_seconds=None), "unknown"),
         (sleeper(holds=frozenset({Holding.LOCK})), "holds_lock"),
         (sleeper(holds=frozenset({Holding.LISTEN})), "listening"),
-        (sleeper(state=IN_TRANSACTION, transaction_seconds=9e5, holds=frozenset({Holding.LOCK})), "holds_lock"),
+        (
+            sleeper(state=IN_TRANSACTION, transaction_seconds=9e5, holds=frozenset({Holding.LOCK})),
+            "holds_lock",
+        ),
     ],
 )
 def test_no_rule_reaches_a_built_in_protection(session: Session, why: str) -> None:
-    """Built-in protections stand against rules that allow, press and cap nothing, and name the account."""
-    snapshot = server(session, own_id=7, own_users=frozenset({"reaper"}), superusers=frozenset({"postgres"}))
+    """Built-in protections stand against rules that allow, press and cap nothing, and name the
+    account.
+    """
+    snapshot = server(
+        session, own_id=7, own_users=frozenset({"reaper"}), superusers=frozenset({"postgres"})
+    )
     named = [session.user] if session.user else ["*"]
     assert reasons(snapshot, **RECKLESS | {"allow_users": named}) == {session.id: why}
     assert victims(snapshot, **RECKLESS) == []
@@ -69,14 +85,24 @@ def test_the_reckless_rules_do_terminate_an_unprotected_session() -> None:
 
 
 def test_the_provider_accounts_are_those_that_are_known() -> None:
-    """Who is missing from the list is terminated; the table above reads the list itself, so it is written again."""
-    of_rds = {"rdsadmin", "rdsrepladmin", "rdsrepladmin_priv_checks_user", "rdsgrprepladmin", "rdsproxyadmin"}
+    """Who is missing from the list is terminated; the table above reads the list itself, so it is
+    written again.
+    """
+    of_rds = {
+        "rdsadmin",
+        "rdsrepladmin",
+        "rdsrepladmin_priv_checks_user",
+        "rdsgrprepladmin",
+        "rdsproxyadmin",
+    }
     of_the_server = {"system user", "event_scheduler", "unauthenticated user"}
     locked = {"mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys"}
     assert of_rds | {"rdstopmgr"} | of_the_server | locked == PROVIDER_ACCOUNTS
 
 
-@pytest.mark.parametrize("name", ["admin", "root", "rdsadmin2", "my_rdsadmin", "RDSADMIN", "event_scheduler_app"])
+@pytest.mark.parametrize(
+    "name", ["admin", "root", "rdsadmin2", "my_rdsadmin", "RDSADMIN", "event_scheduler_app"]
+)
 def test_provider_accounts_are_exact_names(name: str) -> None:
     """`admin` and `root` belong to the customer, and a similar name is not a provider's."""
     assert reason(sleeper(user=name)) == "idle"
@@ -94,7 +120,12 @@ def test_an_id_that_appears_twice_is_spared() -> None:
 
 @pytest.mark.parametrize(
     ("idle", "why"),
-    [(900.0, "idle"), (899.999, "not_idle_long_enough"), (0.0, "not_idle_long_enough"), (9e8, "idle")],
+    [
+        (900.0, "idle"),
+        (899.999, "not_idle_long_enough"),
+        (0.0, "not_idle_long_enough"),
+        (9e8, "idle"),
+    ],
 )
 def test_idle_seconds(idle: float, why: str) -> None:
     """Idle at least idle_seconds is a zombie; the boundary belongs to the zombies."""
@@ -107,7 +138,8 @@ def test_idle_seconds_is_configurable() -> None:
         1: "idle",
         2: "not_idle_long_enough",
     }
-    assert reason(sleeper(idle=0.0), idle_seconds=0.5) == "not_idle_long_enough"  # nothing is no unknown
+    # Nothing is no unknown
+    assert reason(sleeper(idle=0.0), idle_seconds=0.5) == "not_idle_long_enough"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +167,9 @@ def test_an_upper_bound_condemns_nobody(at_most: float, state: State, why: str) 
     ],
 )
 def test_what_may_not_show_yet_is_spared(idle: float, state: State, why: str) -> None:
-    """Whatever the rules say, nobody goes whose last statement the server's own lists may not show yet."""
+    """Whatever the rules say, nobody goes whose last statement the server's own lists may not show
+    yet.
+    """
     snapshot = server(sleeper(idle=idle, state=state, transaction_seconds=100.0), lag_seconds=2.0)
     assert reasons(snapshot, **RECKLESS) == {1: why}
 
@@ -152,28 +186,42 @@ def test_an_upper_bound_condemns_nobody_under_pressure() -> None:
 @pytest.mark.parametrize(
     ("used", "facts", "rules", "mode"),
     [
-        (80, {}, {}, Mode.PRESSURE),  # exactly at the trigger
+        # Exactly at the trigger
+        (80, {}, {}, Mode.PRESSURE),
         (79, {}, {}, Mode.ROUTINE),
-        (7, {}, {"trigger_utilization": 0.07}, Mode.PRESSURE),  # 0.07 * 100 is 7.000000000000001 in binary
+        # 0.07 * 100 is 7.000000000000001 in binary
+        (7, {}, {"trigger_utilization": 0.07}, Mode.PRESSURE),
         (50, {}, {"trigger_utilization": 0.5}, Mode.PRESSURE),
-        (72, {"reserved": 10}, {}, Mode.PRESSURE),  # 72 of the 90 that an ordinary client can use
+        # 72 of the 90 that an ordinary client can use
+        (72, {"reserved": 10}, {}, Mode.PRESSURE),
         (71, {"reserved": 10}, {}, Mode.ROUTINE),
-        (99, {"max_connections": None}, {}, Mode.ROUTINE),  # no maximum was read, so nothing can be said
+        # No maximum was read, so nothing can be said
+        (99, {"max_connections": None}, {}, Mode.ROUTINE),
         (99, {"used": None}, {}, Mode.ROUTINE),
         (1, {"max_connections": 1}, {}, Mode.PRESSURE),
-        (0, {}, {"trigger_utilization": 0}, Mode.ROUTINE),  # an empty server is under no pressure
+        # An empty server is under no pressure
+        (0, {}, {"trigger_utilization": 0}, Mode.ROUTINE),
     ],
 )
-def test_trigger_utilization(used: int, facts: dict[str, Any], rules: dict[str, Any], mode: Mode) -> None:
+def test_trigger_utilization(
+    used: int, facts: dict[str, Any], rules: dict[str, Any], mode: Mode
+) -> None:
     """Used of usable at or above the trigger is pressure."""
-    assert judged(server(sleeper(), **{"used": used, "max_connections": 100} | facts), **rules).mode is mode
+    assert (
+        judged(server(sleeper(), **{"used": used, "max_connections": 100} | facts), **rules).mode
+        is mode
+    )
 
 
 def test_pressure_once_found_lasts_until_the_target() -> None:
-    """What an earlier look found pressed is pressed down to the target; whatever was not has to reach the trigger."""
+    """What an earlier look found pressed is pressed down to the target; whatever was not has to
+    reach the trigger.
+    """
     snapshot = server(sleeper(), used=70, max_connections=100)
     assert find_pressure(snapshot, Rules()) == {}
-    assert find_pressure(snapshot, Rules(), [Scope("server")]) == {Scope("server"): pytest.approx(10.0)}
+    assert find_pressure(snapshot, Rules(), [Scope("server")]) == {
+        Scope("server"): pytest.approx(10.0)
+    }
     assert find_pressure(snapshot, Rules(), [Scope("user", "app")]) == {}
     assert judge(snapshot, Rules(), [Scope("server")]).mode is Mode.PRESSURE
 
@@ -182,8 +230,12 @@ def test_pressure_once_found_lasts_until_the_target() -> None:
     ("used", "freed", "remains"),
     [(95, 15, True), (95, 16, False), (80, 0, True), (79, 0, False), (None, 0, False)],
 )
-def test_pressure_remains_until_enough_are_gone(used: int | None, freed: int, remains: bool) -> None:
-    """Those who gave up their slots are taken from the count; where none was read there is none to take from."""
+def test_pressure_remains_until_enough_are_gone(
+    used: int | None, freed: int, remains: bool
+) -> None:
+    """Those who gave up their slots are taken from the count; where none was read there is none to
+    take from.
+    """
     snapshot = server(*(sleeper(id_) for id_ in range(95)), used=used, max_connections=100)
     assert pressure_remains(snapshot, Rules(), range(freed)) is remains
 
@@ -197,17 +249,29 @@ def test_pressure_remains_at_a_limit_of_its_own() -> None:
 
 
 def test_pressure_goes_down_to_the_target_longest_idle_first() -> None:
-    """95 of 100 used, none over idle_seconds, target 0.6: exactly the 35 longest idle go, and the mode says so."""
+    """95 of 100 used, none over idle_seconds, target 0.6: exactly the 35 longest idle go, and the
+    mode says so.
+    """
     sessions = [sleeper(id_, 100.0 + id_) for id_ in range(1, 96)]
     judgement = judged(server(*sessions, max_connections=100))
     assert judgement.mode is Mode.PRESSURE
     assert [v.session.id for v in judgement.victims] == list(range(95, 60, -1))
-    assert Counter(v.reason for v in judgement.verdicts) == {Reason.PRESSURE: 35, Reason.TARGET_REACHED: 60}
+    assert Counter(v.reason for v in judgement.verdicts) == {
+        Reason.PRESSURE: 35,
+        Reason.TARGET_REACHED: 60,
+    }
 
 
 @pytest.mark.parametrize(
     ("usable", "used", "target", "kills"),
-    [(100, 95, 0.6, 35), (95, 95, 0.6, 38), (10, 10, 0.65, 4), (100, 80, 0.8, 0), (100, 95, 1.0, 0), (10, 8, 0.0, 8)],
+    [
+        (100, 95, 0.6, 35),
+        (95, 95, 0.6, 38),
+        (10, 10, 0.65, 4),
+        (100, 80, 0.8, 0),
+        (100, 95, 1.0, 0),
+        (10, 8, 0.0, 8),
+    ],
 )
 def test_target_utilization(usable: int, used: int, target: float, kills: int) -> None:
     """As many go as bring utilization to the target or below it, and not one more."""
@@ -223,10 +287,15 @@ def test_pressure_idle_seconds(idle: float, why: str) -> None:
 
 @pytest.mark.parametrize(
     ("zombies", "expected"),
-    [(20, {"idle": 20, "pressure": 15, "target_reached": 60}), (50, {"idle": 50, "target_reached": 45})],
+    [
+        (20, {"idle": 20, "pressure": 15, "target_reached": 60}),
+        (50, {"idle": 50, "target_reached": 45}),
+    ],
 )
 def test_routine_victims_count_towards_the_target(zombies: int, expected: dict[str, int]) -> None:
-    """Under pressure all that a routine sweep would take goes, even beyond the target; they pay for the rest."""
+    """Under pressure all that a routine sweep would take goes, even beyond the target; they pay for
+    the rest.
+    """
     sessions = [sleeper(id_, 1000.0 if id_ < zombies else 100.0) for id_ in range(95)]
     assert Counter(reasons(server(*sessions, max_connections=100)).values()) == expected
 
@@ -234,15 +303,23 @@ def test_routine_victims_count_towards_the_target(zombies: int, expected: dict[s
 def test_in_transaction_victims_count_towards_the_target() -> None:
     """A slot is a slot: those terminated in a transaction pay for the target as well."""
     sessions = [
-        sleeper(id_, 4000.0, state=IN_TRANSACTION, transaction_seconds=4000.0) if id_ < 10 else sleeper(id_, 100.0)
+        sleeper(id_, 4000.0, state=IN_TRANSACTION, transaction_seconds=4000.0)
+        if id_ < 10
+        else sleeper(id_, 100.0)
         for id_ in range(95)
     ]
     found = reasons(server(*sessions, max_connections=100), in_transaction="terminate")
-    assert Counter(found.values()) == {"idle_in_transaction": 10, "pressure": 25, "target_reached": 60}
+    assert Counter(found.values()) == {
+        "idle_in_transaction": 10,
+        "pressure": 25,
+        "target_reached": 60,
+    }
 
 
 def test_routine_victims_go_first_however_long_they_slept() -> None:
-    """They go in any case, so they pay before a session does that only pressure condemns, and has slept longer."""
+    """They go in any case, so they pay before a session does that only pressure condemns, and has
+    slept longer.
+    """
     rolled_back = sleeper(9, 50.0, state=IN_TRANSACTION, transaction_seconds=50.0)
     snapshot = server(rolled_back, *(sleeper(id_, 100.0) for id_ in range(7)), max_connections=10)
     assert victims(snapshot, in_transaction="terminate", in_transaction_seconds=10) == [9, 0]
@@ -264,9 +341,15 @@ def test_routine_victims_go_first_however_long_they_slept() -> None:
     ],
 )
 def test_a_limit_of_its_own_is_pressure_for_its_sessions_only(
-    limits: dict[str, Any], mine: dict[str, Any], others: dict[str, Any], count: int, expected: dict[str, int]
+    limits: dict[str, Any],
+    mine: dict[str, Any],
+    others: dict[str, Any],
+    count: int,
+    expected: dict[str, int],
 ) -> None:
-    """A user or a database at its own limit presses its own sessions; the neighbours, idler still, stay."""
+    """A user or a database at its own limit presses its own sessions; the neighbours, idler still,
+    stay.
+    """
     sessions = [sleeper(id_, 100.0, **mine) for id_ in range(count)]
     sessions += [sleeper(id_, 800.0, **others) for id_ in range(100, 120)]
     found = reasons(server(*sessions, **limits))
@@ -292,7 +375,9 @@ def test_superusers_pass_their_own_limit() -> None:
 def test_background_and_replication_take_no_slot_of_a_user() -> None:
     """Only client sessions count towards a user's limit."""
     sessions = [sleeper(id_, 100.0, state=State.REPLICATION) for id_ in range(10)]
-    assert judged(server(sleeper(99, 100.0), *sessions, user_limits={"app": 10})).mode is Mode.ROUTINE
+    assert (
+        judged(server(sleeper(99, 100.0), *sessions, user_limits={"app": 10})).mode is Mode.ROUTINE
+    )
 
 
 @pytest.mark.parametrize(
@@ -303,7 +388,11 @@ def test_background_and_replication_take_no_slot_of_a_user() -> None:
         (95, sleeper(), "idle"),
         (95, sleeper(idle=100.0), "pressure"),
         (10, sleeper(idle=4000.0, state=IN_TRANSACTION, transaction_seconds=4000.0), "no_pressure"),
-        (95, sleeper(idle=4000.0, state=IN_TRANSACTION, transaction_seconds=4000.0), "idle_in_transaction"),
+        (
+            95,
+            sleeper(idle=4000.0, state=IN_TRANSACTION, transaction_seconds=4000.0),
+            "idle_in_transaction",
+        ),
     ],
 )
 def test_only_under_pressure(used: int, session: Session, why: str) -> None:
@@ -315,7 +404,9 @@ def test_only_under_pressure(used: int, session: Session, why: str) -> None:
 # Limits
 
 
-@pytest.mark.parametrize(("most", "expected"), [(0, []), (2, [3, 2]), (3, [3, 2, 1]), (500, [3, 2, 1])])
+@pytest.mark.parametrize(
+    ("most", "expected"), [(0, []), (2, [3, 2]), (3, [3, 2, 1]), (500, [3, 2, 1])]
+)
 def test_max_kills(most: int, expected: list[int]) -> None:
     """At most so many go, the longest idle; the others are spared for that reason."""
     snapshot = server(*(sleeper(id_, 1000.0 + id_) for id_ in (1, 2, 3)))
@@ -354,7 +445,9 @@ def test_min_idle_per_user() -> None:
 
 def test_min_idle_per_user_holds_under_pressure() -> None:
     """Under pressure too each user keeps its youngest n."""
-    sessions = [sleeper(id_, 100.0 + id_, user="api" if id_ <= 20 else "batch") for id_ in range(1, 96)]
+    sessions = [
+        sleeper(id_, 100.0 + id_, user="api" if id_ <= 20 else "batch") for id_ in range(1, 96)
+    ]
     snapshot = server(*sessions, max_connections=100)
     found = reasons(snapshot, min_idle_per_user=2, target_utilization=0)
     assert {id_ for id_, why in found.items() if why == "min_idle_per_user"} == {1, 2, 21, 22}
@@ -378,7 +471,8 @@ def test_min_idle_per_user_holds_under_pressure() -> None:
         ({"database": "orders"}, {"protect_databases": ["orders"]}, "protected"),
         ({"database": "orders_old"}, {"protect_databases": ["orders"]}, "idle"),
         ({"database": "orders"}, {"allow_databases": ["billing"]}, "not_allowed"),
-        ({"database": None}, {"protect_databases": ["orders"]}, "idle"),  # it is known to be in none
+        # It is known to be in none
+        ({"database": None}, {"protect_databases": ["orders"]}, "idle"),
         ({"database": None}, {"allow_databases": ["orders"]}, "not_allowed"),
         ({"database": None}, {"allow_databases": ["?*"]}, "not_allowed"),
         ({"application": "pg_dump"}, {"protect_applications": ["pg_dump"]}, "protected"),
@@ -409,7 +503,9 @@ def test_allow_and_protect(facts: dict[str, Any], rules: dict[str, Any], why: st
 
 def test_protection_and_allowance_hold_under_pressure() -> None:
     """Pressure widens the threshold, never the circle."""
-    snapshot = server(sleeper(1, user="root"), sleeper(2, user="batch"), used=100, max_connections=100)
+    snapshot = server(
+        sleeper(1, user="root"), sleeper(2, user="batch"), used=100, max_connections=100
+    )
     rules: dict[str, Any] = {"protect_users": ["root"], "allow_users": ["app"]}
     assert reasons(snapshot, **rules) == {1: "protected", 2: "not_allowed"}
 
@@ -422,7 +518,8 @@ def test_protection_and_allowance_hold_under_pressure() -> None:
         ("app", "*pp", True),
         ("app", "pp", False),
         ("app", "APP", False),
-        ("app[1]", "app[1]", True),  # exact comes before glob
+        # Exact comes before glob
+        ("app[1]", "app[1]", True),
         ("app1", "app[12]", True),
         ("", "*", True),
         ("", "app", False),
@@ -436,7 +533,11 @@ def test_matches_name(name: str | None, pattern: str, expected: bool | None) -> 
 
 def test_no_name_fits_no_pattern() -> None:
     """Where nothing is asked for, nothing is in doubt."""
-    assert (matches_name("app", []), matches_name(None, []), matches_name(None, ["a", "b"])) == (False, False, None)
+    assert (matches_name("app", []), matches_name(None, []), matches_name(None, ["a", "b"])) == (
+        False,
+        False,
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -446,7 +547,8 @@ def test_no_name_fits_no_pattern() -> None:
         ("10.0.1.15", "10.0.1.1", False),
         ("10.0.1.15", "10.0.1.*", True),
         ("10.0.1.15", "10.0.1.0/24", True),
-        ("10.0.1.15", "10.0.1.77/24", True),  # host bits in a network are forgiven
+        # Host bits in a network are forgiven
+        ("10.0.1.15", "10.0.1.77/24", True),
         ("10.0.2.15", "10.0.1.0/24", False),
         ("::ffff:10.0.1.15", "10.0.1.0/24", True),
         ("::ffff:10.0.1.15", "10.0.1.15", True),
@@ -487,7 +589,9 @@ def test_matches_host(host: str | None, pattern: str, expected: bool | None) -> 
         ("worker.internal", ["web.*", "10.0.0.0/8"], None),
     ],
 )
-def test_matches_host_of_several(host: str | None, patterns: list[str], expected: bool | None) -> None:
+def test_matches_host_of_several(
+    host: str | None, patterns: list[str], expected: bool | None
+) -> None:
     """One match decides; without one, one doubt is a doubt."""
     assert matches_host(host, patterns) is expected
 
@@ -500,13 +604,17 @@ def test_matches_host_of_several(host: str | None, patterns: list[str], expected
     [
         (3600.0, 3600.0, "idle_in_transaction"),
         (3599.9, 9000.0, "not_idle_long_enough"),
-        (9000.0, 3599.9, "not_idle_long_enough"),  # MySQL's Time began before the transaction did
-        (1000.0, 1000.0, "not_idle_long_enough"),  # idle_seconds is not its threshold
+        # MySQL's Time began before the transaction did
+        (9000.0, 3599.9, "not_idle_long_enough"),
+        # idle_seconds is not its threshold
+        (1000.0, 1000.0, "not_idle_long_enough"),
         (9000.0, None, "unknown"),
     ],
 )
 def test_in_transaction_terminate(idle: float, age: float | None, why: str) -> None:
-    """In a transaction the smaller of idle time and transaction age is compared with in_transaction_seconds."""
+    """In a transaction the smaller of idle time and transaction age is compared with
+    in_transaction_seconds.
+    """
     session = sleeper(idle=idle, state=IN_TRANSACTION, transaction_seconds=age)
     assert reason(session, in_transaction="terminate") == why
 
@@ -536,7 +644,9 @@ def test_pressure_does_not_lower_the_transactions_threshold() -> None:
 )
 def test_max_rollback_rows(rows: int, rules: dict[str, Any], why: str) -> None:
     """What would roll back more rows than max_rollback_rows is spared."""
-    session = sleeper(idle=9000.0, state=IN_TRANSACTION, transaction_seconds=9000.0, rollback_rows=rows)
+    session = sleeper(
+        idle=9000.0, state=IN_TRANSACTION, transaction_seconds=9000.0, rollback_rows=rows
+    )
     assert reason(session, in_transaction="terminate", **rules) == why
 
 
@@ -552,7 +662,11 @@ def test_ties_break_by_id() -> None:
 def test_verdicts_come_in_the_order_of_the_kills_then_the_spared_by_id() -> None:
     """Replay and dry run rely on the order; every session has exactly one verdict."""
     snapshot = server(
-        sleeper(5, 10.0), sleeper(4, 1000.0), sleeper(3, 2000.0), sleeper(2, user="root"), sleeper(1, 10.0)
+        sleeper(5, 10.0),
+        sleeper(4, 1000.0),
+        sleeper(3, 2000.0),
+        sleeper(2, user="root"),
+        sleeper(1, 10.0),
     )
     verdicts = judged(snapshot, protect_users=["root"]).verdicts
     assert [(v.session.id, v.action) for v in verdicts] == [
@@ -569,13 +683,26 @@ def test_the_order_of_the_rows_changes_nothing(seed: int) -> None:
     """The same snapshot gives the same verdicts in whatever order the server listed it."""
     states = [State.IDLE] * 6 + [State.ACTIVE, IN_TRANSACTION, State.UNKNOWN]
     sessions = [
-        sleeper(id_, 50.0 * (id_ % 25), user=f"u{id_ % 4}", state=states[id_ % 9], transaction_seconds=4000.0)
+        sleeper(
+            id_,
+            50.0 * (id_ % 25),
+            user=f"u{id_ % 4}",
+            state=states[id_ % 9],
+            transaction_seconds=4000.0,
+        )
         for id_ in range(95)
     ]
-    rules: dict[str, Any] = {"min_idle_per_user": 2, "max_kills": 30, "protect_users": ["u3"], "idle_seconds": 1000}
+    rules: dict[str, Any] = {
+        "min_idle_per_user": 2,
+        "max_kills": 30,
+        "protect_users": ["u3"],
+        "idle_seconds": 1000,
+    }
     shuffled = random.Random(seed).sample(sessions, len(sessions))
     facts: dict[str, Any] = {"max_connections": 100, "user_limits": {"u1": 20}}
-    assert judged(server(*shuffled, **facts), **rules) == judged(server(*sessions, **facts), **rules)
+    assert judged(server(*shuffled, **facts), **rules) == judged(
+        server(*sessions, **facts), **rules
+    )
 
 
 def test_an_empty_server_needs_no_verdicts() -> None:

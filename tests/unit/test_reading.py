@@ -16,7 +16,14 @@ HIDDEN = "<insufficient privilege>"
 
 def show(id_: int = 1, **columns: Any) -> dict[str, Any]:
     """A row of SHOW FULL PROCESSLIST: an application's session asleep for 1000 seconds."""
-    row = {"Id": id_, "User": "app", "Host": "10.0.1.15:43210", "db": "orders", "Command": "Sleep", "Time": 1000}
+    row = {
+        "Id": id_,
+        "User": "app",
+        "Host": "10.0.1.15:43210",
+        "db": "orders",
+        "Command": "Sleep",
+        "Time": 1000,
+    }
     return row | {"State": "", "Info": None} | columns
 
 
@@ -40,7 +47,12 @@ def activity(pid: int = 1, **columns: Any) -> dict[str, Any]:
 
 
 def read_mysql(*rows: dict[str, Any], **context: Any) -> Snapshot:
-    defaults: dict[str, Any] = {"connection_id": 99, "current_user": "reaper@%", "uptime_s": 86400, "flavour": "mysql"}
+    defaults: dict[str, Any] = {
+        "connection_id": 99,
+        "current_user": "reaper@%",
+        "uptime_s": 86400,
+        "flavour": "mysql",
+    }
     return mysql.ENGINE.read(Look(EngineName.MYSQL, rows, defaults | context))
 
 
@@ -55,37 +67,72 @@ def read_postgres(*rows: dict[str, Any], **context: Any) -> Snapshot:
 def test_mysql_sleeper_in_full() -> None:
     """Every column that the list has arrives in its place, the port stripped."""
     (session,) = read_mysql(show(7)).sessions
-    assert session == Session(7, user="app", host="10.0.1.15", database="orders", state=State.IDLE, idle_seconds=1000.0)
+    assert session == Session(
+        7, user="app", host="10.0.1.15", database="orders", state=State.IDLE, idle_seconds=1000.0
+    )
 
 
 def test_a_failed_transaction_is_as_old_as_its_sleep() -> None:
-    """PostgreSQL tells no beginning of a transaction that failed; of any other, none known is not made up."""
-    failed, other = activity(7, state="idle in transaction (aborted)"), activity(8, state="idle in transaction")
-    assert [session.transaction_seconds for session in read_postgres(failed, other).sessions] == [1000.0, None]
+    """PostgreSQL tells no beginning of a transaction that failed; of any other, none known is not
+    made up.
+    """
+    failed, other = (
+        activity(7, state="idle in transaction (aborted)"),
+        activity(8, state="idle in transaction"),
+    )
+    assert [session.transaction_seconds for session in read_postgres(failed, other).sessions] == [
+        1000.0,
+        None,
+    ]
 
 
 @pytest.mark.parametrize(
     ("columns", "state"),
     [
         ({}, State.IDLE),
-        ({"Time": None}, State.UNKNOWN),  # unknown, not old
+        # Unknown, not old
+        ({"Time": None}, State.UNKNOWN),
         ({"Time": ""}, State.UNKNOWN),
-        ({"Time": -352283953}, State.UNKNOWN),  # SET timestamp to the future
-        ({"Time": 1795198647}, State.UNKNOWN),  # SET timestamp = 1000
+        # SET timestamp to the future
+        ({"Time": -352283953}, State.UNKNOWN),
+        # SET timestamp = 1000
+        ({"Time": 1795198647}, State.UNKNOWN),
         ({"Time": 86402}, State.UNKNOWN),
-        ({"Time": 86401}, State.IDLE),  # the two were read an instant apart
-        ({"Info": "SELECT 1"}, State.UNKNOWN),  # asleep with a statement running
+        # The two were read an instant apart
+        ({"Time": 86401}, State.IDLE),
+        # Asleep with a statement running
+        ({"Info": "SELECT 1"}, State.UNKNOWN),
         ({"Command": None}, State.UNKNOWN),
         ({"User": None}, State.UNKNOWN),
-        *(({"Command": word, "Info": "SELECT 1"}, State.ACTIVE) for word in ("Query", "Execute", "Fetch")),
-        *(({"Command": word}, State.ACTIVE) for word in ("Ping", "Quit", "Killed", "Reset Connection", "sleep", "")),
+        *(
+            ({"Command": word, "Info": "SELECT 1"}, State.ACTIVE)
+            for word in ("Query", "Execute", "Fetch")
+        ),
+        *(
+            ({"Command": word}, State.ACTIVE)
+            for word in ("Ping", "Quit", "Killed", "Reset Connection", "sleep", "")
+        ),
         # A half-open handshake, as SHOW PROCESSLIST and as performance_schema.processlist spell it.
-        ({"User": "unauthenticated user", "Command": "Connect", "State": "Receiving from client"}, State.HANDSHAKE),
+        (
+            {
+                "User": "unauthenticated user",
+                "Command": "Connect",
+                "State": "Receiving from client",
+            },
+            State.HANDSHAKE,
+        ),
         ({"User": "unauthenticated user", "Host": "", "Time": None}, State.HANDSHAKE),
         ({"User": "app", "Command": "Connect"}, State.HANDSHAKE),
         *(
             ({"User": "repl", "Command": word}, State.REPLICATION)
-            for word in ("Binlog Dump", "Binlog Dump GTID", "Slave_IO", "Slave_SQL", "Slave_worker", "Register Slave")
+            for word in (
+                "Binlog Dump",
+                "Binlog Dump GTID",
+                "Slave_IO",
+                "Slave_SQL",
+                "Slave_worker",
+                "Register Slave",
+            )
         ),
         ({"User": "system user", "Command": "Connect", "Host": ""}, State.BACKGROUND),
         ({"User": "system user", "Command": "Slave_IO"}, State.BACKGROUND),
@@ -109,23 +156,35 @@ def test_mysql_columns_are_read_in_any_case() -> None:
 @pytest.mark.parametrize(
     ("flavour", "time", "statement", "idle"),
     [
-        ("mysql", 1000, 900.0, 100.0),  # a report that took 15 minutes, ended 100 s ago
-        ("mysql", 1000, 1000.5, 0.0),  # rounding never makes it negative
-        ("mysql", 0, -500.0, 500.0),  # performance_schema clips a falsified Time to 0
+        # a report that took 15 minutes, ended 100 s ago
+        ("mysql", 1000, 900.0, 100.0),
+        # Rounding never makes it negative
+        ("mysql", 1000, 1000.5, 0.0),
+        # performance_schema clips a falsified Time to 0
+        ("mysql", 0, -500.0, 500.0),
         ("aurora_mysql", 1000, 900.0, 100.0),
-        ("mariadb", 1000, 900.0, 1000.0),  # MariaDB's Time counts from the end already
+        # MariaDB's Time counts from the end already
+        ("mariadb", 1000, 900.0, 1000.0),
         ("mysql", 1000, None, 1000.0),
     ],
 )
 @pytest.mark.parametrize("key", [1, "1"])
-def test_mysql_last_statement(flavour: str, time: int, statement: float | None, idle: float, key: object) -> None:
-    """MySQL's Time counts from the start of the last statement, so its duration is subtracted; not on MariaDB."""
-    (session,) = read_mysql(show(Time=time), flavour=flavour, last_statement_s={key: statement}).sessions
+def test_mysql_last_statement(
+    flavour: str, time: int, statement: float | None, idle: float, key: object
+) -> None:
+    """MySQL's Time counts from the start of the last statement, so its duration is subtracted; not
+    on MariaDB.
+    """
+    (session,) = read_mysql(
+        show(Time=time), flavour=flavour, last_statement_s={key: statement}
+    ).sessions
     assert (session.idle_seconds, session.idle_at_most) == (idle, None)
 
 
 def test_mysql_unconfirmed_is_an_upper_bound() -> None:
-    """Where the duration of the last statement could not be read, Time bounds the idle time from above."""
+    """Where the duration of the last statement could not be read, Time bounds the idle time from
+    above.
+    """
     found = read_mysql(show(1), show(2), unconfirmed=[1])
     assert [(s.idle_seconds, s.idle_at_most, s.is_unconfirmed) for s in found.sessions] == [
         (None, 1000.0, True),
@@ -135,9 +194,13 @@ def test_mysql_unconfirmed_is_an_upper_bound() -> None:
 
 
 def test_mysql_open_transactions() -> None:
-    """A sleeper that innodb_trx knows is idle in a transaction, with its age and the rows to roll back."""
+    """A sleeper that innodb_trx knows is idle in a transaction, with its age and the rows to roll
+    back.
+    """
     trx = [{"trx_mysql_thread_id": 2, "age_s": 700, "rows_locked": 3, "rows_modified": 400_000}]
-    first, second, third = read_mysql(show(1), show(2), show(3, Command="Query"), innodb_trx=trx).sessions
+    first, second, third = read_mysql(
+        show(1), show(2), show(3, Command="Query"), innodb_trx=trx
+    ).sessions
     assert (first.state, first.transaction_seconds, first.rollback_rows) == (State.IDLE, None, 0)
     assert (second.state, second.transaction_seconds, second.rollback_rows) == (
         State.IDLE_IN_TRANSACTION,
@@ -149,13 +212,17 @@ def test_mysql_open_transactions() -> None:
 
 def test_mysql_transaction_of_a_prepared_xa_belongs_to_nobody() -> None:
     """After XA PREPARE innodb_trx names thread 0: no session is idle in that transaction."""
-    (session,) = read_mysql(show(1), innodb_trx=[{"trx_mysql_thread_id": 0, "age_s": 9, "rows_modified": 1}]).sessions
+    (session,) = read_mysql(
+        show(1), innodb_trx=[{"trx_mysql_thread_id": 0, "age_s": 9, "rows_modified": 1}]
+    ).sessions
     assert session.state is State.IDLE
 
 
 def test_mysql_named_locks() -> None:
     """A holder of GET_LOCK shows in metadata_locks only; where that was not read the report warns."""
-    seen = read_mysql(show(1), show(2), user_level_locks=[{"processlist_id": 2, "name": "job"}], user_limits={})
+    seen = read_mysql(
+        show(1), show(2), user_level_locks=[{"processlist_id": 2, "name": "job"}], user_limits={}
+    )
     assert [s.holds for s in seen.sessions] == [frozenset(), frozenset({Holding.LOCK})]
     assert seen.warnings == ()
     assert read_mysql(show(1), user_limits={}).warnings == ("named_locks_unseen",)
@@ -178,29 +245,51 @@ def test_mysql_shared_account(others: int, warned: bool) -> None:
 @pytest.mark.parametrize(
     ("users", "connected", "context", "blind"),
     [
-        (["reaper"], 10, {}, True),  # without PROCESS only the own rows are shown
+        # Without PROCESS only the own rows are shown
+        (["reaper"], 10, {}, True),
         (["reaper", "reaper"], 10, {}, True),
-        (["reaper"], 1, {}, False),  # alone on the server
-        (["reaper", "app"], 10, {}, False),  # hidden rows beside readable ones
-        (["reaper"], 10, {"sees_all": True}, False),  # newcomers between the count and the list
+        # Alone on the server
+        (["reaper"], 1, {}, False),
+        # Hidden rows beside readable ones
+        (["reaper", "app"], 10, {}, False),
+        # Newcomers between the count and the list
+        (["reaper"], 10, {"sees_all": True}, False),
         (["reaper"], None, {}, False),
     ],
 )
-def test_mysql_blind(users: list[str], connected: int | None, context: dict[str, Any], blind: bool) -> None:
+def test_mysql_blind(
+    users: list[str], connected: int | None, context: dict[str, Any], blind: bool
+) -> None:
     """Blind: the server counts more sessions than it shows, and none shown is another account's."""
     rows = [show(99 + place, User=user) for place, user in enumerate(users)]
     assert read_mysql(*rows, threads_connected=connected, **context).blind is blind
 
 
 def test_mysql_counts_and_limits() -> None:
-    """The server's counts arrive; a limit of 0 is none; without a count the client sessions are counted."""
+    """The server's counts arrive; a limit of 0 is none; without a count the client sessions are
+    counted.
+    """
     dump = show(2, User="repl", Command="Binlog Dump")
-    limits: dict[str, Any] = {"user_limits": {"app": 10, "root": 0}, "database_limits": {"orders": "5"}}
-    found = read_mysql(show(1), dump, threads_connected="42", max_connections=100, reserved_connections=10, **limits)
+    limits: dict[str, Any] = {
+        "user_limits": {"app": 10, "root": 0},
+        "database_limits": {"orders": "5"},
+    }
+    found = read_mysql(
+        show(1),
+        dump,
+        threads_connected="42",
+        max_connections=100,
+        reserved_connections=10,
+        **limits,
+    )
     assert (found.used, found.max_connections, found.usable) == (42, 100, 90)
     assert (found.user_limits, found.database_limits) == ({"app": 10}, {"orders": 5})
     assert read_mysql(show(1), dump).used == 1
-    assert (read_mysql(max_connections=100).usable, read_mysql().lag_seconds, read_mysql(lag_s=2).lag_seconds) == (
+    assert (
+        read_mysql(max_connections=100).usable,
+        read_mysql().lag_seconds,
+        read_mysql(lag_s=2).lag_seconds,
+    ) == (
         100,
         0.0,
         2.0,
@@ -257,18 +346,25 @@ def test_postgres_sleeper_in_full() -> None:
     [
         ({}, State.IDLE),
         ({"state": "idle in transaction", "xact_age_s": 1200.0}, State.IDLE_IN_TRANSACTION),
-        ({"state": "idle in transaction (aborted)", "xact_age_s": 1200.0}, State.IDLE_IN_TRANSACTION),
+        (
+            {"state": "idle in transaction (aborted)", "xact_age_s": 1200.0},
+            State.IDLE_IN_TRANSACTION,
+        ),
         ({"state": "active"}, State.ACTIVE),
         ({"state": "fastpath function call"}, State.ACTIVE),
-        ({"state": "starting"}, State.HANDSHAKE),  # PostgreSQL 18
-        ({"state": "disabled"}, State.UNKNOWN),  # track_activities is off
+        # PostgreSQL 18
+        ({"state": "starting"}, State.HANDSHAKE),
+        # track_activities is off
+        ({"state": "disabled"}, State.UNKNOWN),
         ({"state": "something new"}, State.UNKNOWN),
         ({"state": None}, State.UNKNOWN),
-        ({"xact_age_s": 3.0}, State.UNKNOWN),  # idle, yet in a transaction
+        # Idle, yet in a transaction
+        ({"xact_age_s": 3.0}, State.UNKNOWN),
         ({"state_age_s": -1.0}, State.UNKNOWN),
         ({"state_age_s": None}, State.UNKNOWN),
         ({"state_age_s": "NaN"}, State.UNKNOWN),
-        ({"state_age_s": 5002.0}, State.UNKNOWN),  # idle for longer than it exists
+        # Idle for longer than it exists
+        ({"state_age_s": 5002.0}, State.UNKNOWN),
         ({"state_age_s": 5001.0}, State.IDLE),
         ({"state_age_s": 0.0}, State.IDLE),
         ({"state": "idle in transaction", "state_age_s": -1.0, "xact_age_s": 3.0}, State.UNKNOWN),
@@ -279,12 +375,30 @@ def test_postgres_sleeper_in_full() -> None:
         ({"leader_pid": 5}, State.BACKGROUND),
         ({"backend_type": "logical replication apply worker"}, State.BACKGROUND),
         ({"backend_type": "pg_cron launcher"}, State.BACKGROUND),
-        ({"backend_type": "autovacuum launcher", "usename": None, "datname": None, "state": None}, State.BACKGROUND),
+        (
+            {
+                "backend_type": "autovacuum launcher",
+                "usename": None,
+                "datname": None,
+                "state": None,
+            },
+            State.BACKGROUND,
+        ),
         ({"backend_type": None, "state": None, "query": HIDDEN}, State.UNSEEN),
         ({"backend_type": None, "state": None, "query": None}, State.UNSEEN),
         ({"backend_type": None, "state": None, "query": None, "usename": None}, State.BACKGROUND),
-        ({"backend_type": None, "state": None, "query": HIDDEN, "usename": None, "datname": None}, State.BACKGROUND),
-        ({"backend_type": None}, State.UNKNOWN),  # a state without a type contradicts itself
+        (
+            {
+                "backend_type": None,
+                "state": None,
+                "query": HIDDEN,
+                "usename": None,
+                "datname": None,
+            },
+            State.BACKGROUND,
+        ),
+        # a state without a type contradicts itself
+        ({"backend_type": None}, State.UNKNOWN),
     ],
 )
 def test_postgres_state(columns: dict[str, Any], state: State) -> None:
@@ -295,7 +409,9 @@ def test_postgres_state(columns: dict[str, Any], state: State) -> None:
 
 def test_postgres_transaction_age() -> None:
     """A session idle in a transaction knows both its ages."""
-    (session,) = read_postgres(activity(state="idle in transaction", state_age_s=50.0, xact_age_s=60.0)).sessions
+    (session,) = read_postgres(
+        activity(state="idle in transaction", state_age_s=50.0, xact_age_s=60.0)
+    ).sessions
     assert (session.idle_seconds, session.transaction_seconds) == (50.0, 60.0)
 
 
@@ -314,7 +430,8 @@ def test_postgres_transaction_age() -> None:
         ('LISTEN"jobs"', True),
         ("LISTEN/**/jobs", True),
         ("/* a /* b */ c */ LISTEN jobs", True),
-        ("LISTEN", True),  # all that a saved snapshot keeps of it
+        # All that a saved snapshot keeps of it
+        ("LISTEN", True),
         ("UNLISTEN *", False),
         ("SELECT 'LISTEN'", False),
         ("-- LISTEN jobs", False),
@@ -326,7 +443,9 @@ def test_postgres_transaction_age() -> None:
     ],
 )
 def test_postgres_listen(query: str | None, listens: bool) -> None:
-    """A session whose last statement is a LISTEN waits for its notifications, however that was written."""
+    """A session whose last statement is a LISTEN waits for its notifications, however that was
+    written.
+    """
     (session,) = read_postgres(activity(query=query)).sessions
     assert (Holding.LISTEN in session.holds) is listens
 
@@ -339,7 +458,10 @@ def test_postgres_advisory_locks() -> None:
 
 def test_postgres_superusers_and_limits() -> None:
     """Names and limits arrive; a limit of -1 is none; usable is what an ordinary client can use."""
-    limits: dict[str, Any] = {"user_limits": {"app": 20, "x": -1}, "database_limits": {"orders": 30}}
+    limits: dict[str, Any] = {
+        "user_limits": {"app": 20, "x": -1},
+        "database_limits": {"orders": 30},
+    }
     counts = {"connections_used": 42, "max_connections": 100, "reserved_connections": 5}
     found = read_postgres(activity(), superusers=["postgres"], **limits, **counts)
     assert (found.superusers, found.user_limits, found.database_limits) == (
@@ -369,7 +491,12 @@ def test_postgres_shared_account(columns: dict[str, Any], warned: bool) -> None:
     assert found.warnings == (("own_account_shared",) if warned else ())
 
 
-HIDDEN_ROW: dict[str, Any] = {"backend_type": None, "state": None, "query": HIDDEN, "state_age_s": None}
+HIDDEN_ROW: dict[str, Any] = {
+    "backend_type": None,
+    "state": None,
+    "query": HIDDEN,
+    "state_age_s": None,
+}
 
 
 @pytest.mark.parametrize(
@@ -377,18 +504,24 @@ HIDDEN_ROW: dict[str, Any] = {"backend_type": None, "state": None, "query": HIDD
     [
         ([HIDDEN_ROW], 2, True),
         ([HIDDEN_ROW, HIDDEN_ROW], 3, True),
-        ([HIDDEN_ROW, {}], 3, False),  # one readable session beside a hidden one
-        ([], 1, False),  # alone on the server
+        # One readable session beside a hidden one
+        ([HIDDEN_ROW, {}], 3, False),
+        # Alone on the server
+        ([], 1, False),
         ([], 3, True),
         ([{}], 2, False),
-        ([HIDDEN_ROW | {"usename": None, "datname": None}], 1, False),  # only the server's own are hidden
-        ([HIDDEN_ROW, {"usename": "reaper"}], 3, True),  # the own account's other session is no sight of others
+        # Only the server's own are hidden
+        ([HIDDEN_ROW | {"usename": None, "datname": None}], 1, False),
+        # The own account's other session is no sight of others
+        ([HIDDEN_ROW, {"usename": "reaper"}], 3, True),
     ],
 )
 def test_postgres_blind(others: list[dict[str, Any]], used: int, blind: bool) -> None:
     """Blind: the state of every other account's session is hidden."""
     rows = [activity(place, **columns) for place, columns in enumerate(others, 1)]
-    assert read_postgres(activity(99, usename="reaper"), *rows, connections_used=used).blind is blind
+    assert (
+        read_postgres(activity(99, usename="reaper"), *rows, connections_used=used).blind is blind
+    )
 
 
 def test_postgres_hidden_rows_beside_readable_ones_are_unseen() -> None:
@@ -436,7 +569,8 @@ def test_first_word(sql: object, word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sql", "kind"), [("SELECT 1; listen x", "LISTEN"), ("update t set secret = 1", "UPDATE"), (HIDDEN, HIDDEN)]
+    ("sql", "kind"),
+    [("SELECT 1; listen x", "LISTEN"), ("update t set secret = 1", "UPDATE"), (HIDDEN, HIDDEN)],
 )
 def test_sql_kind(sql: str, kind: str) -> None:
     """What a saved snapshot keeps of a statement still says whether it listens or was hidden."""
@@ -445,7 +579,16 @@ def test_sql_kind(sql: str, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(5, 5.0), ("5.5", 5.5), (None, None), (True, None), ("x", None), ("nan", None), (float("inf"), None), ([], None)],
+    [
+        (5, 5.0),
+        ("5.5", 5.5),
+        (None, None),
+        (True, None),
+        ("x", None),
+        ("nan", None),
+        (float("inf"), None),
+        ([], None),
+    ],
 )
 def test_number(value: object, expected: float | None) -> None:
     """What is no finite number is unknown."""

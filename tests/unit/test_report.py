@@ -12,13 +12,17 @@ from reaper.model import Mode, Outcome, Session, State
 from reaper.report import ErrorKind, Report, SweepError
 
 KEYS = (
-    "target engine flavour method warnings trigger mode dry_run entry connections sessions zombies outcomes freed "
-    "spared oldest_idle_seconds victims pressure_remains holding first_freed_seconds duration_seconds error"
+    "target engine flavour method warnings trigger mode dry_run entry connections sessions "
+    "zombies outcomes freed "
+    "spared oldest_idle_seconds victims pressure_remains holding first_freed_seconds "
+    "duration_seconds error"
 )
 
 
 def test_json_in_full() -> None:
-    """Exactly the design's keys; the order of the victims is the order of the kills; seconds to the millisecond."""
+    """Exactly the design's keys; the order of the victims is the order of the kills; seconds to the
+    millisecond.
+    """
     found = report(warnings=("named_locks_unseen",)).to_json()
     assert list(found) == KEYS.split()
     assert json.loads(json.dumps(found)) == {
@@ -72,20 +76,40 @@ def victim(id_: int, idle: float, outcome: str) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", list(ErrorKind))
 def test_a_sweep_that_saw_nothing(kind: ErrorKind) -> None:
     """What was not read is null or empty, never zero sessions; the error says kind and message."""
-    found = Report("orders", "mysql", "alarm", dry_run=True, error=SweepError(kind, "why")).to_json()
+    found = Report(
+        "orders", "mysql", "alarm", dry_run=True, error=SweepError(kind, "why")
+    ).to_json()
     assert list(found) == KEYS.split()
     assert found["error"] == {"kind": kind.value, "message": "why"}
     assert found["connections"] == {"used": None, "max": None, "utilization": None}
-    assert found["sessions"] == {"total": None, "active": None, "idle": None, "idle_in_transaction": None}
+    assert found["sessions"] == {
+        "total": None,
+        "active": None,
+        "idle": None,
+        "idle_in_transaction": None,
+    }
     assert [found[key] for key in ("flavour", "method", "oldest_idle_seconds")] == [None] * 3
-    assert [found[key] for key in ("zombies", "freed", "outcomes", "spared", "victims")] == [0, 0, {}, {}, []]
+    assert [found[key] for key in ("zombies", "freed", "outcomes", "spared", "victims")] == [
+        0,
+        0,
+        {},
+        {},
+        [],
+    ]
 
 
 def test_a_blind_sweep_saw_nothing() -> None:
-    """A blind account's snapshot is not to be believed: its sessions and counts are not reported as the server's."""
+    """A blind account's snapshot is not to be believed: its sessions and counts are not reported as
+    the server's.
+    """
     snapshot = server(sleeper(), blind=True)
     found = Report("orders", "mysql", "manual", dry_run=True, snapshot=snapshot).to_json()
-    assert found["sessions"] == {"total": None, "active": None, "idle": None, "idle_in_transaction": None}
+    assert found["sessions"] == {
+        "total": None,
+        "active": None,
+        "idle": None,
+        "idle_in_transaction": None,
+    }
     assert found["connections"]["used"] is None
     assert found["oldest_idle_seconds"] is None
 
@@ -93,11 +117,17 @@ def test_a_blind_sweep_saw_nothing() -> None:
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        ({"used": 6, "max_connections": 12, "reserved": 2}, {"used": 6, "max": 10, "utilization": 0.6}),
+        (
+            {"used": 6, "max_connections": 12, "reserved": 2},
+            {"used": 6, "max": 10, "utilization": 0.6},
+        ),
         ({"used": 1, "max_connections": 3}, {"used": 1, "max": 3, "utilization": 0.333}),
         ({"used": 6, "max_connections": None}, {"used": 6, "max": None, "utilization": None}),
         ({"used": None, "max_connections": 12}, {"used": None, "max": 12, "utilization": None}),
-        ({"used": 2, "max_connections": 2, "reserved": 5}, {"used": 2, "max": 0, "utilization": None}),
+        (
+            {"used": 2, "max_connections": 2, "reserved": 5},
+            {"used": 2, "max": 0, "utilization": None},
+        ),
     ],
 )
 def test_connections(facts: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -123,14 +153,18 @@ def test_victims_are_capped_at_a_hundred(count: int, shown: int) -> None:
     ],
 )
 def test_freed_means_verified(outcomes: list[Outcome | None], freed: int) -> None:
-    """Signalled, gone and would_terminate free nothing that was seen; not even reached has no outcome."""
+    """Signalled, gone and would_terminate free nothing that was seen; not even reached has no
+    outcome.
+    """
     found = report(victims=struck(*outcomes))
     assert found.freed == freed
     assert sum(found.outcomes.values()) == sum(outcome is not None for outcome in outcomes)
 
 
 def test_zombies_beyond_the_cap_are_zombies() -> None:
-    """max_kills limits the kills, not the count of those that should go; pressure's left over are none."""
+    """max_kills limits the kills, not the count of those that should go; pressure's left over are
+    none.
+    """
     capped = judged(server(*(sleeper(id_) for id_ in range(5))), max_kills=2)
     assert report(verdicts=capped.verdicts).zombies == 5
     pressed = judged(server(*(sleeper(id_, 100.0) for id_ in range(95)), max_connections=100))
@@ -142,7 +176,8 @@ def test_zombies_beyond_the_cap_are_zombies() -> None:
     [
         ([sleeper(1, 5.0), sleeper(2, 7.0)], 7.0),
         ([sleeper(1, 5.0), sleeper(2, 9000.0, state=State.IDLE_IN_TRANSACTION)], 5.0),
-        ([sleeper(1, None, idle_at_most=50.0)], None),  # an upper bound is no age
+        # An upper bound is no age
+        ([sleeper(1, None, idle_at_most=50.0)], None),
         ([sleeper(1, None, state=State.ACTIVE)], None),
         ([], None),
     ],

@@ -19,7 +19,12 @@ ORDERS = SweepTarget.from_mapping(
     {"name": "orders", "engine": "mysql", "host": "db-1.internal", "user": "u", "id": "orders"}
 )
 BILLING = SweepTarget.from_mapping(
-    {"name": "billing", "engine": "postgres", "host": "invoices.abc.eu-central-1.rds.amazonaws.com", "user": "u"}
+    {
+        "name": "billing",
+        "engine": "postgres",
+        "host": "invoices.abc.eu-central-1.rds.amazonaws.com",
+        "user": "u",
+    }
 )
 SHOP = SweepTarget.from_mapping(
     {"name": "shop", "engine": "mysql", "host": "orders.internal", "user": "u", "id": "shop-1"}
@@ -45,7 +50,10 @@ INSTANCE = (("DBInstanceIdentifier", "orders"),)
         (
             "sqs-batch",
             [
-                Record("059f36b4-87a3-44ab-83d2-661975830a7d", Request(Trigger.QUEUE, targets=("orders",))),
+                Record(
+                    "059f36b4-87a3-44ab-83d2-661975830a7d",
+                    Request(Trigger.QUEUE, targets=("orders",)),
+                ),
                 Record(
                     "2e1424d4-f796-459a-8184-9c92662be6da",
                     Request(Trigger.QUEUE, targets=("billing",), rules={"idle_seconds": 120}),
@@ -65,7 +73,10 @@ def test_samples(name: str, request_: Request | list[Record]) -> None:
         ({}, Request()),
         ({"rules": None, "trigger": None}, Request()),
         ({"targets": ["b", "a", "b"]}, Request(targets=("b", "a"))),
-        ({"rules": {"idle_seconds": 120, "dry_run": True}}, Request(rules={"idle_seconds": 120, "dry_run": True})),
+        (
+            {"rules": {"idle_seconds": 120, "dry_run": True}},
+            Request(rules={"idle_seconds": 120, "dry_run": True}),
+        ),
         *(({"trigger": word.value}, Request(word)) for word in Trigger),
         ({"trigger": "queue"}, Request(Trigger.QUEUE)),
         ({"advise": True}, Request(advise=True)),
@@ -86,7 +97,9 @@ def test_a_schedule_needs_no_detail() -> None:
 
 def test_keys_that_only_resemble_ours_are_awss() -> None:
     """AWS may add keys to its events; what nobody would type for one of ours is left alone."""
-    assert parse(event("schedule-rule") | {"device": "advise", "target-group": "targets"}) == Request(Trigger.SCHEDULE)
+    assert parse(
+        event("schedule-rule") | {"device": "advise", "target-group": "targets"}
+    ) == Request(Trigger.SCHEDULE)
 
 
 @pytest.mark.parametrize(("keys", "is_one"), [(100, True), (101, False)])
@@ -121,7 +134,9 @@ def action(*dimensions: dict[str, str], state: str = "ALARM") -> dict[str, Any]:
     expression, metric = found["alarmData"]["configuration"]["metrics"]
     metrics = [expression]
     for place, given in enumerate(dimensions):
-        stat = metric["metricStat"] | {"metric": metric["metricStat"]["metric"] | {"dimensions": given}}
+        stat = metric["metricStat"] | {
+            "metric": metric["metricStat"]["metric"] | {"dimensions": given}
+        }
         metrics.append(metric | {"id": f"m{place}", "metricStat": stat})
     found["alarmData"]["configuration"]["metrics"] = metrics
     found["alarmData"]["state"]["value"] = state
@@ -173,12 +188,16 @@ METRIC_MATH = {
         (event("alarm-composite"), ["orders", "billing", "shop"]),
         (action({"Target": "shop"}), ["shop"]),
         (action({"Stack": "prod", "Target": "shop"}), ["shop"]),
-        (action({"DBInstanceIdentifier": "shop-1"}), ["shop"]),  # by id, not by its host's label
-        (action({"DBInstanceIdentifier": "invoices"}), ["billing"]),  # no id: its host's first label
+        # By id, not by its host's label
+        (action({"DBInstanceIdentifier": "shop-1"}), ["shop"]),
+        # No id: its host's first label
+        (action({"DBInstanceIdentifier": "invoices"}), ["billing"]),
         (action({"DBClusterIdentifier": "invoices", "Role": "WRITER"}), ["billing"]),
-        (action({"Target": "shop"}, {"DBInstanceIdentifier": "orders"}), ["orders", "shop"]),  # the union, listed order
+        # The union, listed order
+        (action({"Target": "shop"}, {"DBInstanceIdentifier": "orders"}), ["orders", "shop"]),
         (action({"Target": "orders"}, {"DBInstanceIdentifier": "orders"}), ["orders"]),
-        (action({"Stack": "prod"}), ["orders", "billing", "shop"]),  # none of the three dimensions
+        # None of the three dimensions
+        (action({"Stack": "prod"}), ["orders", "billing", "shop"]),
         (action({}), ["orders", "billing", "shop"]),
         (action(), ["orders", "billing", "shop"]),
         (action({"Target": "shop"}, state="OK"), []),
@@ -194,7 +213,9 @@ METRIC_MATH = {
     ],
 )
 def test_whom_an_event_means(given: dict[str, Any], names: list[str]) -> None:
-    """By dimension Target, by identifier, the union; none of them means all; not in ALARM means nobody."""
+    """By dimension Target, by identifier, the union; none of them means all; not in ALARM means
+    nobody.
+    """
     assert chosen(given) == names
 
 
@@ -203,7 +224,10 @@ def test_whom_an_event_means(given: dict[str, Any], names: list[str]) -> None:
     [
         ({"targets": ["ordres"]}, "unknown target 'ordres'; did you mean 'orders'?"),
         ({"targets": ["orders", "x"]}, "unknown target 'x'; known: orders, billing, shop"),
-        (action({"Target": "shop-1"}), "the alarm's Target 'shop-1' is no target; did you mean 'shop'?"),
+        (
+            action({"Target": "shop-1"}),
+            "the alarm's Target 'shop-1' is no target; did you mean 'shop'?",
+        ),
         (
             action({"DBInstanceIdentifier": "shop"}),
             "the alarm's DBInstanceIdentifier 'shop' is no target; did you mean 'shop-1'?",
@@ -228,11 +252,15 @@ CLUSTERS = {"shop-cluster": {"shop", "billing"}, "orders": {"shop"}}
     ("dimensions", "names"),
     [
         ({"DBClusterIdentifier": "shop-cluster"}, ["billing", "shop"]),
-        ({"DBClusterIdentifier": "shop-cluster", "Role": "WRITER"}, ["billing", "shop"]),  # who that is may change
-        ({"DBClusterIdentifier": "orders"}, ["orders", "shop"]),  # and a target that is listed under its name
+        # Who that is may change
+        ({"DBClusterIdentifier": "shop-cluster", "Role": "WRITER"}, ["billing", "shop"]),
+        # And a target that is listed under its name
+        ({"DBClusterIdentifier": "orders"}, ["orders", "shop"]),
         ({"DBClusterIdentifier": "invoices"}, ["billing"]),
-        ({"Target": "shop-cluster"}, ["billing", "shop"]),  # as the retry client calls a cluster's endpoint
-        ({"Target": "orders"}, ["orders"]),  # a target's own name goes over a cluster's
+        # As the retry client calls a cluster's endpoint
+        ({"Target": "shop-cluster"}, ["billing", "shop"]),
+        # a target's own name goes over a cluster's
+        ({"Target": "orders"}, ["orders"]),
     ],
 )
 def test_a_cluster_is_its_instances(dimensions: dict[str, str], names: list[str]) -> None:
@@ -245,13 +273,16 @@ def test_a_cluster_is_its_instances(dimensions: dict[str, str], names: list[str]
 @pytest.mark.parametrize(
     ("dimensions", "words"),
     [
-        ({"DBInstanceIdentifier": "shop-cluster"}, "known: orders, invoices, shop-1"),  # a cluster is no instance
+        # a cluster is no instance
+        ({"DBInstanceIdentifier": "shop-cluster"}, "known: orders, invoices, shop-1"),
         ({"DBClusterIdentifier": "shop-clusters"}, "did you mean 'shop-cluster'?"),
         ({"Target": "shop-clusters"}, "did you mean 'shop-cluster'?"),
     ],
 )
 def test_a_cluster_that_is_unknown_is_an_error(dimensions: dict[str, str], words: str) -> None:
-    """It sweeps nothing, also where other clusters are known, and those are what the message offers."""
+    """It sweeps nothing, also where other clusters are known, and those are what the message
+    offers.
+    """
     request = parse(action(dimensions))
     assert isinstance(request, Request)
     with pytest.raises(ConfigurationError, match=re.escape(words)):
@@ -262,7 +293,9 @@ def test_several_sns_records_are_swept_together() -> None:
     """Everything in ALARM is swept; what is OK adds nothing; one that names nobody means all."""
     orders = sns({})["Records"]
     billing = sns({"Trigger": METRIC_MATH})["Records"]
-    fine = sns({"NewStateValue": "OK", "Trigger": {"Dimensions": [{"name": "Target", "value": "shop"}]}})["Records"]
+    fine = sns(
+        {"NewStateValue": "OK", "Trigger": {"Dimensions": [{"name": "Target", "value": "shop"}]}}
+    )["Records"]
     everybody = sns({"Trigger": None})["Records"]
     assert chosen({"Records": orders + fine + billing}) == ["orders", "billing"]
     assert chosen({"Records": fine + fine}) == []
@@ -324,7 +357,11 @@ def altered(name: str, change: Callable[[Any], object]) -> Any:
         (rules(allow_users="app"), "allow_users", "'app'"),
         (rules(allow_users=[]), "allow_users", "empty"),
         (rules(protect_users=[""]), "protect_users", "['']"),
-        (rules(protect_users=["a"] * 1001), "protect_users", "too long; give at most 1000 names of 255 letters"),
+        (
+            rules(protect_users=["a"] * 1001),
+            "protect_users",
+            "too long; give at most 1000 names of 255 letters",
+        ),
         (rules(protect_users=["a" * 256]), "protect_users", "too long"),
         (rules(protect_hosts=["10.0.0.0/33"]), "protect_hosts", "'10.0.0.0/33'"),
         (rules(in_transaction="kill"), "in_transaction", "'kill'"),
@@ -345,9 +382,21 @@ def altered(name: str, change: Callable[[Any], object]) -> Any:
             "Records",
             "['aws:sns', 'aws:sqs']",
         ),
-        (altered("alarm-sns", lambda e: e["Records"][0]["Sns"].update(Message="hello")), "event", "'hello'"),
-        (altered("alarm-sns", lambda e: e["Records"][0]["Sns"].update(Message='{"a": 1}')), "SNS message", "{'a': 1}"),
-        (altered("alarm-sns", lambda e: e["Records"][0]["Sns"].update(Message="5")), "SNS message", "5"),
+        (
+            altered("alarm-sns", lambda e: e["Records"][0]["Sns"].update(Message="hello")),
+            "event",
+            "'hello'",
+        ),
+        (
+            altered("alarm-sns", lambda e: e["Records"][0]["Sns"].update(Message='{"a": 1}')),
+            "SNS message",
+            "{'a': 1}",
+        ),
+        (
+            altered("alarm-sns", lambda e: e["Records"][0]["Sns"].update(Message="5")),
+            "SNS message",
+            "5",
+        ),
         (altered("alarm-sns", lambda e: e["Records"][0].update(Sns=None)), "Sns", "None"),
         (sns({"NewStateValue": "FULL"}), "state", "'FULL'"),
         (sns({"Trigger": {"Dimensions": "orders"}}), "Dimensions", "'orders'"),
@@ -356,14 +405,38 @@ def altered(name: str, change: Callable[[Any], object]) -> Any:
         (action({"Target": 5}), "Target", "5"),  # type: ignore[dict-item]  # as somebody's template might say
         (altered("alarm-action", lambda e: e.update(alarmData=None)), "alarmData", "None"),
         (altered("alarm-action", lambda e: e["alarmData"].pop("state")), "state", "None"),
-        (altered("alarm-action", lambda e: e["alarmData"]["configuration"].update(metrics=5)), "metrics", "5"),
-        (altered("alarm-action", lambda e: e["alarmData"]["configuration"].update(metrics=[5])), "metrics", "[5]"),
+        (
+            altered("alarm-action", lambda e: e["alarmData"]["configuration"].update(metrics=5)),
+            "metrics",
+            "5",
+        ),
+        (
+            altered("alarm-action", lambda e: e["alarmData"]["configuration"].update(metrics=[5])),
+            "metrics",
+            "[5]",
+        ),
         (altered("alarm-eventbridge", lambda e: e.update(detail="{}")), "detail", "'{}'"),
-        (altered("alarm-eventbridge", lambda e: e.update({"detail-type": "Other"})), "detail-type", "'Other'"),
-        (altered("alarm-eventbridge", lambda e: e.update(source="aws.ec2")), "detail-type", "'aws.ec2'"),
+        (
+            altered("alarm-eventbridge", lambda e: e.update({"detail-type": "Other"})),
+            "detail-type",
+            "'Other'",
+        ),
+        (
+            altered("alarm-eventbridge", lambda e: e.update(source="aws.ec2")),
+            "detail-type",
+            "'aws.ec2'",
+        ),
         (altered("schedule-rule", lambda e: e.update(source="my.app")), "detail-type", "'my.app'"),
-        (altered("schedule-rule", lambda e: e.update(detail={"dry_run": False})), "detail", "{'dry_run': False}"),
-        (altered("schedule-rule", lambda e: e.update({"detail-type": "Other"})), "detail-type", "'Other'"),
+        (
+            altered("schedule-rule", lambda e: e.update(detail={"dry_run": False})),
+            "detail",
+            "{'dry_run': False}",
+        ),
+        (
+            altered("schedule-rule", lambda e: e.update({"detail-type": "Other"})),
+            "detail-type",
+            "'Other'",
+        ),
         (altered("sqs-batch", lambda e: e["Records"][0].pop("messageId")), "messageId", "no"),
         (altered("sqs-batch", lambda e: e["Records"][0].update(messageId="")), "messageId", "no"),
         (altered("sqs-batch", lambda e: e["Records"][0].update(messageId=5)), "messageId", "no"),
@@ -380,7 +453,9 @@ def test_what_is_not_recognised_is_an_error(given: Any, key: str, value: str) ->
 
 
 def metrics(*given: Any) -> Any:
-    return altered("alarm-action", lambda e: e["alarmData"]["configuration"].update(metrics=[*given]))
+    return altered(
+        "alarm-action", lambda e: e["alarmData"]["configuration"].update(metrics=[*given])
+    )
 
 
 @pytest.mark.parametrize(
@@ -388,7 +463,10 @@ def metrics(*given: Any) -> Any:
     [
         ({"alarmData": 5}, "alarm: alarmData is 5"),
         ({"alarmData": {"state": 5}}, "alarm: state is 5"),
-        (altered("alarm-action", lambda e: e["alarmData"].update(configuration=5)), "alarm: configuration is 5"),
+        (
+            altered("alarm-action", lambda e: e["alarmData"].update(configuration=5)),
+            "alarm: configuration is 5",
+        ),
         (metrics({"metricStat": 5}), "alarm: metricStat is 5"),
         (metrics({"metricStat": {"metric": 5}}), "metricStat: metric is 5"),
         (metrics({"metricStat": {"metric": {"dimensions": 5}}}), "metric: dimensions is 5"),
@@ -408,7 +486,9 @@ def test_what_is_no_object_is_named_with_its_place(given: Any, words: str) -> No
 
 def test_advice_takes_no_key_of_a_sweep() -> None:
     """The error says that it is the advice which has no such key."""
-    with pytest.raises(ConfigurationError, match=r"^event that asks for advice: unknown key 'rules'"):
+    with pytest.raises(
+        ConfigurationError, match=r"^event that asks for advice: unknown key 'rules'"
+    ):
         parse({"advise": True, "rules": {}})
 
 
@@ -419,9 +499,18 @@ def test_advice_takes_no_key_of_a_sweep() -> None:
         (None, "event: body is None, which is not JSON"),
         ("[" * 100_000, f"event: body is '{'[' * 56}..., which is not JSON"),
         ("[]", "event: body is [], not an object with keys"),
-        ('{"dryrun": true}', "event: unknown key 'dryrun' with value True; did you mean 'dry_run'?"),
-        ('{"rules": {"idle_seconds": NaN}}', "event: rules: idle_seconds is nan; give seconds as a number, 0 or more"),
-        (json.dumps(event("alarm-action")), "event: unknown key 'source' with value 'aws.cloudwatch'"),
+        (
+            '{"dryrun": true}',
+            "event: unknown key 'dryrun' with value True; did you mean 'dry_run'?",
+        ),
+        (
+            '{"rules": {"idle_seconds": NaN}}',
+            "event: rules: idle_seconds is nan; give seconds as a number, 0 or more",
+        ),
+        (
+            json.dumps(event("alarm-action")),
+            "event: unknown key 'source' with value 'aws.cloudwatch'",
+        ),
         ('{"advise": true}', "event: nobody reads the answer to a queue's message"),
     ],
 )
@@ -443,8 +532,8 @@ def test_one_bad_message_does_not_spoil_the_batch(body: str | None, words: str) 
 DRY, LIVE, ERROR = "dry", "live", "error"
 SAYS = (None, True, False)
 
-# What event.dry_run (row) and event.rules.dry_run (column) come to, each None, True, False, on a target that
-# says nothing; written by hand from the design, not computed.
+# What event.dry_run (row) and event.rules.dry_run (column) come to, each None, True, False, on a
+# target that says nothing; written by hand from the design, not computed.
 LIVE_STACK = (
     (LIVE, DRY, LIVE),
     (DRY, DRY, DRY),
@@ -466,9 +555,13 @@ DRY_STACK_THAT_LETS_MANUAL_EVENTS_KILL = (
 @pytest.mark.parametrize("trigger", list(Trigger))
 @pytest.mark.parametrize("manual_kill", [True, False])
 @pytest.mark.parametrize("stack_is_dry", [True, False])
-def test_dry_run(stack_is_dry: bool, manual_kill: bool, trigger: Trigger, target: bool | None) -> None:
-    """Any of stack, target, event and its rules makes a run dry; only a manual "dry_run": false, where allowed, lifts
-    the stack's; any other false against it is an error; no target lifts anything."""
+def test_dry_run(
+    stack_is_dry: bool, manual_kill: bool, trigger: Trigger, target: bool | None
+) -> None:
+    """Any of stack, target, event and its rules makes a run dry; only a manual "dry_run": false,
+    where allowed, lifts the stack's; any other false against it is an error; no target lifts
+    anything.
+    """
     table = LIVE_STACK
     if stack_is_dry:
         allowed = manual_kill and trigger is Trigger.MANUAL
@@ -476,7 +569,9 @@ def test_dry_run(stack_is_dry: bool, manual_kill: bool, trigger: Trigger, target
     if target is True:
         table = tuple(tuple(DRY if cell == LIVE else cell for cell in row) for row in table)  # type: ignore[assignment]
     found = {
-        (event_says, rules_say): outcome(trigger, event_says, rules_say, target, stack_is_dry, manual_kill)
+        (event_says, rules_say): outcome(
+            trigger, event_says, rules_say, target, stack_is_dry, manual_kill
+        )
         for event_says, rules_say in product(SAYS, SAYS)
     }
     assert found == {
@@ -506,7 +601,9 @@ def _said(dry_run: bool | None) -> dict[str, bool]:
 
 def test_the_error_for_a_false_against_the_stack_names_the_parameters() -> None:
     """Never a quiet dry run: the error says which settings would let it kill."""
-    with pytest.raises(ConfigurationError, match=r"REAPER_DRY_RUN=false.*REAPER_MANUAL_KILL=true") as caught:
+    with pytest.raises(
+        ConfigurationError, match=r"REAPER_DRY_RUN=false.*REAPER_MANUAL_KILL=true"
+    ) as caught:
         is_dry(Request(dry_run=False), {}, stack_is_dry=True, manual_kill=False)
     assert "\n" not in str(caught.value)
 
@@ -514,20 +611,28 @@ def test_the_error_for_a_false_against_the_stack_names_the_parameters() -> None:
 def test_a_message_is_nobodys_hand() -> None:
     """A message that calls itself manual is still a queue's: no message kills on a dry stack."""
     body = json.dumps({"trigger": "manual", "dry_run": False})
-    (record,) = cast(list[Record], parse({"Records": [{"messageId": "1", "eventSource": "aws:sqs", "body": body}]}))
+    (record,) = cast(
+        list[Record],
+        parse({"Records": [{"messageId": "1", "eventSource": "aws:sqs", "body": body}]}),
+    )
     assert record.request is not None
     assert record.request.trigger is Trigger.QUEUE
-    assert not record.is_retry  # nor one that was tried, where SQS does not say so
+    # Nor one that was tried, where SQS does not say so
+    assert not record.is_retry
 
 
 def test_what_is_said_of_a_message_is_an_object() -> None:
     """Attributes of another kind are that message's problem."""
     bad = {"messageId": "1", "eventSource": "aws:sqs", "body": "{}", "attributes": 5}
-    assert parse({"Records": [bad]}) == [Record("1", problem="record: attributes is 5, not an object with keys")]
+    assert parse({"Records": [bad]}) == [
+        Record("1", problem="record: attributes is 5, not an object with keys")
+    ]
 
 
 @pytest.mark.parametrize("key", ["dry_run", "dryrun", "targets", "rules", "trigger"])
-@pytest.mark.parametrize("name", ["alarm-action", "alarm-eventbridge", "alarm-sns", "schedule-rule", "sqs-batch"])
+@pytest.mark.parametrize(
+    "name", ["alarm-action", "alarm-eventbridge", "alarm-sns", "schedule-rule", "sqs-batch"]
+)
 def test_own_keys_beside_an_envelope_are_errors(name: str, key: str) -> None:
     """A key of ours put beside AWS's own would be passed over, so it is an error."""
     with pytest.raises(ConfigurationError, match=f"'{key}' stands beside"):

@@ -53,7 +53,9 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "max_rollback_rows": (5, "5"),
 }
 
-NUMBERS = [name for name, default in DEFAULTS.items() if isinstance(default, float) or type(default) is int]
+NUMBERS = [
+    name for name, default in DEFAULTS.items() if isinstance(default, float) or type(default) is int
+]
 FLAGS = ["dry_run", "only_under_pressure"]
 LISTS = [name for name, default in DEFAULTS.items() if default == ()]
 
@@ -84,16 +86,22 @@ def test_the_later_override_wins() -> None:
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-@pytest.mark.parametrize("value", ["5", -1, -0.001, float("nan"), float("inf"), True, None, [], 10**10])
+@pytest.mark.parametrize(
+    "value", ["5", -1, -0.001, float("nan"), float("inf"), True, None, [], 10**10]
+)
 def test_a_number_is_a_number(name: str, value: object) -> None:
-    """Text, negative, NaN, infinite, absurd and boolean values are errors naming the key and the value."""
+    """Text, negative, NaN, infinite, absurd and boolean values are errors naming the key and the
+    value.
+    """
     with pytest.raises(ConfigurationError) as caught:
         Rules().override({name: value})
     assert str(caught.value).startswith(f"rules: {name} is {value!r}; give ")
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-@pytest.mark.parametrize("text", ["15m", "-1", "NaN", "Infinity", "-Infinity", "true", "null", "[5]", "1e99"])
+@pytest.mark.parametrize(
+    "text", ["15m", "-1", "NaN", "Infinity", "-Infinity", "true", "null", "[5]", "1e99"]
+)
 def test_a_number_in_the_environment_is_a_number(name: str, text: str) -> None:
     """The same from the environment, naming the variable."""
     with pytest.raises(ConfigurationError, match=f"^{variable(name)} is "):
@@ -117,7 +125,8 @@ def test_a_share_is_no_percentage(name: str) -> None:
 
 @pytest.mark.parametrize("name", FLAGS)
 @pytest.mark.parametrize(
-    ("text", "value"), [("False", "'False'"), ("no", "'no'"), ("0", "0"), ("1", "1"), ("null", "None")]
+    ("text", "value"),
+    [("False", "'False'"), ("no", "'no'"), ("0", "0"), ("1", "1"), ("null", "None")],
 )
 def test_a_flag_is_true_or_false(name: str, text: str, value: str) -> None:
     """Whatever else is an error, never taken for false."""
@@ -137,7 +146,9 @@ def test_a_list_is_a_list_of_names(name: str, value: object) -> None:
 @pytest.mark.parametrize("text", ["[app", '["app"', '["app", 5]', '{"app": 1}', "5"])
 def test_a_broken_list_in_the_environment_is_an_error(text: str) -> None:
     """What begins like JSON is JSON or an error, never a name with a bracket."""
-    with pytest.raises(ConfigurationError, match=r"^REAPER_PROTECT_USERS is .*; give a list of names or globs$"):
+    with pytest.raises(
+        ConfigurationError, match=r"^REAPER_PROTECT_USERS is .*; give a list of names or globs$"
+    ):
         Rules.from_environ({"REAPER_PROTECT_USERS": text})
 
 
@@ -151,7 +162,9 @@ def test_an_empty_allow_list_in_the_environment_is_an_error(text: str) -> None:
 @pytest.mark.parametrize("name", [name for name in LISTS if name.startswith("allow_")])
 def test_an_empty_allow_list_is_an_error(name: str) -> None:
     """Allow nobody or allow all: an empty list could be meant for either."""
-    with pytest.raises(ConfigurationError, match=f"rules: {name} is empty; leave it out to allow all"):
+    with pytest.raises(
+        ConfigurationError, match=f"rules: {name} is empty; leave it out to allow all"
+    ):
         Rules().override({name: []})
 
 
@@ -166,7 +179,10 @@ def test_a_network_is_a_network(name: str, host: str) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"idle_second": 5}, "rules: unknown key 'idle_second' with value 5; did you mean 'idle_seconds'?"),
+        (
+            {"idle_second": 5},
+            "rules: unknown key 'idle_second' with value 5; did you mean 'idle_seconds'?",
+        ),
         ({"dryrun": True}, "rules: unknown key 'dryrun' with value True; did you mean 'dry_run'?"),
         ({"password": "hunter2"}, "rules: unknown key 'password' with value ***"),
         (["dry_run"], "rules is list, not an object with keys"),
@@ -183,21 +199,38 @@ def test_unknown_rules_are_errors(given: Any, words: str) -> None:
 @pytest.mark.parametrize("value", ["kill", "", "SPARE", None, True, ["spare"]])
 def test_in_transaction_is_spare_or_terminate(value: object) -> None:
     """A word that is neither is an error."""
-    with pytest.raises(ConfigurationError, match=r"rules: in_transaction is .*; say 'spare' or 'terminate'"):
+    with pytest.raises(
+        ConfigurationError, match=r"rules: in_transaction is .*; say 'spare' or 'terminate'"
+    ):
         Rules().override({"in_transaction": value})
 
 
 @pytest.mark.parametrize("rule", list(DEFAULTS))
 def test_a_misspelt_variable_is_an_error(rule: str) -> None:
-    """A variable that is nearly a rule's name is an error: ignored, it would leave the default in force."""
+    """A variable that is nearly a rule's name is an error: ignored, it would leave the default in
+    force.
+    """
     name = variable(rule)
     for wrong in (name[:-1], name + "S", name.replace("_", "", 2).replace("REAPER", "REAPER_")):
-        with pytest.raises(ConfigurationError, match=f"^unknown setting {wrong}; did you mean REAPER_"):
+        with pytest.raises(
+            ConfigurationError, match=f"^unknown setting {wrong}; did you mean REAPER_"
+        ):
             Rules.from_environ({wrong: "1"})
 
 
 def test_other_variables_are_left_alone() -> None:
     """What is not the rules' is not the rules' business; an empty variable is an unset one."""
-    names = ("TARGETS", "TARGETS_PARAMETER", "STACK", "MANUAL_KILL", "TEST_MYSQLD", "TEST_POSTGRES_DSN", "TEST_REQUIRE")
+    names = (
+        "TARGETS",
+        "TARGETS_PARAMETER",
+        "STACK",
+        "MANUAL_KILL",
+        "TEST_MYSQLD",
+        "TEST_POSTGRES_DSN",
+        "TEST_REQUIRE",
+    )
     environ = {f"REAPER_{name}": "x" for name in names}
-    assert Rules.from_environ(environ | {"PATH": "/bin", "REAPER_DRY_RUN": "", "IDLE_SECONDS": "5"}) == Rules()
+    assert (
+        Rules.from_environ(environ | {"PATH": "/bin", "REAPER_DRY_RUN": "", "IDLE_SECONDS": "5"})
+        == Rules()
+    )

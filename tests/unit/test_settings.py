@@ -20,24 +20,39 @@ from reaper.handler import Settings
 @pytest.mark.parametrize(
     ("set_up", "said"),
     [
-        (lambda: Settings.from_environ({"REAPER_MANUAL_KILL": "yes"}), "REAPER_MANUAL_KILL is 'yes'; say true or fal"),
-        (lambda: Settings.from_environ({"REAPER_KEEP_SEAT": "0"}), "REAPER_KEEP_SEAT is '0'; say true or false"),
+        (
+            lambda: Settings.from_environ({"REAPER_MANUAL_KILL": "yes"}),
+            "REAPER_MANUAL_KILL is 'yes'; say true or fal",
+        ),
+        (
+            lambda: Settings.from_environ({"REAPER_KEEP_SEAT": "0"}),
+            "REAPER_KEEP_SEAT is '0'; say true or false",
+        ),
         (lambda: Database.from_env({}), "DATABASE_URL is not set; write mysql://"),
-        (lambda: Discovery.from_json('{"tag": "reaper:user=a"}', "D"), "'reaper:user=a'; what begins with reaper: is"),
+        (
+            lambda: Discovery.from_json('{"tag": "reaper:user=a"}', "D"),
+            "'reaper:user=a'; what begins with reaper: is",
+        ),
         (lambda: Look.from_file({"engine": "mysql"}), "snapshot: rows is missing"),
     ],
 )
 def test_what_is_wrong_is_named(set_up: Callable[[], object], said: str) -> None:
-    """A switch that is neither on nor off is never taken for one of them, nor is what is missing made up."""
+    """A switch that is neither on nor off is never taken for one of them, nor is what is missing
+    made up.
+    """
     with pytest.raises(ConfigurationError) as caught:
         set_up()
     assert said in str(caught.value)
 
 
 def test_a_transaction_that_wrote_nothing_is_run_again() -> None:
-    """PostgreSQL gives a number to what writes; without one there is nothing to ask for, and twice is harmless."""
+    """PostgreSQL gives a number to what writes; without one there is nothing to ask for, and twice
+    is harmless.
+    """
     nobody: Any = None
-    assert status(cast(Driver, nobody), nobody, Ticket(id=None, system="1", timeline=1)) == "aborted"
+    assert (
+        status(cast(Driver, nobody), nobody, Ticket(id=None, system="1", timeline=1)) == "aborted"
+    )
 
 
 def test_there_is_no_count_of_what_is_no_event() -> None:

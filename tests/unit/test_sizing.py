@@ -1,4 +1,6 @@
-"""The arithmetic of connections: AWS's formulas and tables, Little's law, and what is left for functions."""
+"""The arithmetic of connections: AWS's formulas and tables, Little's law, and what is left for
+functions.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,18 @@ import pytest
 
 from reaper.client.target import ConfigurationError
 from reaper.model import Rules
-from reaper.sizing import GIB, Flavour, Load, Sizing, Step, limit_of_capacity, limit_of_memory, memory_of, peak, size
+from reaper.sizing import (
+    GIB,
+    Flavour,
+    Load,
+    Sizing,
+    Step,
+    limit_of_capacity,
+    limit_of_memory,
+    memory_of,
+    peak,
+    size,
+)
 
 HUNDRED = Step("max_connections", 100, "as you say")
 
@@ -51,8 +64,12 @@ def test_max_connections_by_memory(flavour: Flavour, gib: int, connections: int)
         (Flavour.AURORA_POSTGRES, 128, None, 5000),
     ],
 )
-def test_max_connections_by_capacity(flavour: Flavour, most: float, least: float | None, connections: int) -> None:
-    """A serverless Aurora's limit follows its largest capacity; PostgreSQL's is capped where the least is a half."""
+def test_max_connections_by_capacity(
+    flavour: Flavour, most: float, least: float | None, connections: int
+) -> None:
+    """A serverless Aurora's limit follows its largest capacity; PostgreSQL's is capped where the
+    least is a half.
+    """
     assert limit_of_capacity(flavour, most, least).value == connections
 
 
@@ -83,7 +100,9 @@ def test_memory_of_a_class(name: str, gib: int) -> None:
     assert memory_of(name) == gib * GIB
 
 
-@pytest.mark.parametrize("name", ["db.r4.large", "db.m5.micro", "db.r5.2large", "r5.large", "db.r5.metal", ""])
+@pytest.mark.parametrize(
+    "name", ["db.r4.large", "db.m5.micro", "db.r5.2large", "r5.large", "db.r5.metal", ""]
+)
 def test_an_unknown_class_is_an_error(name: str) -> None:
     """Where the rule does not hold nothing is computed."""
     with pytest.raises(ConfigurationError, match="give its memory instead"):
@@ -91,7 +110,9 @@ def test_an_unknown_class_is_an_error(name: str) -> None:
 
 
 def test_thresholds() -> None:
-    """What is usable, where the alarm fires, where pressure begins and ends, and what functions may take below that."""
+    """What is usable, where the alarm fires, where pressure begins and ends, and what functions may
+    take below that.
+    """
     assert values(sized(reserved=5)) == {
         "max_connections": 100,
         "usable": 95,
@@ -103,7 +124,9 @@ def test_thresholds() -> None:
 
 
 def test_little_s_law() -> None:
-    """50 requests a second of 200 ms keep 10 environments at work; 3 x sqrt(10) more cover the peak."""
+    """50 requests a second of 200 ms keep 10 environments at work; 3 x sqrt(10) more cover the
+    peak.
+    """
     (share,) = sized(Load("checkout", 50, 0.2, 0.02)).shares
     assert {step.name: step.value for step in share.steps} == {
         "at_work": 10,
@@ -126,7 +149,11 @@ def test_the_peak_is_never_nothing() -> None:
 
 def test_too_much_for_all_is_shared() -> None:
     """Where the peaks do not fit, each function gets the same part of its own, and at least one."""
-    loads = [Load("large", 500, 1), Load("middle", 50, 1), *(Load(f"small{n}", 0.1, 0.1) for n in range(10))]
+    loads = [
+        Load("large", 500, 1),
+        Load("middle", 50, 1),
+        *(Load(f"small{n}", 0.1, 0.1) for n in range(10)),
+    ]
     sizing = sized(*loads)
     got = [share.reserved_concurrency for share in sizing.shares]
     assert sum(got) <= values(sizing)["for_functions"]
@@ -148,7 +175,9 @@ def test_nothing_left_is_an_error() -> None:
 
 def test_json_has_every_step() -> None:
     """By name, with how it was reckoned and where from."""
-    document = sized(Load("checkout", 50, 0.2), limit=limit_of_memory(Flavour.POSTGRES, 8 * GIB)).to_json()
+    document = sized(
+        Load("checkout", 50, 0.2), limit=limit_of_memory(Flavour.POSTGRES, 8 * GIB)
+    ).to_json()
     assert document["steps"]["max_connections"]["value"] == 901
     assert document["steps"]["max_connections"]["source"].startswith("https://")
     assert document["functions"]["checkout"]["reserved_concurrency"]["value"] == 20

@@ -28,7 +28,8 @@ WITHIN = "WITH a AS (SELECT 1{}) SELECT 1"
         ("WITH a AS (DELETE FROM t RETURNING *) SELECT * FROM a", False),
         ("WITH a AS (SELECT 'update') SELECT * FROM a", True),
         ("SELECT 1; DELETE FROM t", False),
-        (r"SELECT '\'; DELETE FROM t; --'", False),  # one literal on MySQL, two statements on PostgreSQL
+        # One literal on MySQL, two statements on PostgreSQL
+        (r"SELECT '\'; DELETE FROM t; --'", False),
         (r"SELECT 'it\'s'", True),
         ("INSERT INTO t VALUES (1)", False),
         ("UPDATE t SET a = 1", False),
@@ -39,11 +40,14 @@ WITHIN = "WITH a AS (SELECT 1{}) SELECT 1"
     ],
 )
 def test_only_reads(sql: str, expected: bool) -> None:
-    """`query` takes one read; a write that hides in a WITH, an EXPLAIN or behind a semicolon is none."""
+    """`query` takes one read; a write that hides in a WITH, an EXPLAIN or behind a semicolon is
+    none.
+    """
     assert [only_reads(sql, is_mysql) for is_mysql in (True, False)] == [expected] * 2
 
 
-# Writes behind what is no text, and words in texts that are none: on MySQL, on PostgreSQL, or on both.
+# Writes behind what is no text, and words in texts that are none: on MySQL, on PostgreSQL, or on
+# both.
 HIDDEN = [
     ("both", "with a as (delete from t returning *) select * from a"),
     ("both", "WITH a AS (INSERT INTO t VALUES (1) RETURNING *) SELECT * FROM a"),
@@ -61,7 +65,8 @@ HIDDEN = [
     ("both", AFTER.format(" /* it's */", " /* it's */")),
     ("both", AFTER.format(", 'a'", " WHERE b = 'c'")),
     ("both", AFTER.format(', "a"', ' WHERE b = "c"')),
-    ("both", AFTER.format(r", '\''", r" WHERE b = '\''")),  # a backslash may hide the quote, or not
+    # a backslash may hide the quote, or not
+    ("both", AFTER.format(r", '\''", r" WHERE b = '\''")),
     ("both", AFTER.format(r", '\'", r" WHERE b = '\'")),
     ("both", AFTER.format(r', "\""', r' WHERE b = "\""')),
     ("both", r'WITH a AS (SELECT 1 AS "\") DELETE FROM t -- "'),
@@ -72,20 +77,24 @@ HIDDEN = [
     ("both", "explain analyze refresh materialized view v"),
     ("mysql", AFTER.format(", `a`", " WHERE `b` = 1")),
     ("mysql", AFTER.format(", `it's`", " WHERE `it's` = 1")),
-    ("mysql", AFTER.format("--1", "")),  # a comment needs a space behind its dashes
+    # a comment needs a space behind its dashes
+    ("mysql", AFTER.format("--1", "")),
     ("mysql", "WITH a AS (SELECT 1) # it's\n DELETE FROM t WHERE b = 'c'"),
     ("mysql", "WITH a AS (SELECT 1) -- it's\n DELETE FROM t WHERE b = 'c'"),
-    ("mysql", "WITH a AS (SELECT 1 AS $x$) DELETE FROM t WHERE $x$ = 1"),  # a name may begin with a dollar
+    # a name may begin with a dollar
+    ("mysql", "WITH a AS (SELECT 1 AS $x$) DELETE FROM t WHERE $x$ = 1"),
     ("postgres", AFTER.format(", $$a$$", " WHERE b = $$c$$")),
     ("postgres", AFTER.format(", $1", " WHERE b = $$c$$")),
     ("postgres", AFTER.format(", $$it's$$", " WHERE b = $$it's$$")),
     ("postgres", AFTER.format(", $a$it's$a$", " WHERE b = $b$it's$b$")),
-    ("postgres", "WITH x$ AS (SELECT 1) DELETE FROM t WHERE b = $x$c$x$"),  # or hold one
+    # Or hold one
+    ("postgres", "WITH x$ AS (SELECT 1) DELETE FROM t WHERE b = $x$c$x$"),
     ("postgres", "WITH a AS (SELECT 1 AS a$x$) DELETE FROM t WHERE x$x$ = 1"),
     ("postgres", "WITH a AS (SELECT 1 AS a$$) DELETE FROM t WHERE x$$ = 1"),
     ("postgres", AFTER.format(r", E'\'', '\'", " WHERE b = 'c'")),
     ("postgres", AFTER.format(r", e'it\'s'", r" WHERE b = e'it\'s'")),
-    ("postgres", AFTER.format(r", type'\'", r" WHERE b = 'c'")),  # that e is the end of a word
+    # That e is the end of a word
+    ("postgres", AFTER.format(r", type'\'", r" WHERE b = 'c'")),
     ("postgres", "WITH a AS (SELECT 1) --it's\n DELETE FROM t WHERE b = 'c'"),
     ("postgres", AFTER.format(" #- 1", "")),
 ]
@@ -132,7 +141,9 @@ def test_a_word_in_a_text_is_no_write(where: str, sql: str) -> None:
     assert all(only_reads(sql, is_mysql) for is_mysql in ENGINES[where])
 
 
-@pytest.mark.parametrize(("word", "expected"), [("CALL", False), ("DO", False), ("SELECT", True), ("INSERT", True)])
+@pytest.mark.parametrize(
+    ("word", "expected"), [("CALL", False), ("DO", False), ("SELECT", True), ("INSERT", True)]
+)
 def test_is_atomic(word: str, expected: bool) -> None:
     """A procedure or a block may commit half and then fail."""
     assert is_atomic(word) is expected
@@ -149,7 +160,9 @@ def test_is_atomic(word: str, expected: bool) -> None:
     ],
 )  # fmt: skip
 def test_implicit_commits(sql: str) -> None:
-    """MySQL commits before each of these; PostgreSQL runs it within the transaction, or knows none such."""
+    """MySQL commits before each of these; PostgreSQL runs it within the transaction, or knows none
+    such.
+    """
     assert ends_transaction(sql, is_mysql=True)
     assert not ends_transaction(sql, is_mysql=False)
 
@@ -197,13 +210,24 @@ def test_implicit_commits(sql: str) -> None:
     ],
 )
 def test_ends_transaction(sql: str, on_mysql: bool, on_postgres: bool) -> None:
-    """What would commit the transaction it runs in is recognised, MySQL's implicit commits included."""
-    assert (ends_transaction(sql, is_mysql=True), ends_transaction(sql, is_mysql=False)) == (on_mysql, on_postgres)
+    """What would commit the transaction it runs in is recognised, MySQL's implicit commits
+    included.
+    """
+    assert (ends_transaction(sql, is_mysql=True), ends_transaction(sql, is_mysql=False)) == (
+        on_mysql,
+        on_postgres,
+    )
 
 
 @pytest.mark.parametrize(
     ("sql", "word"),
-    [("select 1", "SELECT"), ("-- c\nUPDATE t", "UPDATE"), ("'x'", "?"), ("", "?"), ("(select 1)", "SELECT")],
+    [
+        ("select 1", "SELECT"),
+        ("-- c\nUPDATE t", "UPDATE"),
+        ("'x'", "?"),
+        ("", "?"),
+        ("(select 1)", "SELECT"),
+    ],
 )
 def test_kind(sql: str, word: str) -> None:
     """The first word is all that is ever shown of a statement."""

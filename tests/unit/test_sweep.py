@@ -32,7 +32,9 @@ def sweep(database: FakeDatabase, seconds: float = 60, **more: Any) -> Sweep:
 
 
 def test_all_victims_are_struck_and_verified() -> None:
-    """Every victim is signalled once and terminated when it is seen to be gone; the connection is closed."""
+    """Every victim is signalled once and terminated when it is seen to be gone; the connection is
+    closed.
+    """
     database = FakeDatabase()
     database.sleeping(700)
     report = sweep(database, rules={"max_kills": 600}).run()
@@ -56,7 +58,9 @@ def test_a_target_whose_turn_comes_too_late() -> None:
 
 
 def test_chunks_grow_while_the_window_is_short() -> None:
-    """The first chunk is small; the next are as large as the window bears by what the one before took."""
+    """The first chunk is small; the next are as large as the window bears by what the one before
+    took.
+    """
     database = FakeDatabase(seconds_a_kill=0.0002)
     database.sleeping(400)
     assert sweep(database).run().freed == 400
@@ -74,7 +78,9 @@ def test_chunks_shrink_when_kills_are_slow() -> None:
 
 
 def test_too_slow_to_strike_kills_nobody() -> None:
-    """Where even one session cannot be re-read within the window nobody is terminated, and the report says why."""
+    """Where even one session cannot be re-read within the window nobody is terminated, and the
+    report says why.
+    """
     database = FakeDatabase(seconds_a_strike=0.06)
     clients = database.sleeping(3)
     report = sweep(database).run()
@@ -86,7 +92,9 @@ def test_too_slow_to_strike_kills_nobody() -> None:
 
 
 def test_the_deadline_ends_the_strike() -> None:
-    """When the time runs out the struck are verified, the others have no outcome, and the error is `deadline`."""
+    """When the time runs out the struck are verified, the others have no outcome, and the error is
+    `deadline`.
+    """
     database = FakeDatabase(seconds_a_kill=0.02)
     database.sleeping(100)
     report = sweep(database, seconds=2).run()
@@ -111,7 +119,9 @@ def test_a_rollback_keeps_its_slot() -> None:
 
 
 def test_one_refusal_is_an_outcome_and_three_in_a_row_are_the_end() -> None:
-    """One victim's refusal never ends the sweep; repeated refusals do, and all that was struck by then is told."""
+    """One victim's refusal never ends the sweep; repeated refusals do, and all that was struck by
+    then is told.
+    """
     database = FakeDatabase()
     database.sleeping(2)
     database.sleeping(1, refuses=True)
@@ -161,13 +171,16 @@ def test_a_dead_connection_is_not_replaced() -> None:
 
 
 def test_a_refused_login_is_a_report() -> None:
-    """A full server is asked for most of the time, about twice a second; then error `locked_out`, no exception."""
+    """A full server is asked for most of the time, about twice a second; then error `locked_out`,
+    no exception.
+    """
     database = FakeDatabase(refuses_login=ConnectionRefusedError("full\nSELECT secret"))
     report = sweep(database, seconds=10, dice=lambda: 0.5).run()
     assert report.error is not None
     assert report.error.kind is ErrorKind.LOCKED_OUT
     assert report.error.message == "no slot came free in 19 attempts: full"
-    assert 7.5 < report.duration_seconds < 8.5  # a fifth of the time is kept for the sweep
+    # a fifth of the time is kept for the sweep
+    assert 7.5 < report.duration_seconds < 8.5
     assert database.closed == 0
 
 
@@ -197,9 +210,14 @@ def test_whoever_is_asked_can_say_no() -> None:
     assert report.error is None
 
 
-@pytest.mark.parametrize(("two_looks", "used", "looks"), [(True, 2, 2), (False, 2, 1), (False, 900, 3)])
-def test_two_looks_confirm_in_manual_runs_and_under_pressure(two_looks: bool, used: int, looks: int) -> None:
-    """Sleepers of unknown idle time are looked at twice, two seconds apart, by hand and under pressure only.
+@pytest.mark.parametrize(
+    ("two_looks", "used", "looks"), [(True, 2, 2), (False, 2, 1), (False, 900, 3)]
+)
+def test_two_looks_confirm_in_manual_runs_and_under_pressure(
+    two_looks: bool, used: int, looks: int
+) -> None:
+    """Sleepers of unknown idle time are looked at twice, two seconds apart, by hand and under
+    pressure only.
 
     Under pressure there is one more look, after the strike: was it enough?
     """
@@ -229,7 +247,9 @@ def test_who_woke_between_two_looks_stays_unconfirmed() -> None:
 
 
 def test_what_came_of_the_pressure() -> None:
-    """Pressure remains while used less freed is at the trigger; the first freed slot is timed from the beginning."""
+    """Pressure remains while used less freed is at the trigger; the first freed slot is timed from
+    the beginning.
+    """
     database = FakeDatabase(max_connections=10)
     database.sleeping(9, rolls_back=0.5)
     dry = sweep(database, rules={"dry_run": True}).run()
@@ -267,7 +287,9 @@ def test_a_reserved_slot_is_told() -> None:
 
 
 def test_a_live_sweep_holds_the_lock_and_lets_go() -> None:
-    """A dry run needs no lock; a live one holds it while it works and frees it at the end, errors included."""
+    """A dry run needs no lock; a live one holds it while it works and frees it at the end, errors
+    included.
+    """
     database = FakeDatabase()
     database.sleeping(2)
     held: list[bool] = []
@@ -295,7 +317,8 @@ def test_a_live_sweep_holds_the_lock_and_lets_go() -> None:
 def test_a_frozen_holder_is_taken_over(holder: Holder, error: ErrorKind | None) -> None:
     """Only the reaper's own account, asleep for longer than an invocation can last, loses the lock.
 
-    Another account's lock is no sweep of ours: a failure that alarms, or whoever took it would silence the reaper.
+    Another account's lock is no sweep of ours: a failure that alarms, or whoever took it would
+    silence the reaper.
     """
     database = FakeDatabase(holders=[holder])
     database.sleeping(2)
@@ -323,7 +346,9 @@ def test_whoever_thinks_it_over_holds_no_lock_meanwhile() -> None:
 
 
 def test_under_pressure_a_second_strike_makes_up_for_the_first() -> None:
-    """Where some of the first choice woke up, the next in line go until the target is reached, and no further."""
+    """Where some of the first choice woke up, the next in line go until the target is reached, and
+    no further.
+    """
     database = FakeDatabase(max_connections=100)
     clients = database.sleeping(90, idle=100.0)
     woken: list[int] = []
@@ -343,13 +368,16 @@ def test_under_pressure_a_second_strike_makes_up_for_the_first() -> None:
 @pytest.mark.parametrize(
     ("limits", "dead"),
     [
-        ({"api": 10}, {"api": 4}),  # the server is between target and trigger: nobody's pressure
+        # The server is between target and trigger: nobody's pressure
+        ({"api": 10}, {"api": 4}),
         ({"api": 9, "batch": 100}, {"api": 5}),
         ({"app": 70}, {"app": 18}),
     ],
 )
 def test_the_second_look_presses_nobody_new(limits: dict[str, int], dead: dict[str, int]) -> None:
-    """What was not under pressure when the sweep began is not brought down to the target with what was."""
+    """What was not under pressure when the sweep began is not brought down to the target with what
+    was.
+    """
     database = FakeDatabase(max_connections=100, user_limits=limits)
     for user, count in (("app", 60), ("api", 10), ("batch", 5)):
         database.sleeping(count, user=user, idle=100.0)
@@ -365,7 +393,9 @@ def test_kills_are_spread_over_the_seconds_asked_for() -> None:
     database.sleeping(2, user="etl")
     began = database.time()
     assert sweep(database, rules={"spread_seconds": 5}).run().freed == 12
-    falls = sorted(int(c.killed_at - began) for c in database.clients.values() if c.killed_at is not None)
+    falls = sorted(
+        int(c.killed_at - began) for c in database.clients.values() if c.killed_at is not None
+    )
     assert falls == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4]
 
 
@@ -392,7 +422,9 @@ def test_a_seat_is_kept_for_the_next_sweep() -> None:
 
 
 def test_a_seat_that_could_not_be_prepared_is_left() -> None:
-    """A login after which the idle limit cannot be set leaves no connection behind, and none that is used later."""
+    """A login after which the idle limit cannot be set leaves no connection behind, and none that
+    is used later.
+    """
     database = FakeDatabase(refuses_limit=OSError("lost"))
     seat = Seat(TARGET.target, database)
     assert sweep(database, seat=seat).run().error is not None
@@ -400,7 +432,8 @@ def test_a_seat_that_could_not_be_prepared_is_left() -> None:
 
 
 def test_a_third_look_confirms_by_the_first() -> None:
-    """Under pressure the look after the strike needs no pause: those asleep since the first look are known by then.
+    """Under pressure the look after the strike needs no pause: those asleep since the first look
+    are known by then.
 
     Who fell asleep between the looks is not, however large its Time.
     """
@@ -412,7 +445,8 @@ def test_a_third_look_confirms_by_the_first() -> None:
     def sleep(seconds: float) -> None:
         doze(seconds)
         naps.append(seconds)
-        for client in busy if naps == [2.0] else ():  # a statement that took long has ended
+        # a statement that took long has ended
+        for client in busy if naps == [2.0] else ():
             client.statements, client.idle, client.at_most = client.statements + 1, None, 5000.0
 
     def wake(done: int, of: int) -> None:
@@ -426,7 +460,9 @@ def test_a_third_look_confirms_by_the_first() -> None:
 
 
 def test_what_holds_the_slots_is_what_was_seen_last() -> None:
-    """Where newcomers took the slots that came free, the report names them and not those that have gone."""
+    """Where newcomers took the slots that came free, the report names them and not those that have
+    gone.
+    """
     database = FakeDatabase(max_connections=20)
     database.sleeping(16, rolls_back=0.3)
     database.sleeping(2, idle=0.0)

@@ -25,8 +25,21 @@ def test_a_target_in_full(tmp_path: Path) -> None:
     """Every key of the design's table arrives."""
     ca = tmp_path / "ca.pem"
     ca.touch()
-    given = {"name": "orders", "engine": "postgres", "host": "h", "port": 6432, "user": "u", "database": "d"}
-    given |= {"auth": "secret", "secret": "arn:x", "password": SECRET, "tls": "require", "ca": str(ca)}
+    given = {
+        "name": "orders",
+        "engine": "postgres",
+        "host": "h",
+        "port": 6432,
+        "user": "u",
+        "database": "d",
+    }
+    given |= {
+        "auth": "secret",
+        "secret": "arn:x",
+        "password": SECRET,
+        "tls": "require",
+        "ca": str(ca),
+    }
     assert Target.from_mapping(given) == Target(
         name="orders",
         engine=EngineName.POSTGRES,
@@ -45,12 +58,15 @@ def test_a_target_in_full(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "key", "expected"),
     [
-        ({}, "name", "orders"),  # the host's first label
+        # The host's first label
+        ({}, "name", "orders"),
         ({"name": "shop"}, "name", "shop"),
-        ({"host": "10.0.1.5"}, "name", "10.0.1.5"),  # an address has no labels
+        # An address has no labels
+        ({"host": "10.0.1.5"}, "name", "10.0.1.5"),
         ({}, "port", 3306),
         ({"engine": "postgres"}, "port", 5432),
-        ({"port": "3307"}, "port", 3307),  # as secrets spell it
+        # As secrets spell it
+        ({"port": "3307"}, "port", 3307),
         ({"port": 1}, "port", 1),
         ({"port": 65535}, "port", 65535),
         ({}, "auth", Auth.PASSWORD),
@@ -87,11 +103,15 @@ def test_tls(host: str, tls: str | None, expected: Tls) -> None:
 
 
 def test_a_ca_asks_for_tls(tmp_path: Path) -> None:
-    """Whoever names a CA wants to verify with it, on loopback too, at the end of a tunnel; `off` still says no."""
+    """Whoever names a CA wants to verify with it, on loopback too, at the end of a tunnel; `off`
+    still says no.
+    """
     ca = tmp_path / "ca.pem"
     ca.touch()
     assert Target.from_mapping(entry(host="localhost", ca=str(ca))).effective_tls is Tls.VERIFY
-    assert Target.from_mapping(entry(host="localhost", ca=str(ca), tls="off")).effective_tls is Tls.OFF
+    assert (
+        Target.from_mapping(entry(host="localhost", ca=str(ca), tls="off")).effective_tls is Tls.OFF
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +145,10 @@ def test_a_ca_asks_for_tls(tmp_path: Path) -> None:
             ({key: SECRET}, f"target: unknown key '{key}' with value ***")
             for key in ("pasword", "passwd", "passwort", "pass", "pwd")
         ),
-        ({"rules": {"idle_second": 5}}, "target 'orders': rules: unknown key 'idle_second' with value 5; did you mean"),
+        (
+            {"rules": {"idle_second": 5}},
+            "target 'orders': rules: unknown key 'idle_second' with value 5; did you mean",
+        ),
         ({"rules": {"idle_seconds": "5"}}, "target 'orders': rules: idle_seconds is '5'"),
         ({"rules": [5]}, "target 'orders': rules is list, not an object with keys"),
         ({"id": 5}, "target 'orders': id is 5; give it as a text"),
@@ -167,14 +190,19 @@ def test_a_target_keeps_only_its_own_rules() -> None:
         ("postgres://u@h", Target("h", EngineName.POSTGRES, "h", 5432, "u")),
         (
             "postgresql://u:p@db.x.y:6432/orders?tls=off",
-            Target("db", EngineName.POSTGRES, "db.x.y", 6432, "u", "orders", password="p", tls=Tls.OFF),
+            Target(
+                "db", EngineName.POSTGRES, "db.x.y", 6432, "u", "orders", password="p", tls=Tls.OFF
+            ),
         ),
         (
             "mysql://u%40x:p%2F%40%3A%23@h/my%20db",
             Target("h", EngineName.MYSQL, "h", 3306, "u@x", "my db", password="p/@:#"),
         ),
         ("mysql://u@[::1]:3307/", Target("::1", EngineName.MYSQL, "::1", 3307, "u")),
-        ("mysql://u@h?name=shop&auth=iam", Target("shop", EngineName.MYSQL, "h", 3306, "u", auth=Auth.IAM)),
+        (
+            "mysql://u@h?name=shop&auth=iam",
+            Target("shop", EngineName.MYSQL, "h", 3306, "u", auth=Auth.IAM),
+        ),
         ("mysql://u@h?password=p", Target("h", EngineName.MYSQL, "h", 3306, "u", password="p")),
         ("mysql://u@h?port=3307", Target("h", EngineName.MYSQL, "h", 3307, "u")),
     ],
@@ -195,25 +223,40 @@ def test_from_dsn(dsn: str, expected: Target) -> None:
         ("mysql://", "DSN 'mysql://' has no host"),
         ("mysql://h/orders", "DSN 'mysql://h/orders' has no user"),
         (f"mysql://:{SECRET}@h", "DSN 'mysql://:***@h' has no user"),
-        (f"oracle://u:{SECRET}@h", "DSN 'oracle://u:***@h': begin it with mysql:// or postgresql://"),
+        (
+            f"oracle://u:{SECRET}@h",
+            "DSN 'oracle://u:***@h': begin it with mysql:// or postgresql://",
+        ),
         ("mysql:u@h", "DSN 'mysql:***@h': begin it with mysql:// or postgresql://"),
         ("orders", "DSN 'orders': begin it with mysql:// or postgresql://"),
         ("", "DSN '': begin it with mysql:// or postgresql://"),
         (f"mysql://u:{SECRET}@h:99999", "DSN 'mysql://u:***@h:99999': "),
         (f"mysql://u:{SECRET}@h:x", "DSN 'mysql://u:***@h:x': "),
         (f"mysql://u:{SECRET}@[::1", "DSN 'mysql://u:***@[::1': "),
-        (f"mysql://u:{SECRET}@h?password=x", "DSN 'mysql://u:***@h?password=***' gives password twice"),
-        (f"mysql://u:{SECRET}@h/a?database=b", "DSN 'mysql://u:***@h/a?database=b' gives database twice"),
+        (
+            f"mysql://u:{SECRET}@h?password=x",
+            "DSN 'mysql://u:***@h?password=***' gives password twice",
+        ),
+        (
+            f"mysql://u:{SECRET}@h/a?database=b",
+            "DSN 'mysql://u:***@h/a?database=b' gives database twice",
+        ),
         *((f"mysql://u:{SECRET}{sign}x@h/d", "DSN 'mysql://u:***@h/d': ") for sign in "/?#"),
         (f"mysql://u:p@ss/{SECRET}@h/d", "DSN 'mysql://u:***@h/d': there is an @"),
-        (f"mysql://u@h?passwd={SECRET}", "DSN 'mysql://u@h?passwd=***': unknown key 'passwd' with value ***"),
+        (
+            f"mysql://u@h?passwd={SECRET}",
+            "DSN 'mysql://u@h?passwd=***': unknown key 'passwd' with value ***",
+        ),
         ("mysql://u@h?host=x", "DSN 'mysql://u@h?host=x' gives host twice"),
         (
             f"mysql://u:{SECRET}@h?sslmode=off",
             "DSN 'mysql://u:***@h?sslmode=off': unknown key 'sslmode' with value 'off'",
         ),
         (f"mysql://u:{SECRET}@h?tls=on", "target 'h': tls is 'on'"),
-        (f"mysql://u@h?password={SECRET}&tsl=off", "DSN 'mysql://u@h?password=***&tsl=off': unknown key 'tsl'"),
+        (
+            f"mysql://u@h?password={SECRET}&tsl=off",
+            "DSN 'mysql://u@h?password=***&tsl=off': unknown key 'tsl'",
+        ),
     ],
 )
 def test_a_bad_dsn_is_an_error(dsn: str, words: str) -> None:
@@ -244,7 +287,12 @@ def test_redact(dsn: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("x" * 58, f"'{'x' * 58}'"), ("x" * 59, f"'{'x' * 56}..."), ("a\nb", r"'a\nb'"), ({1: 10**5000}, "a huge dict")],
+    [
+        ("x" * 58, f"'{'x' * 58}'"),
+        ("x" * 59, f"'{'x' * 56}..."),
+        ("a\nb", r"'a\nb'"),
+        ({1: 10**5000}, "a huge dict"),
+    ],
 )
 def test_shown(value: object, expected: str) -> None:
     """A value in a message is short and on one line."""
@@ -270,24 +318,35 @@ def test_targets_from_environ() -> None:
 @pytest.mark.parametrize(
     ("listed", "words"),
     [
-        ("", "no targets: set REAPER_TARGETS to a JSON list, or REAPER_TARGETS_PARAMETER to an SSM parameter"),
+        (
+            "",
+            "no targets: set REAPER_TARGETS to a JSON list, or REAPER_TARGETS_PARAMETER to an SSM "
+            "parameter",
+        ),
         (
             "orders",
-            "REAPER_TARGETS is not a JSON list (Expecting value: line 1 column 1 (char 0)); it begins with 'orders'",
+            "REAPER_TARGETS is not a JSON list (Expecting value: line 1 column 1 (char 0)); it "
+            "begins with 'orders'",
         ),
         (json.dumps([entry(password=SECRET)])[:-1], "REAPER_TARGETS is not a JSON list ("),
         (
             f'[{{"host": "h", "password": "{SECRET}", "password": "{SECRET}"}}]',
             "REAPER_TARGETS is not a JSON list (key 'password' is given twice)",
         ),
-        (json.dumps(entry(password=SECRET)), "REAPER_TARGETS is a JSON dict; give a list of targets"),
+        (
+            json.dumps(entry(password=SECRET)),
+            "REAPER_TARGETS is a JSON dict; give a list of targets",
+        ),
         ("null", "REAPER_TARGETS is a JSON NoneType; give a list of targets"),
         (json.dumps(["orders"]), "REAPER_TARGETS[0] is str, not an object with keys"),
         (
             json.dumps([entry(), {"engine": "mysql", "user": "u", "password": SECRET}]),
             "REAPER_TARGETS[1]: host is missing",
         ),
-        (json.dumps([entry(password=SECRET), entry()]), "REAPER_TARGETS: two targets are named 'orders'"),
+        (
+            json.dumps([entry(password=SECRET), entry()]),
+            "REAPER_TARGETS: two targets are named 'orders'",
+        ),
         (
             json.dumps([entry(hots=5)]),
             "REAPER_TARGETS[0]: unknown key 'hots' with value 5; did you mean 'host'?",

@@ -23,7 +23,9 @@ def ca(tmp_path: Path) -> Path:
 
 
 def target(**given: Any) -> Target:
-    return Target.from_mapping({"engine": "mysql", "host": "orders.internal", "user": "app"} | given)
+    return Target.from_mapping(
+        {"engine": "mysql", "host": "orders.internal", "user": "app"} | given
+    )
 
 
 def context(**given: Any) -> ssl.SSLContext:
@@ -42,7 +44,9 @@ def test_one_context_a_process(ca: Path) -> None:
 
 
 def test_a_bundle_is_verified_with_the_name(ca: Path) -> None:
-    """With a CA the chain and the host name count, though not every rule of X.509; `require` encrypts and no more."""
+    """With a CA the chain and the host name count, though not every rule of X.509; `require`
+    encrypts and no more.
+    """
     verifying = context(ca=str(ca))
     assert (verifying.verify_mode, verifying.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert not verifying.verify_flags & ssl.VERIFY_X509_STRICT
@@ -58,7 +62,9 @@ def test_a_bundle_is_verified_with_the_name(ca: Path) -> None:
         ({"tls": "off"}, {"sslmode": "disable", "sslrootcert": None, "require_auth": "!password"}),
     ],
 )
-def test_what_libpq_is_told(ca: Path, given: dict[str, str], expected: dict[str, str | None]) -> None:
+def test_what_libpq_is_told(
+    ca: Path, given: dict[str, str], expected: dict[str, str | None]
+) -> None:
     """One meaning on both engines: a CA beside `require` would make libpq verify half."""
     told = tls.for_psycopg(target(ca=str(ca), **given))
     assert told == {key: str(ca) if value == "CA" else value for key, value in expected.items()}
@@ -68,5 +74,7 @@ def test_a_ca_that_holds_no_certificate_is_an_error(tmp_path: Path) -> None:
     """The message names the target and the file, before any packet is sent."""
     file = tmp_path / "ca.pem"
     file.write_text("nothing of the kind")
-    with pytest.raises(ConfigurationError, match=r"^target 'orders': ca '.*ca\.pem' cannot be used: "):
+    with pytest.raises(
+        ConfigurationError, match=r"^target 'orders': ca '.*ca\.pem' cannot be used: "
+    ):
         context(ca=str(file))

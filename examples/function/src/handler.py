@@ -9,7 +9,8 @@ from typing import Any
 from reaper.client import Database, Transaction
 
 logger = logging.getLogger(__name__)
-db = Database.from_env()  # DATABASE_URL, DATABASE_SECRET; it connects with the first statement
+# DATABASE_URL, DATABASE_SECRET; it connects with the first statement
+db = Database.from_env()
 
 
 @db.handler
@@ -22,7 +23,8 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 def was_sold(record: dict[str, Any]) -> bool:
     try:
         sell(record["messageId"], **json.loads(record["body"]))
-    except Exception:  # whatever it is, the other messages are sold
+    # Whatever it is, the other messages are sold
+    except Exception:
         logger.exception("message %s comes again", record["messageId"])
         return False
     return True
@@ -37,13 +39,18 @@ def sell(message: str, item: int, pieces: int) -> None:
 
     def book(tx: Transaction) -> None:
         taken = tx.execute(
-            "UPDATE goods SET stock = stock - %s WHERE id = %s AND stock >= %s", (pieces, item, pieces)
+            "UPDATE goods SET stock = stock - %s WHERE id = %s AND stock >= %s",
+            (pieces, item, pieces),
         )
         if not taken.rowcount:
             raise ValueError(f"fewer than {pieces} left of item {item}")
-        tx.execute("INSERT INTO sales (item, pieces, total) VALUES (%s, %s, %s)", (item, pieces, total))
+        tx.execute(
+            "INSERT INTO sales (item, pieces, total) VALUES (%s, %s, %s)", (item, pieces, total)
+        )
 
     # All of it or nothing, and exactly once: the message's id is the token.
     db.transaction(book, token=message, name="sell")
     # Twice is harmless, so this is sent again even where nobody knows whether it was done.
-    db.execute("UPDATE goods SET last_sold = CURRENT_TIMESTAMP WHERE id = %s", (item,), idempotent=True)
+    db.execute(
+        "UPDATE goods SET last_sold = CURRENT_TIMESTAMP WHERE id = %s", (item,), idempotent=True
+    )

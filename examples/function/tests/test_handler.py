@@ -1,6 +1,6 @@
-"""The handler on a real database, the one that DATABASE_URL names: an empty one, for its tables are made anew."""
-
-
+"""The handler on a real database, the one that DATABASE_URL names: an empty one, for its tables are
+made anew.
+"""
 
 from __future__ import annotations
 
@@ -33,16 +33,25 @@ def _tables() -> None:
 
 
 def batch(*bodies: object) -> dict[str, Any]:
-    return {"Records": [{"messageId": f"m{n}", "body": json.dumps(body)} for n, body in enumerate(bodies)]}
+    return {
+        "Records": [
+            {"messageId": f"m{n}", "body": json.dumps(body)} for n, body in enumerate(bodies)
+        ]
+    }
 
 
 def failed(event: dict[str, Any]) -> list[str]:
-    return [failure["itemIdentifier"] for failure in lambda_handler(event, Context())["batchItemFailures"]]
+    return [
+        failure["itemIdentifier"]
+        for failure in lambda_handler(event, Context())["batchItemFailures"]
+    ]
 
 
 def test_an_order_is_sold() -> None:
     assert failed(batch({"item": 7, "pieces": 3})) == []
-    assert db.query("SELECT item, pieces, total FROM sales") == [{"item": 7, "pieces": 3, "total": 750}]
+    assert db.query("SELECT item, pieces, total FROM sales") == [
+        {"item": 7, "pieces": 3, "total": 750}
+    ]
     assert db.query("SELECT stock FROM goods WHERE last_sold IS NOT NULL") == [{"stock": 7}]
 
 

@@ -13,20 +13,24 @@ from reaper.client.faults import Fault
 from reaper.client.statements import kind
 from reaper.client.target import ConfigurationError, Target, Tls
 
-Connection = Any  # the driver's own connection; both follow the DB-API
+# The driver's own connection; both follow the DB-API
+Connection = Any
 
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 10, 5, 3
 USER_TIMEOUT = KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_COUNT
 
 CA_HINT = (
-    "fetch https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem and name the file as ca; "
+    "fetch https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem and name the file as "
+    "ca; "
     "or say tls=require (encrypted, not verified) or tls=off"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a statement brought: rows (of a read, or RETURNING), how many it changed, MySQL's last AUTO_INCREMENT."""
+    """What a statement brought: rows (of a read, or RETURNING), how many it changed, MySQL's last
+    AUTO_INCREMENT.
+    """
 
     rows: list[dict[str, Any]]
     rowcount: int
@@ -34,7 +38,9 @@ class Result:
 
 
 class Guarded:
-    """The part of either driver's connection that keeps to the deadline, and stops on the server what runs past it."""
+    """The part of either driver's connection that keeps to the deadline, and stops on the server
+    what runs past it.
+    """
 
     stop: Callable[[Deadline], None] | None = None
     """Ends the running statement on the server; None where there is no way, as behind RDS Proxy."""
@@ -44,7 +50,8 @@ class Guarded:
     """What runs now must not be stopped: a COMMIT, of which only its own answer tells what came; a ping."""
 
     _deadline: Deadline
-    _stops_at: float | None = None  # None until somebody asks
+    # None until somebody asks
+    _stops_at: float | None = None
 
     @property
     def deadline(self) -> Deadline:
@@ -56,7 +63,9 @@ class Guarded:
         self._deadline, self._stops_at = given, None
 
     def time_to_run(self) -> float:
-        """Seconds until the running statement is to be stopped, or until the deadline where it cannot be."""
+        """Seconds until the running statement is to be stopped, or until the deadline where it
+        cannot be.
+        """
         at, now = self._deadline.at, self._deadline.clock()
         if self.stop is None or self.stopping or self.unstoppable:
             return at - now
@@ -88,7 +97,10 @@ class Guarded:
     _poller: select.poll | None = None
 
     def has_news(self) -> bool:
-        """Whether its idle socket became readable or hung up. To ask costs less than to make what asks."""
+        """Whether its idle socket became readable or hung up.
+
+        To ask costs less than to make what asks.
+        """
         if self._poller is None:
             self._poller = poller(self._socket_number())
         return bool(self._poller.poll(0))
@@ -97,7 +109,10 @@ class Guarded:
         raise NotImplementedError
 
     def is_idle(self) -> bool:
-        """Whether no statement is half sent or unanswered, so that a goodbye would be understood. Takes no lock."""
+        """Whether no statement is half sent or unanswered, so that a goodbye would be understood.
+
+        Takes no lock.
+        """
         raise NotImplementedError
 
     def about_to_run(self, sql: str) -> None:
@@ -113,7 +128,9 @@ def _time_to_stop(left: float) -> float:
 def out_of_time(sql: str, seconds: float, stopped: bool) -> DeadlineExceeded:
     """The error of a statement that ran into the deadline."""
     what = "it was stopped on the server and undone" if stopped else "the server may still be at it"
-    return DeadlineExceeded(f"no time left: {kind(sql)} had no answer after {seconds:.2f} s; {what}", stopped=stopped)
+    return DeadlineExceeded(
+        f"no time left: {kind(sql)} had no answer after {seconds:.2f} s; {what}", stopped=stopped
+    )
 
 
 class Driver(Protocol):
@@ -131,25 +148,35 @@ class Driver(Protocol):
     ) -> Connection:
         """A new connection in autocommit mode, every read and write of which keeps to the deadline.
 
-        `batch` allows several statements in one packet, where the engine has to be told. `proxy` says that RDS Proxy
-        stands between, which would give a connection of the database's to nobody else ("pin" it) for many things.
-        Raises ConfigurationError before any packet is sent, DeadlineExceeded, or the driver's own error.
+        `batch` allows several statements in one packet, where the engine has to be told. `proxy`
+        says that RDS Proxy stands between, which would give a connection of the database's to
+        nobody else ("pin" it) for many things. Raises ConfigurationError before any packet is sent,
+        DeadlineExceeded, or the driver's own error.
         """
 
     def run(self, connection: Connection, sql: str, params: Any = None) -> Result:
         """One statement and all of its rows."""
 
-    def stop(self, connection: Connection, another: Callable[[Deadline], Connection], deadline: Deadline) -> None:
-        """Have the server end the statement that runs on the connection, with `another` connection if need be."""
+    def stop(
+        self, connection: Connection, another: Callable[[Deadline], Connection], deadline: Deadline
+    ) -> None:
+        """Have the server end the statement that runs on the connection, with `another` connection
+        if need be.
+        """
 
     def size(self, connection: Connection, sql: str, params: Any) -> int:
         """How many bytes the statement has as it is sent."""
 
     def idle_limit(self, connection: Connection) -> float | None:
-        """After how many idle seconds the server hangs up; None where it never does. One round trip."""
+        """After how many idle seconds the server hangs up; None where it never does.
+
+        One round trip.
+        """
 
     def limit_idle(self, connection: Connection, seconds: int) -> None:
-        """Have the server hang up after so many idle seconds; does nothing where it has no such limit."""
+        """Have the server hang up after so many idle seconds; does nothing where it has no such
+        limit.
+        """
 
     def ping(self, connection: Connection) -> None:
         """One round trip; raises the driver's error where nobody answers."""
@@ -158,10 +185,15 @@ class Driver(Protocol):
         """Whether a transaction is open, by what the last answer said; no round trip."""
 
     def has_failed(self, connection: Connection) -> bool:
-        """Whether the open transaction can only be rolled back, so that COMMIT would quietly do that."""
+        """Whether the open transaction can only be rolled back, so that COMMIT would quietly do
+        that.
+        """
 
     def was_sent(self, connection: Connection, error: BaseException) -> bool:
-        """Whether the server may have got the last statement whole. False only where that is proven."""
+        """Whether the server may have got the last statement whole.
+
+        False only where that is proven.
+        """
 
     def is_alive(self, connection: Connection) -> bool:
         """Whether no goodbye of the server has arrived. Costs no round trip, sees no silent death."""
@@ -176,7 +208,9 @@ class Driver(Protocol):
 def check_ca(target: Target) -> None:
     """TLS that is to be verified needs somebody to trust."""
     if target.effective_tls is Tls.VERIFY and not target.ca:
-        raise ConfigurationError(f"target {target.name!r}: TLS is to be verified but no ca is given; {CA_HINT}")
+        raise ConfigurationError(
+            f"target {target.name!r}: TLS is to be verified but no ca is given; {CA_HINT}"
+        )
 
 
 def poller(fd: int) -> select.poll:

@@ -17,23 +17,34 @@ from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
 
 from reaper.client import tls
 from reaper.client.deadline import Deadline, DeadlineExceeded
-from reaper.client.drivers.base import Connection, Guarded, Result, check_ca, keep_alive, out_of_time
+from reaper.client.drivers.base import (
+    Connection,
+    Guarded,
+    Result,
+    check_ca,
+    keep_alive,
+    out_of_time,
+)
 from reaper.client.drivers.mysql_faults import fault
 from reaper.client.drivers.mysql_rows import Answer
 from reaper.client.faults import Fault
 from reaper.client.statements import only_reads
 from reaper.client.target import ConfigurationError, Target
 
-_AT_ONCE = 32 * 1024  # bytes asked of the kernel
-_COLUMNS = 256  # descriptions that are remembered
-_ERROR = 0xFF  # the first byte of a packet that says so
+# Bytes asked of the kernel
+_AT_ONCE = 32 * 1024
+# Descriptions that are remembered
+_COLUMNS = 256
+# The first byte of a packet that says so
+_ERROR = 0xFF
 
 
 class _Connection(Guarded, PyMySQLConnection):
     """PyMySQL's connection with the deadline asked before each read and write."""
 
     def _keep_to_the_deadline(self, reader: io.BufferedIOBase | None) -> None:
-        # PyMySQL makes a reader with the connection and another for TLS, each before anything was read.
+        # PyMySQL makes a reader with the connection and another for TLS, each before anything was
+        # read.
         if reader is not None:
             reader.close()
         self._incoming = None if reader is None else _Incoming(self)
@@ -42,8 +53,10 @@ class _Connection(Guarded, PyMySQLConnection):
     _rfile = property(attrgetter("_incoming"), _keep_to_the_deadline)
     _columns: dict[tuple[bytes, str], FieldDescriptorPacket]
     sent = True
-    answered = True  # what was written last: the answer has begun
-    hinted = False  # SELECTs are told their limit instead of being stopped
+    # What was written last: the answer has begun
+    answered = True
+    # SELECTs are told their limit instead of being stopped
+    hinted = False
 
     def _socket_number(self) -> int:
         number: int = self._sock.fileno()  # type: ignore[attr-defined]  # not in the stubs
@@ -56,13 +69,16 @@ class _Connection(Guarded, PyMySQLConnection):
         return super().has_stopped_it(meaning) or (self.hinted and meaning is Fault.QUERY_TIMEOUT)
 
     def answer(self, sql: str, params: Any = None) -> Result:
-        """Run the statement, past PyMySQL's cursor: of that only the way it writes parameters is needed."""
+        """Run the statement, past PyMySQL's cursor: of that only the way it writes parameters is
+        needed.
+        """
         if self.own_cursor is None:
             self.own_cursor = self.cursor()
         self.query(self.own_cursor.mogrify(sql, params))
         result: Any = self._result
         rows = _dicts(result) if result.rows else []
-        while result.has_next:  # a procedure's; the last says how many rows were changed
+        # a procedure's; the last says how many rows were changed
+        while result.has_next:
             self.next_result()
             result = self._result
         return Result(rows, result.affected_rows, result.insert_id or None)
@@ -75,7 +91,8 @@ class _Connection(Guarded, PyMySQLConnection):
             raise DeadlineExceeded("no time left to ask the server")
         self.limit_waits(left)
         super()._write_bytes(data)  # type: ignore[misc]  # not in the stubs
-        self.sent = True  # the kernel has the whole packet, and a server never runs an incomplete one
+        # The kernel has the whole packet, and a server never runs an incomplete one
+        self.sent = True
 
     def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
         packet = self._arrived()
@@ -113,7 +130,10 @@ class _Connection(Guarded, PyMySQLConnection):
         return changed
 
     def _column(self, packet: bytes) -> FieldDescriptorPacket:
-        """What a column's description says. An application's columns are few, and to read one takes a while."""
+        """What a column's description says.
+
+        An application's columns are few, and to read one takes a while.
+        """
         key = packet, self.encoding
         known = self._columns.get(key)
         if known is None:
@@ -123,8 +143,12 @@ class _Connection(Guarded, PyMySQLConnection):
         return known
 
     def limit_waits(self, left: float) -> None:
-        """Have no wait outlast the time left. What was set before mostly still serves: setting it is a system call."""
-        connection: Any = self  # its socket is not in the stubs
+        """Have no wait outlast the time left.
+
+        What was set before mostly still serves: setting it is a system call.
+        """
+        # Its socket is not in the stubs
+        connection: Any = self
         limit = connection._current_timeout
         if limit is None or not left / 2 <= limit <= left:
             limit = max(0.75 * left, 0.001)
@@ -134,11 +158,14 @@ class _Connection(Guarded, PyMySQLConnection):
 
 
 class _Incoming:
-    """What PyMySQL reads from, with the deadline asked before each recv: its own timeout begins anew with each."""
+    """What PyMySQL reads from, with the deadline asked before each recv: its own timeout begins
+    anew with each.
+    """
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
-        self._data, self._at = b"", 0  # received, and how much of it has been read
+        # Received, and how much of it has been read
+        self._data, self._at = b"", 0
 
     def read(self, size: int) -> bytes:
         """So many bytes; fewer where the server has hung up."""
@@ -157,7 +184,9 @@ class _Incoming:
         return b"".join(parts)
 
     def packet(self, number: int) -> bytes | None:
-        """The next packet, without its header, if it is here as a whole and in order, and says no error."""
+        """The next packet, without its header, if it is here as a whole and in order, and says no
+        error.
+        """
         data, at = self._data, self._at
         if len(data) < at + 5 or data[at + 3] != number or data[at + 4] == _ERROR:
             return None
@@ -180,13 +209,16 @@ class _Incoming:
                 connection.answered = True
                 return received
             except TimeoutError:
-                continue  # the answer may yet come; where a stop was asked for, it says whether that was too late
+                # The answer may yet come; where a stop was asked for, it says whether that was too
+                # late
+                continue
         raise TimeoutError("timed out")
 
 
 def _dicts(result: Any) -> list[dict[str, Any]]:
     names = [field.name for field in result.fields]
-    if len(set(names)) < len(names):  # the second of a name is told by its table, as PyMySQL's DictCursor does
+    # The second of a name is told by its table, as PyMySQL's DictCursor does
+    if len(set(names)) < len(names):
         for at, field in enumerate(result.fields):
             if field.name in names[:at]:
                 names[at] = f"{field.table_name}.{field.name}"
@@ -210,7 +242,8 @@ class _MySQL:
             host=target.host,
             port=target.port,
             user=target.user,
-            password=(password or "").encode(),  # a text would go out in latin1, or its error carry the password
+            # a text would go out in latin1, or its error carry the password
+            password=(password or "").encode(),
             database=target.database,
             autocommit=True,
             charset="utf8mb4",
@@ -224,8 +257,11 @@ class _MySQL:
         connection.deadline = deadline
         try:
             connection.connect()
-        except RuntimeError as missing:  # PyMySQL: sha2 over plain text needs a package of its own
-            raise ConfigurationError(f"target {target.name!r}: {missing}; TLS would do without") from None
+        # PyMySQL: sha2 over plain text needs a package of its own
+        except RuntimeError as missing:
+            raise ConfigurationError(
+                f"target {target.name!r}: {missing}; TLS would do without"
+            ) from None
         keep_alive(connection._sock)  # type: ignore[attr-defined]  # not in the stubs
         connection.hinted = proxy and "MariaDB" not in connection.get_server_info()  # type: ignore[no-untyped-call]  # untyped in the stubs
         return connection
@@ -241,7 +277,9 @@ class _MySQL:
         except pymysql.Error as error:
             meaning = fault(error)
             if meaning is Fault.TIMEOUT or connection.has_stopped_it(meaning):
-                raise out_of_time(sql, time.monotonic() - began, stopped=meaning is not Fault.TIMEOUT) from error
+                raise out_of_time(
+                    sql, time.monotonic() - began, stopped=meaning is not Fault.TIMEOUT
+                ) from error
             raise
         # MySQL ends SLEEP() with an answer, the wrong one.
         if connection.stopping and result.rows and only_reads(sql, is_mysql=True):
@@ -286,7 +324,8 @@ class _MySQL:
         return connection._sock is not None and not connection.has_news()
 
     def close(self, connection: Connection) -> None:
-        connection.deadline = Deadline.after(1.0)  # its own may have passed long ago; five bytes into an empty buffer
+        # Its own may have passed long ago; five bytes into an empty buffer
+        connection.deadline = Deadline.after(1.0)
         with contextlib.suppress(pymysql.Error, OSError):
             connection.close()
 
@@ -295,9 +334,11 @@ class _MySQL:
 
 
 def with_limit(sql: str, seconds: float) -> str:
-    """A SELECT with the hint that has MySQL stop it by itself; anything else as it is, for the hint does nothing there.
+    """A SELECT with the hint that has MySQL stop it by itself; anything else as it is, for the hint
+    does nothing there.
 
-    A hint is no session state, so RDS Proxy does not pin for it; a statement that has hints already is left alone.
+    A hint is no session state, so RDS Proxy does not pin for it; a statement that has hints already
+    is left alone.
     """
     return _SELECT.sub(rf"\g<0> /*+ MAX_EXECUTION_TIME({max(1, int(seconds * 900))}) */", sql)
 

@@ -1,4 +1,6 @@
-"""Rows of MySQL's text protocol, cut in one loop: with PyMySQL four calls a cell are most of a long list's time."""
+"""Rows of MySQL's text protocol, cut in one loop: with PyMySQL four calls a cell are most of a long
+list's time.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ class Answer(MySQLResult):
     """PyMySQL's result, but for the cutting."""
 
     def _read_rowdata_packet(self) -> None:
-        result: Any = self  # its fields are not in the stubs
+        # Its fields are not in the stubs
+        result: Any = self
         converters = [by_bytes(*converter) for converter in result.converters]
         rows = []
         while not _is_end(packet := result.connection.next_packet()):
@@ -40,7 +43,9 @@ class Answer(MySQLResult):
 
 
 def cut(packet: bytes, converters: Sequence[Converter]) -> tuple[Any, ...] | None:
-    """The packet's values; None where it is not exactly one row of so many, and PyMySQL is to say what it is."""
+    """The packet's values; None where it is not exactly one row of so many, and PyMySQL is to say
+    what it is.
+    """
     row: list[Any] = []
     at = 0
     try:
@@ -51,7 +56,8 @@ def cut(packet: bytes, converters: Sequence[Converter]) -> tuple[Any, ...] | Non
                 if length == NULL_COLUMN:
                     row.append(None)
                     continue
-                start = at + _WIDTHS[length]  # the length itself follows
+                # The length itself follows
+                start = at + _WIDTHS[length]
                 length = int.from_bytes(packet[at:start], "little")
                 at = start
             end = at + length
@@ -71,4 +77,5 @@ def by_bytes(encoding: str | None, convert: Callable[[Any], Any] | None) -> Conv
 
 
 def _is_end(packet: bytes) -> bool:
-    return packet[0] == _END and len(packet) < 9  # a longer one is a row whose first cell is very long
+    # a longer one is a row whose first cell is very long
+    return packet[0] == _END and len(packet) < 9

@@ -32,7 +32,8 @@ from reaper.client.faults import Fault
 from reaper.client.target import Target
 
 _KNOWS_IDLE_LIMIT = 140000
-_FEW = 100  # rows that a cursor may hold on to until the next statement
+# Rows that a cursor may hold on to until the next statement
+_FEW = 100
 _IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
@@ -45,7 +46,8 @@ class _Connection(Guarded, psycopg.Connection[Any]):
         return self.pgconn.socket
 
     def is_idle(self) -> bool:
-        return not self.lock.locked()  # psycopg's own, held from the first byte sent to the last one read
+        # psycopg's own, held from the first byte sent to the last one read
+        return not self.lock.locked()
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ARG002  ours goes
         try:
@@ -56,11 +58,13 @@ class _Connection(Guarded, psycopg.Connection[Any]):
     def _stopped(self, gen: Any, interval: float) -> Any:
         """What comes of a wait whose time is up, once the server was asked to stop."""
         try:
-            if self.try_to_stop():  # the same wait goes on: the answer says whether the request came too late
+            # The same wait goes on: the answer says whether the request came too late
+            if self.try_to_stop():
                 return super().wait(gen, interval, max(self.deadline.remaining(), 0.001))
         except psycopg.errors._WaitTimeout:
             pass
-        self.pgconn.finish()  # a reply still to come would answer the next question
+        # a reply still to come would answer the next question
+        self.pgconn.finish()
         raise DeadlineExceeded("no time left waiting for the server") from None
 
 
@@ -97,14 +101,16 @@ class _Postgres:
         connection.row_factory = dict_row
         connection.prepare_threshold = None
         if proxy:
-            connection.cursor_factory = psycopg.ClientCursor  # the simple protocol: no Parse message, which may pin
+            # The simple protocol: no Parse message, which may pin
+            connection.cursor_factory = psycopg.ClientCursor
         return connection
 
     def run(self, connection: Connection, sql: str, params: Any = None) -> Result:
         connection.sent = False
         if connection.closed:
             raise psycopg.OperationalError("the connection is closed")
-        connection.sent = True  # libpq hides what it could not write, so from here on anything may have arrived
+        # Libpq hides what it could not write, so from here on anything may have arrived
+        connection.sent = True
         connection.about_to_run(sql)
         began = time.monotonic()
         cursor = connection.own_cursor
@@ -118,7 +124,8 @@ class _Postgres:
             if connection.has_stopped_it(fault(error)):
                 raise out_of_time(sql, time.monotonic() - began, stopped=True) from error
             raise
-        has_rows = cursor.pgresult is not None and cursor.pgresult.nfields  # `description` would describe them all
+        # `description` would describe them all
+        has_rows = cursor.pgresult is not None and cursor.pgresult.nfields
         rows = cursor.fetchall() if has_rows else []
         if len(rows) > _FEW:
             connection.own_cursor = None
@@ -165,8 +172,8 @@ class _Postgres:
             return False
         if not connection.has_news():
             return True
-        # A pending NOTIFY makes a healthy socket readable: take it in, then look again. After a FATAL
-        # the first call reads it and the second meets the end of the stream.
+        # A pending NOTIFY makes a healthy socket readable: take it in, then look again. After a
+        # FATAL the first call reads it and the second meets the end of the stream.
         with contextlib.suppress(psycopg.Error):
             connection.pgconn.consume_input()
             return not connection.has_news()
@@ -181,12 +188,18 @@ class _Postgres:
 
 
 def _opened(deadline: Deadline, **params: Any) -> _Connection:
-    """`psycopg.connect`, whose shortest timeout is two whole seconds, with the exact deadline instead."""
+    """`psycopg.connect`, whose shortest timeout is two whole seconds, with the exact deadline
+    instead.
+    """
     refused: Exception | None = None
-    for attempt in conninfo_attempts({key: value for key, value in params.items() if value is not None}):
+    for attempt in conninfo_attempts(
+        {key: value for key, value in params.items() if value is not None}
+    ):
         opening = _Connection._connect_gen(make_conninfo("", **attempt))
         try:
-            return waiting.wait_conn(opening, interval=0.1, timeout=max(deadline.remaining(), 0.001))
+            return waiting.wait_conn(
+                opening, interval=0.1, timeout=max(deadline.remaining(), 0.001)
+            )
         except psycopg.errors._WaitTimeout:
             raise DeadlineExceeded(f"no time left to connect to {params['host']}") from None
         except psycopg.Error as error:

@@ -9,53 +9,83 @@ import psycopg
 from reaper.client.deadline import DeadlineExceeded
 from reaper.client.faults import Fault, first_line, of_deadline
 
-# By SQLSTATE, then by its class (PostgreSQL's appendix A). Never by exception class: psycopg files 25P03 and 25006
-# under InternalError. 57P04, a dropped database, is left out on purpose.
+# By SQLSTATE, then by its class (PostgreSQL's appendix A). Never by exception class: psycopg files
+# 25P03 and 25006 under InternalError. 57P04, a dropped database, is left out on purpose.
 _STATES = {
-    "08": Fault.LOST,  # connection_exception, 08P01 of PgBouncer included
-    "08007": Fault.IN_DOUBT,  # transaction_resolution_unknown
-    "25006": Fault.READ_ONLY,  # read_only_sql_transaction
-    "25P03": Fault.LOST,  # idle_in_transaction_session_timeout
-    "25P04": Fault.QUERY_TIMEOUT,  # transaction_timeout: takes the connection along
-    "28000": Fault.CREDENTIALS,  # invalid_authorization_specification
-    "28P01": Fault.CREDENTIALS,  # invalid_password
-    "3D000": Fault.CONFIGURATION,  # invalid_catalog_name
-    "40000": Fault.DEADLOCK,  # transaction_rollback
-    "40001": Fault.DEADLOCK,  # serialization_failure
-    "40003": Fault.IN_DOUBT,  # statement_completion_unknown
-    "40P01": Fault.DEADLOCK,  # deadlock_detected
-    "53000": Fault.TRANSIENT,  # insufficient_resources
-    "53200": Fault.TRANSIENT,  # out_of_memory
-    "53300": Fault.TOO_MANY,  # too_many_connections
-    "53400": Fault.TOO_MANY,  # configuration_limit_exceeded
-    "55006": Fault.TRANSIENT,  # object_in_use
-    "55P03": Fault.LOCK_TIMEOUT,  # lock_not_available: lock_timeout and NOWAIT alike
-    "57014": Fault.CANCELLED,  # query_canceled
-    "57P01": Fault.LOST,  # admin_shutdown
-    "57P02": Fault.LOST,  # crash_shutdown
-    "57P03": Fault.STARTING,  # cannot_connect_now
-    "57P05": Fault.LOST,  # idle_session_timeout
+    # connection_exception, 08P01 of PgBouncer included
+    "08": Fault.LOST,
+    # transaction_resolution_unknown
+    "08007": Fault.IN_DOUBT,
+    # read_only_sql_transaction
+    "25006": Fault.READ_ONLY,
+    # idle_in_transaction_session_timeout
+    "25P03": Fault.LOST,
+    # transaction_timeout: takes the connection along
+    "25P04": Fault.QUERY_TIMEOUT,
+    # invalid_authorization_specification
+    "28000": Fault.CREDENTIALS,
+    # invalid_password
+    "28P01": Fault.CREDENTIALS,
+    # invalid_catalog_name
+    "3D000": Fault.CONFIGURATION,
+    # transaction_rollback
+    "40000": Fault.DEADLOCK,
+    # serialization_failure
+    "40001": Fault.DEADLOCK,
+    # statement_completion_unknown
+    "40003": Fault.IN_DOUBT,
+    # deadlock_detected
+    "40P01": Fault.DEADLOCK,
+    # insufficient_resources
+    "53000": Fault.TRANSIENT,
+    # out_of_memory
+    "53200": Fault.TRANSIENT,
+    # too_many_connections
+    "53300": Fault.TOO_MANY,
+    # configuration_limit_exceeded
+    "53400": Fault.TOO_MANY,
+    # object_in_use
+    "55006": Fault.TRANSIENT,
+    # lock_not_available: lock_timeout and NOWAIT alike
+    "55P03": Fault.LOCK_TIMEOUT,
+    # query_canceled
+    "57014": Fault.CANCELLED,
+    # admin_shutdown
+    "57P01": Fault.LOST,
+    # crash_shutdown
+    "57P02": Fault.LOST,
+    # cannot_connect_now
+    "57P03": Fault.STARTING,
+    # idle_session_timeout
+    "57P05": Fault.LOST,
 }
 
 _POOLERS = {
-    "no more connections allowed": Fault.TOO_MANY,  # PgBouncer
-    "query_wait_timeout": Fault.TOO_MANY,  # PgBouncer
-    "Max client connections reached": Fault.TOO_MANY,  # Supavisor
-    "Timed-out waiting to acquire database connection": Fault.TOO_MANY,  # RDS Proxy, as 08000
+    # PgBouncer
+    "no more connections allowed": Fault.TOO_MANY,
+    # PgBouncer
+    "query_wait_timeout": Fault.TOO_MANY,
+    # Supavisor
+    "Max client connections reached": Fault.TOO_MANY,
+    # RDS Proxy, as 08000
+    "Timed-out waiting to acquire database connection": Fault.TOO_MANY,
 }
 
-# States with a second meaning that only the first line tells; without such a text the table above holds.
+# States with a second meaning that only the first line tells; without such a text the table above
+# holds.
 _SECOND_MEANINGS = {
     "08": _POOLERS,
     "0A000": {"cached plan must not change result type": Fault.TRANSIENT},
-    "26000": {"_pg3_": Fault.TRANSIENT},  # psycopg's own name: the pooler gave us another session
+    # psycopg's own name: the pooler gave us another session
+    "26000": {"_pg3_": Fault.TRANSIENT},
     "42P05": {"_pg3_": Fault.TRANSIENT},
-    "53400": {"temp_file_limit": Fault.OTHER},  # the query's own size (measured)
+    # The query's own size (measured)
+    "53400": {"temp_file_limit": Fault.OTHER},
     "57014": {"due to statement timeout": Fault.QUERY_TIMEOUT},
 }
 
-# libpq hands a failed connect over without its SQLSTATE, and a lost connection has none: the text is all there is.
-# The first that fits; names are taken out of the text beforehand.
+# Libpq hands a failed connect over without its SQLSTATE, and a lost connection has none: the text
+# is all there is. The first that fits; names are taken out of the text beforehand.
 _TEXTS = {
     # psycopg's own words for a session that was open.
     "the connection is closed": Fault.LOST,
@@ -65,25 +95,37 @@ _TEXTS = {
     "flushing failed": Fault.LOST,
     # The server's, a pooler's or libpq's reason not to open one.
     "too many clients already": Fault.TOO_MANY,
-    "remaining connection slots are reserved": Fault.TOO_MANY,  # for whom differs with version and RDS
-    "too many connections for": Fault.TOO_MANY,  # role, database
+    # For whom differs with version and RDS
+    "remaining connection slots are reserved": Fault.TOO_MANY,
+    # Role, database
+    "too many connections for": Fault.TOO_MANY,
     **_POOLERS,
-    "number of client connections to the proxy exceeded": Fault.TOO_MANY,  # RDS Proxy, as the next two
+    # RDS Proxy, as the next two
+    "number of client connections to the proxy exceeded": Fault.TOO_MANY,
     "Rate of connection to proxy exceeded": Fault.TOO_MANY,
     "IAM authentication failed because of too many competing requests": Fault.TOO_MANY,
-    "the database system is": Fault.STARTING,  # starting up, shutting down, in recovery mode, not (yet) accepting
-    "authentication failed": Fault.CREDENTIALS,  # password, PAM, SASL, IAM
+    # Starting up, shutting down, in recovery mode, not (yet) accepting
+    "the database system is": Fault.STARTING,
+    # Password, PAM, SASL, IAM
+    "authentication failed": Fault.CREDENTIALS,
     "no password supplied": Fault.CREDENTIALS,
-    "The password that was provided for the role": Fault.CREDENTIALS,  # RDS Proxy
-    "no credentials for the role": Fault.CREDENTIALS,  # RDS Proxy
-    'role ""': Fault.CREDENTIALS,  # does not exist, is not permitted to log in
-    "SSL error: unexpected eof": Fault.UNREACHABLE,  # hung up amid the handshake
+    # RDS Proxy
+    "The password that was provided for the role": Fault.CREDENTIALS,
+    # RDS Proxy
+    "no credentials for the role": Fault.CREDENTIALS,
+    # Does not exist, is not permitted to log in
+    'role ""': Fault.CREDENTIALS,
+    # Hung up amid the handshake
+    "SSL error: unexpected eof": Fault.UNREACHABLE,
     "SSL error:": Fault.CONFIGURATION,
     "certificate": Fault.CONFIGURATION,
     "does not support SSL": Fault.CONFIGURATION,
-    "authentication method requirement": Fault.CONFIGURATION,  # our own: no password in clear text
-    "requires TLS connections": Fault.CONFIGURATION,  # RDS Proxy
-    "only with SSL connections": Fault.CONFIGURATION,  # RDS Proxy
+    # Our own: no password in clear text
+    "authentication method requirement": Fault.CONFIGURATION,
+    # RDS Proxy
+    "requires TLS connections": Fault.CONFIGURATION,
+    # RDS Proxy
+    "only with SSL connections": Fault.CONFIGURATION,
     "pg_hba.conf": Fault.CONFIGURATION,
     'database ""': Fault.CONFIGURATION,
     # psycopg's words again, the same in every language: whatever the reason, nothing was opened.
@@ -102,7 +144,9 @@ _WAITS = (psycopg.errors.ConnectionTimeout, psycopg.errors.CancellationTimeout)
 
 
 def fault(error: BaseException) -> Fault:
-    """What the error means: by SQLSTATE, then by its class; by text where it has none or the state says too little."""
+    """What the error means: by SQLSTATE, then by its class; by text where it has none or the state
+    says too little.
+    """
     if isinstance(error, DeadlineExceeded):
         return of_deadline(error)
     if isinstance(error, _WAITS):
@@ -111,7 +155,8 @@ def fault(error: BaseException) -> Fault:
         return Fault.OTHER
     if state := error.sqlstate:
         return _by_state(state, first_line(error))
-    # Without a state only this class speaks of connections; the others quote the application's values.
+    # Without a state only this class speaks of connections; the others quote the application's
+    # values.
     if isinstance(error, psycopg.OperationalError):
         return _by_text(_TEXTS, _NAMES.sub('""', str(error))) or Fault.OTHER
     return Fault.OTHER

@@ -37,7 +37,9 @@ def add(build: Path) -> list[str]:
 
 
 def _parts(build: Path) -> Iterator[tuple[Path, str, str]]:
-    """Each folder with code, the name of the Python that will run it, and where Lambda unpacks it."""
+    """Each folder with code, the name of the Python that will run it, and where Lambda unpacks
+    it.
+    """
     built = tomllib.loads((build.parent / "build.toml").read_text(encoding="utf-8"))
     for definition in built["function_build_definitions"].values():
         for name in definition["functions"]:

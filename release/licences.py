@@ -9,9 +9,10 @@ from release.pins import ROOT
 
 LIST = ROOT / "release" / "LICENCES.txt"
 _HEAD = """\
-The function and the layer bring these packages along, unchanged, each with its licence's text in its .dist-info.
-Within psycopg-binary are libraries in C, such as libpq and OpenSSL, with licences of their own; `make sbom` lists them.
-Written by `make licences` from the packages' own metadata. The reaper itself is under the MIT licence.
+The function and the layer bring these packages along, unchanged, each with its licence's text in
+its .dist-info. Within psycopg-binary are libraries in C, such as libpq and OpenSSL, with licences
+of their own; `make sbom` lists them. Written by `make licences` from the packages' own metadata.
+The reaper itself is under the MIT licence.
 
 """
 

@@ -57,7 +57,9 @@ def _package(found: Distribution, others: set[str]) -> Package:
 
 
 def _licence(found: Distribution) -> str:
-    """An SPDX expression. Raises LookupError where there is none, which is a question for a person."""
+    """An SPDX expression. Raises LookupError where there is none, which is a question for a
+    person.
+    """
     metadata = found.metadata.json
     told = str(metadata.get("license_expression") or metadata.get("license") or "")
     if not re.fullmatch(r"[\w.+-]+( (AND|OR|WITH) [\w.+-]+)*", told):

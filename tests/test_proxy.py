@@ -198,7 +198,9 @@ def test_a_dropped_answer(
 def test_the_nth_answer_is_dropped(
     server: Server, proxy: Proxy, client: Client, number: int
 ) -> None:
-    """Requests before the n-th are answered, and only as many answers are lost as were asked for."""
+    """Requests before the n-th are answered, and only as many answers are lost as were asked
+    for.
+    """
     trap = proxy.drop_after_request(n=2, then="reset")
     client.run("SELECT 1")
     with pytest.raises(server.kind.errors):
@@ -276,7 +278,9 @@ def test_a_commit_that_is_cut_at_once(
 
 
 def test_a_statement_is_cut_while_it_runs(server: Server, proxy: Proxy) -> None:
-    """The server is in the statement when the event is set; the client is cut then, and not before."""
+    """The server is in the statement when the event is set; the client is cut then, and not
+    before.
+    """
     now = threading.Event()
     with Sessions(proxy.through(server)) as sessions:
         trap = proxy.cut_when(BLOCKING[server.engine], "during", "reset", on=now)
@@ -427,7 +431,9 @@ def test_hiding_ends_leaves_the_living_alone(server: Server, proxy: Proxy, clien
 
 
 def test_refused_connects(server: Server, proxy: Proxy, client: Client) -> None:
-    """Connects are refused while open connections work; the port is the same when it listens again."""
+    """Connects are refused while open connections work; the port is the same when it listens
+    again.
+    """
     port = proxy.port
     proxy.refuse()
     assert refused(server, proxy)
@@ -543,7 +549,9 @@ def test_a_reset_is_passed_on() -> None:
 
 
 def test_who_speaks_to_a_closed_server_is_reset() -> None:
-    """After the server's FIN a byte from the client ends the connection, as with no proxy between."""
+    """After the server's FIN a byte from the client ends the connection, as with no proxy
+    between.
+    """
     with bare() as (proxy, near, far):
         far.close()
         assert until(lambda: seen(near) == "FIN")
@@ -553,7 +561,9 @@ def test_who_speaks_to_a_closed_server_is_reset() -> None:
 
 
 def test_an_end_instead_of_an_answer_springs_the_trap() -> None:
-    """A server that dies before it answers does not save the client from what the trap has for it."""
+    """A server that dies before it answers does not save the client from what the trap has for
+    it.
+    """
     with bare() as (proxy, near, far):
         trap = proxy.cut_when(b"X", "after", "reset")
         near.send(b"X")
@@ -579,7 +589,9 @@ def test_a_refusal_is_no_end_to_hide() -> None:
 
 
 def test_a_cut_is_a_fin_although_bytes_are_unread() -> None:
-    """What a stall has kept back is lost with the connection and does not turn its FIN into a RST."""
+    """What a stall has kept back is lost with the connection and does not turn its FIN into a
+    RST.
+    """
     with bare() as (proxy, near, far):
         proxy.stall()
         near.send(b"x")

@@ -72,7 +72,9 @@ def test_terminated_sessions_are_not_alive(server: Server, sessions: Sessions) -
 
 
 def test_active_sessions_finish_after_release(server: Server, sessions: Sessions) -> None:
-    """An active session is in its statement until the test lets it go on, and is usable afterwards."""
+    """An active session is in its statement until the test lets it go on, and is usable
+    afterwards.
+    """
     clients = sessions.active(5)
     assert states(server, clients) <= ACTIVE
     sessions.release_active()
@@ -81,7 +83,9 @@ def test_active_sessions_finish_after_release(server: Server, sessions: Sessions
 
 
 def test_transactions_are_open(server: Server, sessions: Sessions) -> None:
-    """Sessions in a transaction do not block one another, and the server shows what they changed."""
+    """Sessions in a transaction do not block one another, and the server shows what they
+    changed.
+    """
     clients = sessions.in_transaction(3) + sessions.in_transaction(1, rows=500)
     if server.engine == "postgres":
         assert states(server, clients) == {"idle in transaction"}

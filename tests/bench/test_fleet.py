@@ -167,7 +167,9 @@ def test_few_invocations_share_many_messages() -> None:
 
 
 def test_a_cold_start_counts_and_a_warm_one_does_not() -> None:
-    """An environment that has waited for a schedule is warm still; one after a long pause is not."""
+    """An environment that has waited for a schedule is warm still; one after a long pause is
+    not.
+    """
     cold = replace(AT_ONCE, cold_start=3.0)
     found = Fanout(PLAIN, cold, [QUICK], 1).simulate(2)
     assert [batch.seconds for batch in found.batches] == [4.0, 1.0]
@@ -327,8 +329,11 @@ def test_the_readmes_shorter_timeout() -> None:
     """What it says of one: enough invocations by the rule, in time, and the function's price beside
     the default's.
     """
-    words = r"with (\d+) and (\d+) five\s+invocations at once do, and the function costs \$(\d+) a month in place of"
-    ((seconds, visible, cost, default),) = re.findall(words + r" \$(\d+)", SECTION)
+    words = (
+        r"with (\d+) and (\d+) five\s+invocations at once do, and the function costs "
+        r"\$(\d+) a month in place of \$(\d+)"
+    )
+    ((seconds, visible, cost, default),) = re.findall(words, SECTION)
     found = fleet.with_timeout(int(seconds), int(visible), SCHEDULES)
     assert found[2] == "5"
     assert number(found[3]) <= product().period

@@ -132,7 +132,9 @@ def test_a_chunk_on_mariadb_is_one_statement(servers: Servers) -> None:
 
 @pytest.mark.parametrize("work", ["read", "judge"])
 def test_memory_grows_with_the_sessions_and_no_faster(work: str) -> None:
-    """Eight times the sessions take eight times the memory, and one takes less than four kilobytes."""
+    """Eight times the sessions take eight times the memory, and one takes less than four
+    kilobytes.
+    """
     engine = engine_for(EngineName.MYSQL)
 
     def peak(count: int) -> int:

@@ -1,4 +1,6 @@
-"""Builds for the tests of what is deployed: each made once a run, when the first test asks for it."""
+"""Builds for the tests of what is deployed: each made once a run, when the first test asks for
+it.
+"""
 
 from __future__ import annotations
 

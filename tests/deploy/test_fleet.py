@@ -112,7 +112,9 @@ def asked_for(message: dict[str, Any]) -> str:
 
 
 class Shops:
-    """Databases on the test servers, one for each target, with a frozen function's session in each."""
+    """Databases on the test servers, one for each target, with a frozen function's session in
+    each.
+    """
 
     def __init__(self, servers: Servers, number: int) -> None:
         self.opened = ExitStack()

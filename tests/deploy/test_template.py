@@ -781,7 +781,10 @@ def may(given: dict[str, str], role: str) -> dict[str, list[str]]:
 def test_the_planner_may_look_and_send() -> None:
     """No database, no secret; a role and a parameter only where they are named."""
     plain = {"Fleet": "true"}
-    look = "rds:DescribeDBInstances rds:DescribeDBClusters rds:DescribeDBProxies rds:DescribeDBProxyTargets"
+    look = (
+        "rds:DescribeDBInstances rds:DescribeDBClusters rds:DescribeDBProxies "
+        "rds:DescribeDBProxyTargets"
+    )
     look += " ec2:DescribeNetworkInterfaces ec2:DescribeSubnets cloudwatch:GetMetricData"
     always = {
         "logs:CreateLogStream logs:PutLogEvents": ["<LogGroup.Arn>"],
@@ -894,7 +897,9 @@ def test_without_a_fleet_there_is_nothing_of_it() -> None:
 
 
 def test_the_version_is_the_packages() -> None:
-    """The Serverless Application Repository is told the package's own version, licence and read-me."""
+    """The Serverless Application Repository is told the package's own version, licence and
+    read-me.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     told = source()["Metadata"]["AWS::ServerlessRepo::Application"]
     assert (told["SemanticVersion"], told["SpdxLicenseId"]) == (

@@ -152,7 +152,10 @@ def _misbooked_key(key: str, attempts: Sequence[Deed], found: Sequence[Entry]) -
     if done and not found:
         yield f"lost: {done[0].kind} {key} was done, says {done[0].id}"
     if len(found) > 1:
-        yield f"doubled: {key} is there {len(found)} times, from {', '.join(entry.deed for entry in found)}"
+        yield (
+            f"doubled: {key} is there {len(found)} times, from "
+            f"{', '.join(entry.deed for entry in found)}"
+        )
     told = {deed.id: deed.told for deed in attempts}
     for entry in found:
         if entry.deed not in told:
@@ -161,7 +164,10 @@ def _misbooked_key(key: str, attempts: Sequence[Deed], found: Sequence[Entry]) -
             yield f"a failure that was none: {key} is there from {entry.deed}"
     for deed in done:
         if deed.kind is Kind.PAYMENT and found and deed.result != found[0].deed:
-            yield f"another's result: {deed.id} was told {deed.result}, but {key} is from {found[0].deed}"
+            yield (
+                f"another's result: {deed.id} was told {deed.result}, but {key} is from "
+                f"{found[0].deed}"
+            )
 
 
 def _misplaced(books: Books) -> Iterator[str]:
@@ -176,7 +182,10 @@ def _misplaced(books: Books) -> Iterator[str]:
         yield f"money: {total} in all, where {OPENING * len(ACCOUNTS)} were paid in"
     for account, balance in due.items():
         if books.balances.get(account) != balance:
-            yield f"half a transfer: account {account} has {books.balances.get(account)}, its entries make {balance}"
+            yield (
+                f"half a transfer: account {account} has {books.balances.get(account)}, its "
+                f"entries make {balance}"
+            )
 
 
 # The log: a folder with a file of JSON lines from each teller, `troubles.jsonl`, `sweeps.jsonl` and

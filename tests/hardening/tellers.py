@@ -39,7 +39,10 @@ BOOK = "INSERT INTO entries (name, deed, source, destination, amount) VALUES (%s
 TAKE = "UPDATE accounts SET balance = balance - %s WHERE id = %s"
 GIVE = "UPDATE accounts SET balance = balance + %s WHERE id = %s"
 # One statement, so one moment: all the money must be there in it.
-LOOK = "SELECT sum(balance) AS money, (SELECT count(*) FROM entries WHERE name = %s) AS seen FROM accounts"
+LOOK = (
+    "SELECT sum(balance) AS money, (SELECT count(*) FROM entries WHERE name = %s) AS seen FROM "
+    "accounts"
+)
 
 
 class Declined(Exception):

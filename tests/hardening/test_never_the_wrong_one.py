@@ -173,7 +173,9 @@ class Model(RuleBasedStateMachine):
         )
 
     def compare_sweep(self, rules: Mapping[str, Any], meanwhile: Sequence[Act]) -> None:
-        """Sweep while the clients go on with their work, and hold what happened against the oracle."""
+        """Sweep while the clients go on with their work, and hold what happened against the
+        oracle.
+        """
         order = replace(sweep(self.server, trigger="schedule", **rules), sightings=self.sightings)
         with ThreadPoolExecutor(1) as pool, self.watched():
             began = time.monotonic()

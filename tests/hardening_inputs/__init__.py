@@ -1,1 +1,3 @@
-"""What comes from outside: malformed events, hostile names, and the secrets that nothing may show."""
+"""What comes from outside: malformed events, hostile names, and the secrets that nothing may
+show.
+"""

@@ -298,7 +298,8 @@ Path_ = tuple[Any, ...]
 IN_JSON = "…"
 
 ODD: list[Any] = [
-    "ALARM", "OK", "manual", "queue", "schedule", "orders", "*", "{}", "[]", "\ud83d", "\x1b[2J", 10**4000, 1e400, -1
+    "ALARM", "OK", "manual", "queue", "schedule", "orders", "*", "{}", "[]", "\ud83d", "\x1b[2J",
+    10**4000, 1e400, -1
 ]  # fmt: skip
 WORDS = [
     "dry_run",
@@ -491,13 +492,15 @@ def test_deep_nesting_in_a_setting_is_an_error(levels: int) -> None:
 
 
 COLUMNS = [
-    "Id", "User", "Host", "db", "Command", "Time", "State", "Info", "pid", "usename", "datname", "application_name",
-    "client_addr", "backend_type", "state", "query", "state_age_s", "xact_age_s", "backend_age_s", "leader_pid",
+    "Id", "User", "Host", "db", "Command", "Time", "State", "Info", "pid", "usename", "datname",
+    "application_name", "client_addr", "backend_type", "state", "query", "state_age_s",
+    "xact_age_s", "backend_age_s", "leader_pid",
 ]  # fmt: skip
 FACTS = [
-    "connection_id", "current_user", "uptime_s", "threads_connected", "max_connections", "flavour", "innodb_trx",
-    "user_level_locks", "last_statement_s", "backend_pid", "connections_used", "superusers", "advisory_lock_pids",
-    "reserved_connections", "user_limits", "database_limits", "unconfirmed", "sees_all", "lag_s", "server",
+    "connection_id", "current_user", "uptime_s", "threads_connected", "max_connections", "flavour",
+    "innodb_trx", "user_level_locks", "last_statement_s", "backend_pid", "connections_used",
+    "superusers", "advisory_lock_pids", "reserved_connections", "user_limits", "database_limits",
+    "unconfirmed", "sees_all", "lag_s", "server",
 ]  # fmt: skip
 USUAL = st.sampled_from(["idle", "Sleep", "client backend", "<insufficient privilege>", 0, 1, 2000])
 SNAPSHOTS = st.fixed_dictionaries(
@@ -512,7 +515,9 @@ SNAPSHOTS = st.fixed_dictionaries(
 @settings(FUZZ, max_examples=300)
 @given(JSON | SNAPSHOTS)
 def test_a_malformed_snapshot_is_judged_or_refused(document: Any) -> None:
-    """A file that `replay` is given: every row gets its verdict, or one error says what is wrong."""
+    """A file that `replay` is given: every row gets its verdict, or one error says what is
+    wrong.
+    """
     problem: Exception | None = None
     try:
         look = Look.from_file(document)

@@ -200,7 +200,9 @@ def test_names_are_data_to_a_terminal(
 
 
 def test_a_rule_finds_every_name_as_it_is(server: Server, clients: dict[str, Client]) -> None:
-    """Whatever its letters, a name that stands in a rule is found by it, as user and as database."""
+    """Whatever its letters, a name that stands in a rule is found by it, as user and as
+    database.
+    """
     snapshot = sweep(server, idle_seconds=0, dry_run=True).run().snapshot
     assert snapshot is not None
     for name, client in clients.items():
@@ -294,7 +296,9 @@ def test_a_terminal_that_cannot_show_a_name(servers: Servers, encoding: str) -> 
 
 
 def test_what_a_server_says_is_one_printable_line() -> None:
-    """A server's or an impostor's message is cut to one line of 500 letters that no terminal obeys."""
+    """A server's or an impostor's message is cut to one line of 500 letters that no terminal
+    obeys.
+    """
     told = first_line(Exception("refused\x1b[2J" + "x" * 1000 + "\nHINT: more"))
     assert told.startswith("refused?[2Jxxx")
     assert len(told) == 500
@@ -401,12 +405,14 @@ CREATE TABLE trap.caught (who text, how text);
 GRANT INSERT ON trap.caught TO PUBLIC;
 CREATE VIEW trap.pg_stat_activity AS SELECT * FROM pg_catalog.pg_stat_activity WHERE false;
 GRANT SELECT ON trap.pg_stat_activity TO PUBLIC;
-CREATE FUNCTION trap.pg_stat_get_activity(integer) RETURNS SETOF pg_catalog.pg_stat_activity LANGUAGE sql AS
+CREATE FUNCTION trap.pg_stat_get_activity(integer) RETURNS SETOF pg_catalog.pg_stat_activity
+LANGUAGE sql AS
   $$ SELECT * FROM pg_catalog.pg_stat_activity WHERE false $$;
 CREATE FUNCTION trap.pg_terminate_backend(integer) RETURNS boolean LANGUAGE plpgsql AS
   $$ BEGIN INSERT INTO trap.caught VALUES (current_user, 'terminate'); RETURN true; END $$;
 CREATE FUNCTION trap.gather(text[], text) RETURNS text[] LANGUAGE plpgsql AS
-  $$ BEGIN INSERT INTO trap.caught VALUES (current_user, 'gather'); RETURN array_append($1, $2); END $$;
+  $$ BEGIN INSERT INTO trap.caught VALUES (current_user, 'gather'); RETURN array_append($1, $2); END
+  $$;
 CREATE AGGREGATE {schema}.array_agg(text) (SFUNC = trap.gather, STYPE = text[]);
 """
 

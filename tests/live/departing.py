@@ -1,4 +1,6 @@
-"""A process outside Lambda whose database is to be closed at SIGTERM, in one of several situations."""
+"""A process outside Lambda whose database is to be closed at SIGTERM, in one of several
+situations.
+"""
 
 from __future__ import annotations
 

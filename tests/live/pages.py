@@ -16,9 +16,10 @@ SHELL, CONSOLE = "sh", "console"
 _PROMPT = "$ "
 # What a command within a line of text begins with; in a block whatever stands there is a command.
 _PROGRAMS = frozenset({
-    "apt", "apt-get", "aws", "brew", "cd", "cp", "curl", "docker", "export", "git", "kubectl", "make", "mariadb",
-    "mysql", "mysqladmin", "mysqldump", "npm", "npx", "pg_dump", "pip", "pipx", "psql", "pt-kill", "pytest", "python",
-    "python3", "reaper", "ruff", "sam", "sudo", "systemctl", "uv", "wget",
+    "apt", "apt-get", "aws", "brew", "cd", "cp", "curl", "docker", "export", "git", "kubectl",
+    "make", "mariadb", "mysql", "mysqladmin", "mysqldump", "npm", "npx", "pg_dump", "pip", "pipx",
+    "psql", "pt-kill", "pytest", "python", "python3", "reaper", "ruff", "sam", "sudo", "systemctl",
+    "uv", "wget",
 })  # fmt: skip
 # With what it is done to
 _SQL = re.compile(r"(ALTER|CALL|CREATE|DROP|FLUSH|GRANT|KILL|REVOKE|SET|UPDATE) \S+ \S")
@@ -33,7 +34,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Command:
-    """One program and its arguments, as a shell reads them; `text` is the whole line it stands in."""
+    """One program and its arguments, as a shell reads them; `text` is the whole line it stands
+    in.
+    """
 
     page: Path
     words: tuple[str, ...]
@@ -118,7 +121,9 @@ def _lines(block: Block) -> Iterator[str]:
 
 
 def _parsed(page: Path, line: str) -> Iterator[Command]:
-    """The commands between `&&` and `|`, without comments and the variables that are set for them."""
+    """The commands between `&&` and `|`, without comments and the variables that are set for
+    them.
+    """
     lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;")
     lexer.whitespace_split = True
     words: list[str] = []

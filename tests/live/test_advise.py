@@ -38,7 +38,8 @@ OWN = ("postgres16", "postgres18", "mariadb", "mysql")
 TIMES = {
     "postgres16": {"idle_session_timeout", "idle_in_transaction_session_timeout", "tcp_keepalives"},
     "postgres18": {
-        "idle_session_timeout", "idle_in_transaction_session_timeout", "tcp_keepalives", "transaction_timeout",
+        "idle_session_timeout", "idle_in_transaction_session_timeout", "tcp_keepalives",
+        "transaction_timeout",
     },
     "mariadb": {"wait_timeout", "interactive_timeout"},
     "mysql": {"wait_timeout", "interactive_timeout"},
@@ -258,7 +259,8 @@ def test_a_proxy_as_it_comes(aws: Asked) -> None:
     count(DatabaseConnections=10, DatabaseConnectionsCurrentlySessionPinned=8)
     advice = consult_proxy("orders", Deadline.after(60))
     assert rules(advice) == {
-        "proxy_idle_client_timeout", "proxy_borrow_timeout", "proxy_max_connections", "proxy_pinning",
+        "proxy_idle_client_timeout", "proxy_borrow_timeout", "proxy_max_connections",
+        "proxy_pinning",
     }  # fmt: skip
     assert "80%" in next(
         finding.evidence for finding in advice.findings if finding.rule == "proxy_pinning"

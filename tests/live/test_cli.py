@@ -216,7 +216,9 @@ def test_bad_use_is_one_clear_line(arguments: tuple[str, ...], said: str) -> Non
     ],
 )
 def test_a_bad_target_list_is_one_clear_line(targets: str, said: str) -> None:
-    """What is wrong with REAPER_TARGETS is told with its key and value before anything is touched."""
+    """What is wrong with REAPER_TARGETS is told with its key and value before anything is
+    touched.
+    """
     done = reaper("scan", "orders", REAPER_TARGETS=targets)
     assert done.returncode == 2
     assert said in done.stderr

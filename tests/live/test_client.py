@@ -228,7 +228,9 @@ def test_killed_between_statements_runs_the_whole_again(db: Database, server: Se
 
 
 def test_an_error_swallowed_by_the_work_is_never_torn(db: Database, server: Server) -> None:
-    """Work that catches a lost connection and goes on does not get its second half committed alone."""
+    """Work that catches a lost connection and goes on does not get its second half committed
+    alone.
+    """
     runs: list[int] = []
 
     def work(tx: Transaction) -> None:
@@ -319,7 +321,9 @@ def test_the_works_own_error_rolls_back(db: Database) -> None:
 
 
 def test_a_deadlock_runs_the_whole_again(db: Database, server: Server) -> None:
-    """K3: the loser of a real deadlock is run again as a whole: both changes are there, none twice."""
+    """K3: the loser of a real deadlock is run again as a whole: both changes are there, none
+    twice.
+    """
     other = server.kind.client(server.connect("app"), "app")
     other.run("BEGIN")
     # The server ends the cheaper one: thirty rows make the other side dear.
@@ -393,7 +397,9 @@ def test_a_token_does_it_once(db: Database) -> None:
 
 
 def test_a_token_waits_for_its_twin_in_flight(db: Database, server: Server) -> None:
-    """Two at once with one token: one does the work, the other waits and returns the same result."""
+    """Two at once with one token: one does the work, the other waits and returns the same
+    result.
+    """
     inside, go_on = threading.Event(), threading.Event()
     results: list[Any] = []
 
@@ -489,7 +495,9 @@ def test_both_threads_fail_before_the_deadline(server: Server) -> None:
 
 @pytest.mark.parametrize("scheme", ["mysql", "postgresql"])
 def test_a_silent_listener_costs_the_deadline_and_no_more(scheme: str, silent_port: int) -> None:
-    """K8: a listener that never answers: an error before the deadline that Lambda's context gives."""
+    """K8: a listener that never answers: an error before the deadline that Lambda's context
+    gives.
+    """
     with closing(Database(f"{scheme}://app@127.0.0.1:{silent_port}/shop")) as silent:
         handler = silent.handler(lambda event, context: silent.query("SELECT 1"))
         began = time.monotonic()
@@ -593,7 +601,9 @@ def test_a_write_that_was_stopped_is_undone(db: Database) -> None:
 
 
 def test_a_stopped_statement_takes_its_transaction_along(db: Database) -> None:
-    """What ran before it in the transaction is rolled back, and the connection is fit for the next."""
+    """What ran before it in the transaction is rolled back, and the connection is fit for the
+    next.
+    """
 
     def work(tx: Transaction) -> None:
         tx.execute("INSERT INTO orders (what) VALUES ('never')")
@@ -608,7 +618,9 @@ def test_a_stopped_statement_takes_its_transaction_along(db: Database) -> None:
 
 
 def test_a_write_that_cannot_be_stopped_is_unknown(db: Database, server: Server) -> None:
-    """Behind RDS Proxy nothing can be stopped: a write without an answer in time is OutcomeUnknown."""
+    """Behind RDS Proxy nothing can be stopped: a write without an answer in time is
+    OutcomeUnknown.
+    """
     with closing(Database(server.dsn("app"), settings=Settings(behind_proxy=True))) as behind:
         behind.query("SELECT 1")
         writing = session(behind)

@@ -1,4 +1,6 @@
-"""What the client tells: events, counts and metrics, of what happened and never of what was asked."""
+"""What the client tells: events, counts and metrics, of what happened and never of what was
+asked.
+"""
 
 from __future__ import annotations
 
@@ -260,7 +262,9 @@ class Drop:
 
 
 def test_a_thread_waits_no_longer_than_its_deadline(server: Server) -> None:
-    """While one thread's statement runs, another's own deadline ends its wait for the connection."""
+    """While one thread's statement runs, another's own deadline ends its wait for the
+    connection.
+    """
     with closing(Database(server.dsn("app"), settings=Settings(timeout=0.3))) as db:
         taken, done = threading.Event(), threading.Event()
 

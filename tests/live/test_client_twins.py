@@ -125,7 +125,9 @@ def filled(slots: int, opens: Callable[[int], list[Client]]) -> list[Client]:
 
 
 def leave(server: Server, clients: Sequence[Client]) -> None:
-    """End these sessions. More than one, for those of whoever looks take a moment to be gone, too."""
+    """End these sessions. More than one, for those of whoever looks take a moment to be gone,
+    too.
+    """
     for client in clients:
         client.close()
     assert until(lambda: {client.id for client in clients}.isdisjoint(server.states()), timeout=10)
@@ -528,13 +530,19 @@ def test_a_commit_in_progress_is_waited_for(
             return "done"
 
         def interfere() -> None:
-            waits = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {first} AND wait_event = 'SyncRep'"
+            waits = (
+                f"SELECT count(*) FROM pg_stat_activity WHERE pid = {first} AND wait_event = "
+                f"'SyncRep'"
+            )
             assert until(lambda: postgres.query(waits) == [(1,)], timeout=10)
             if way == "killed":
                 end(postgres, first)
             else:
                 proxy.cut()
-                asks = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_xact_status%' AND usename = 'app'"
+                asks = (
+                    "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_xact_status%' "
+                    "AND usename = 'app'"
+                )
                 assert until(lambda: postgres.query(asks) == [(1,)], timeout=10)
                 waiting_commits()
 

@@ -240,7 +240,8 @@ BEGIN
   DECLARE seen INT;
   INSERT INTO calls (name, n) VALUES (the_key, 1) ON DUPLICATE KEY UPDATE n = n + 1;
   SELECT n INTO seen FROM calls WHERE name = the_key;
-  IF seen <= fails THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = number, MESSAGE_TEXT = 'flaky'; END IF;
+  IF seen <= fails THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = number, MESSAGE_TEXT = 'flaky';
+  END IF;
   INSERT INTO orders (what) VALUES (the_key);
 END
 """,

@@ -68,7 +68,9 @@ def test_the_unchanged_are_struck_and_gone(stage: Stage) -> None:
 
 
 def test_who_woke_is_spared(stage: Stage) -> None:
-    """A session that ran a statement between the look and the strike lives on, asleep again or not."""
+    """A session that ran a statement between the look and the strike lives on, asleep again or
+    not.
+    """
     asleep, woken = stage.sleeping(2), stage.sleeping(2)
     stage.settle()
     # Whole seconds on some: a new sleep must differ from the old one by more than one

@@ -1,4 +1,6 @@
-"""The database is full: the reaper gets in, makes room, goes no further than the target, and tells."""
+"""The database is full: the reaper gets in, makes room, goes no further than the target, and
+tells.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,10 @@ def show(capsys: pytest.CaptureFixture[str]) -> Callable[[Server, dict[str, Any]
     """Print how fast the first slot came free."""
 
     def line(server: Server, report: dict[str, Any]) -> None:
-        how = f"{report['entry']}, used {report['connections']['used']} of {SLOTS}, freed {report['freed']}"
+        how = (
+            f"{report['entry']}, used {report['connections']['used']} of {SLOTS}, freed "
+            f"{report['freed']}"
+        )
         with capsys.disabled():
             print(
                 f" {server.name}: {how}, first slot free after "
@@ -408,7 +413,9 @@ def test_kills_are_spread(full: Server) -> None:
 
 
 def test_what_holds_the_slots_is_told(full: Server, function: Lambda) -> None:
-    """Where pressure remains the report says who holds the slots, and the metric that it remains."""
+    """Where pressure remains the report says who holds the slots, and the metric that it
+    remains.
+    """
     deployed(function, full, ordinary(full), PROTECT_USERS="other")
     with Sessions(full) as sessions:
         sessions.active(10)

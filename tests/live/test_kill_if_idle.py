@@ -49,7 +49,10 @@ class Caller:
 
     def _truth(self, client: Client) -> tuple[str, str, int | None]:
         statement = "QUERY_ID" if self._server.flavour == "mariadb" else "NULL"
-        sql = f"SELECT USER, HOST, {statement} FROM information_schema.processlist WHERE ID = {client.id}"
+        sql = (
+            f"SELECT USER, HOST, {statement} FROM information_schema.processlist WHERE ID = "
+            f"{client.id}"
+        )
         (row,) = self._server.query(sql)
         return row
 
@@ -254,7 +257,9 @@ def test_a_sweep_with_a_lower_threshold_is_refused(mysql: Server, sessions: Sess
 
 
 def test_its_rights_are_nobodys(mysql: Server, sessions: Sessions) -> None:
-    """The account cannot kill by itself, nor by rds_kill; nobody can log in as the role that can."""
+    """The account cannot kill by itself, nor by rds_kill; nobody can log in as the role that
+    can.
+    """
     (client,) = sessions.sleeping(1)
     with caller(mysql, *BY_PROCEDURE) as asking:
         for statement in (
@@ -351,7 +356,10 @@ def test_whoever_keeps_innodb_trx_from_being_renewed_hides_nobody(
             settle(mysql)
             said, swept = asking.kill(client), sweep(mysql, idle_seconds=0).run()
             assert (said, swept.victims, client.alive()) == ("refused", (), True)
-            sql = f"SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = {client.id}"
+            sql = (
+                f"SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = "
+                f"{client.id}"
+            )
             if mysql.query(sql) != [(0,)]:
                 return False
             assert ("transactions_stale" in swept.warnings) is not has_performance_schema(mysql)

@@ -270,7 +270,10 @@ def test_nothing_else_is_possible_on_postgres(postgres: Server) -> None:
         if all(version >= since or it not in sql for it, since in later.items())
     ]
     with granted(postgres), closing(postgres.connect(USER)) as connection:
-        roles = f"SELECT roleid::regrole::text FROM pg_auth_members WHERE member = '{USER}'::regrole ORDER BY 1"
+        roles = (
+            f"SELECT roleid::regrole::text FROM pg_auth_members WHERE member = '{USER}'::regrole "
+            f"ORDER BY 1"
+        )
         assert postgres.query(roles) == [("pg_read_all_stats",), ("pg_signal_backend",)]
         run = postgres.kind.client(connection, USER).run
         for statement in forbidden:
@@ -279,7 +282,13 @@ def test_nothing_else_is_possible_on_postgres(postgres: Server) -> None:
             assert refused.value.sqlstate == "42501" or "is not available" in str(refused.value), (
                 statement
             )
-        tables = "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
-        mine = "has_table_privilege(quote_ident(schemaname) || '.' || quote_ident(tablename), 'SELECT, INSERT, UPDATE')"
+        tables = (
+            "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', "
+            "'information_schema')"
+        )
+        mine = (
+            "has_table_privilege(quote_ident(schemaname) || '.' || quote_ident(tablename), "
+            "'SELECT, INSERT, UPDATE')"
+        )
         assert run(tables) != [(0,)]
         assert run(f"{tables} AND {mine}") == [(0,)]

@@ -134,7 +134,9 @@ def test_killed_while_idle_is_not_noticed(engine: Engine, db: Database, server: 
 
 
 def test_the_servers_own_timeout_is_not_noticed(engine: Engine, db: Database) -> None:
-    """K13 for the ORM: ended by the server's idle limit, as in a freeze: the next session is right."""
+    """K13 for the ORM: ended by the server's idle limit, as in a freeze: the next session is
+    right.
+    """
     db.execute("SET SESSION wait_timeout = 1" if db.is_mysql else "SET idle_session_timeout = '1s'")
     add(engine, "a")
     dead(db)
@@ -440,7 +442,10 @@ def level_of(asking: Session | Database, db: Database, server: Server) -> str:
             asking.scalar(text(sql)) if isinstance(asking, Session) else db.query(sql)[0]["level"]
         )
     if isinstance(asking, Session):
-        sql = f"SELECT trx_isolation_level FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = {session(db)}"
+        sql = (
+            f"SELECT trx_isolation_level FROM information_schema.innodb_trx WHERE "
+            f"trx_mysql_thread_id = {session(db)}"
+        )
         # Asked more often it stays as it was
         assert until(lambda: server.query(sql), timeout=10, pause=0.15)
         return str(server.query(sql)[0][0])

@@ -69,7 +69,9 @@ MADE = {
     "mutants": "tests/unit/test_mutation.py::test_a_mutant_is_told_from_a_survivor",
     # The tests of `make test`, watched
     "coverage": "",
-    "build": "tests/deploy/test_artifact.py::test_modules_are_compiled_for_the_python_that_runs_them",
+    "build": (
+        "tests/deploy/test_artifact.py::test_modules_are_compiled_for_the_python_that_runs_them"
+    ),
     "soak": "tests/deploy/test_soak.py::test_the_reaper_does_not_grow",
     "package": "tests/deploy/test_release.py::test_the_same_tree_makes_the_same_bytes",
     "sbom": "tests/deploy/test_release.py::test_the_bill_of_materials",
@@ -82,7 +84,9 @@ MADE = {
 }
 # What is run elsewhere as it stands on the page.
 RUN_BY = {
-    "sam build": "tests/deploy/test_artifact.py::test_the_function_is_the_package_and_what_it_needs",
+    "sam build": (
+        "tests/deploy/test_artifact.py::test_the_function_is_the_package_and_what_it_needs"
+    ),
     "python -c": "tests/live/test_example.py::test_the_token_table_is_printed",
     "python -m pytest": "tests/live/test_example.py::test_its_own_tests_pass",
 }
@@ -142,7 +146,9 @@ def test_the_commands_are_found() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
 def test_every_command(command: Command, request: pytest.FixtureRequest) -> None:
-    """Each works as it is written, or is told apart above with the reason; no other is on a page."""
+    """Each works as it is written, or is told apart above with the reason; no other is on a
+    page.
+    """
     assert command.program in CHECKS, f"no test runs: {command}"
     CHECKS[command.program](command, request)
 
@@ -161,7 +167,8 @@ def operator(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Call
             name: value for name, value in os.environ.items() if not name.startswith("REAPER_")
         }
         done = subprocess.run(
-            [sys.executable, "-m", "reaper", *arguments], cwd=folder, env=clean | {"REAPER_TARGETS": targets} | environ,
+            [sys.executable, "-m", "reaper", *arguments], cwd=folder, env=clean | {"REAPER_TARGETS":
+            targets} | environ,
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr

@@ -17,16 +17,22 @@ from reaper.client.database import Database
 LEFT_OUT = ("mysql_nops",)
 
 TYPES = """
-SELECT 1 AS small, -9223372036854775808 AS low, 18446744073709551615 AS high, 1.50 AS price, 1e100 AS huge,
-       CAST(0.1 AS DOUBLE) AS tenth, NULL AS nothing, '' AS no_text, 'ä😀' AS words, x'00FFFB' AS raw,
+SELECT 1 AS small, -9223372036854775808 AS low, 18446744073709551615 AS high, 1.50 AS price, 1e100
+AS huge,
+       CAST(0.1 AS DOUBLE) AS tenth, NULL AS nothing, '' AS no_text, 'ä😀' AS words, x'00FFFB' AS
+       raw,
        CAST('2026-02-28' AS DATE) AS born, CAST('2026-02-28 12:34:56.789' AS DATETIME(3)) AS moment,
-       CAST('-12:34:56' AS TIME) AS lasted, JSON_OBJECT('a', 1) AS document, TRUE AS yes, b'101' AS bits
+       CAST('-12:34:56' AS TIME) AS lasted, JSON_OBJECT('a', 1) AS document, TRUE AS yes, b'101' AS
+       bits
 """
 LENGTHS = [
     f"SELECT REPEAT('x', {size}) AS cell, 7 AS after"
     for size in (250, 251, 65535, 65536, 3_000_000)
 ]
-NUMBERS = "SELECT a.n * 100 + b.n AS n, REPEAT('y', b.n) AS y FROM {hundred} AS a CROSS JOIN {hundred} AS b ORDER BY n"
+NUMBERS = (
+    "SELECT a.n * 100 + b.n AS n, REPEAT('y', b.n) AS y FROM {hundred} AS a CROSS JOIN {hundred} "
+    "AS b ORDER BY n"
+)
 # More than are remembered
 MANY_COLUMNS = f"SELECT {', '.join(f'{n} AS column_{n}' for n in range(300))}"
 ONE_NAME = "SELECT a.n, b.n, 3 AS n FROM (SELECT 1 AS n) AS a CROSS JOIN (SELECT 2 AS n) AS b"
@@ -73,7 +79,10 @@ def test_rows_one_by_one(mysql: Server) -> None:
 def test_a_row_that_fails_midway_is_the_drivers_error(mysql: Server) -> None:
     """An error that comes after the first rows is raised, and none of them is given."""
     deep = "(SELECT 1 AS n UNION ALL SELECT 2) AS t"
-    sql = f"SELECT n, (SELECT 1 FROM {deep} WHERE t.n <= o.n) AS one FROM (SELECT 1 AS n UNION ALL SELECT 2) AS o"
+    sql = (
+        f"SELECT n, (SELECT 1 FROM {deep} WHERE t.n <= o.n) AS one FROM (SELECT 1 AS n UNION ALL "
+        f"SELECT 2) AS o"
+    )
     with closing(Database(mysql.dsn("app"))) as database:
         # a subquery of more than one row
         with pytest.raises(pymysql.err.OperationalError, match="1242"):

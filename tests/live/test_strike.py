@@ -259,7 +259,9 @@ def test_rds_kill_where_kill_is_not_granted(mysql: Database, sessions: Sessions)
 
 
 def test_rds_kill_answers(mysql: Database, sessions: Sessions) -> None:
-    """rds_kill says 1094 of an unknown id (`gone`) and 1054 of the provider's session (`refused`)."""
+    """rds_kill says 1094 of an unknown id (`gone`) and 1054 of the provider's session
+    (`refused`).
+    """
     (provider,) = sessions.provider(1)
     with engine_server(mysql, "reaper_rds") as striking:
         assert isinstance(striking, mysql_engine.MySQLServer)

@@ -201,7 +201,9 @@ def test_rules_cannot_reach_the_built_in_protections(server: Server, sessions: S
 
 
 def test_superusers_neither_die_nor_abort(postgres: Server, sessions: Sessions) -> None:
-    """A superuser's idle session among the victims' neighbours neither dies nor aborts the sweep."""
+    """A superuser's idle session among the victims' neighbours neither dies nor aborts the
+    sweep.
+    """
     first, (boss,), last = sessions.sleeping(3), sessions.superuser(1), sessions.sleeping(3)
     report = sweep(postgres, idle_seconds=0).run()
     assert report.outcomes == {Outcome.TERMINATED: 6}

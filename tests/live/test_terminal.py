@@ -1,4 +1,6 @@
-"""How the command line behaves in a shell: terminals, pipes, completion, and what is not installed."""
+"""How the command line behaves in a shell: terminals, pipes, completion, and what is not
+installed.
+"""
 
 from __future__ import annotations
 

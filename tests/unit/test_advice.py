@@ -43,7 +43,9 @@ METHODS = {"mysql": "kill", "postgres": "pg_terminate_backend"}
 
 
 def seen(engine: str, settings: dict[str, Any] | None = None, **facts: Any) -> Seen:
-    """A server that is set well, but for these settings and facts; keys of a snapshot go into it."""
+    """A server that is set well, but for these settings and facts; keys of a snapshot go into
+    it.
+    """
     of_snapshot = {key: facts.pop(key) for key in [*facts] if key in Snapshot.__dataclass_fields__}
     snapshot = replace(
         Snapshot(
@@ -284,7 +286,9 @@ NAME = "idle_session_timeout"
 def test_a_role_s_own_setting_counts(
     of_server: int, of_roles: list[tuple[str, str, float | None]], wrong: list[str]
 ) -> None:
-    """What goes for a session is what is judged: the server's setting, its database's, its role's."""
+    """What goes for a session is what is judged: the server's setting, its database's, its
+    role's.
+    """
     settings = [of_role(role, database, NAME, value) for role, database, value in of_roles]
     found = advise(seen("postgres", {NAME: of_server, "role_settings": settings}))
     named = [

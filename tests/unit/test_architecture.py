@@ -44,7 +44,9 @@ HEAVY = ("pymysql", "psycopg", "boto3", "botocore", "aws_lambda_powertools")
 
 
 def rooms() -> Iterator[tuple[str, Path]]:
-    """Every source file with the room it belongs to: the module or package directly under reaper/."""
+    """Every source file with the room it belongs to: the module or package directly under
+    reaper/.
+    """
     for path in sorted(PACKAGE.rglob("*.py")):
         room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         if room != "__init__":
@@ -102,7 +104,9 @@ def test_every_room_has_a_floor() -> None:
     ("room", "path"), [pytest.param(r, p, id=str(p.relative_to(ROOT))) for r, p in rooms()]
 )
 def test_imports_point_down(room: str, path: Path) -> None:
-    """No module imports from its own floor or one above; inside a package they may see each other."""
+    """No module imports from its own floor or one above; inside a package they may see each
+    other.
+    """
     wrong = {other for other in rooms_imported(path) - {room} if FLOOR[other] <= FLOOR[room]}
     assert wrong == set()
 

@@ -76,7 +76,9 @@ def parameter(value: object, name: str = "/orders/login") -> str:
     ],
 )
 def test_a_secret_gives_user_and_password(secret: dict[str, str], user: str) -> None:
-    """RDS-managed and rotation shapes both give the login; where they name no user the target does."""
+    """RDS-managed and rotation shapes both give the login; where they name no user the target
+    does.
+    """
     arn = stored(secret)
     assert login({"secret": arn}) == login({"secret": "orders"}) == Login(user, HIDDEN)
 
@@ -159,7 +161,9 @@ def test_what_passes_is_tried_again(problem: Exception, fault: Fault) -> None:
 
 
 def test_a_secret_is_kept_by_the_wall_clock(aws: Asked) -> None:
-    """One read serves all logins of five minutes; a clock set back, or a refused login, ends that."""
+    """One read serves all logins of five minutes; a clock set back, or a refused login, ends
+    that.
+    """
     wall = Wall()
     credentials = Credentials(
         Target.from_mapping(TARGET | {"secret": stored({"password": HIDDEN})}), wall=wall

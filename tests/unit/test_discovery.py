@@ -1,4 +1,6 @@
-"""What is found of RDS: every instance that was meant, with what its tags say, or a reason why not."""
+"""What is found of RDS: every instance that was meant, with what its tags say, or a reason why
+not.
+"""
 
 from __future__ import annotations
 
@@ -272,7 +274,9 @@ def test_what_is_denied_is_a_problem_and_no_more(
 
 
 def test_every_reason_is_tried() -> None:
-    """In the tables above; and for those listed that are not there, and for names that are taken."""
+    """In the tables above; and for those listed that are not there, and for names that are
+    taken.
+    """
     tried = {why for _, why, _ in SKIPS.values()} | {
         why for *_, left_out in REFUSED for why in left_out.values()
     }
@@ -456,5 +460,6 @@ def test_a_discovery_by_default() -> None:
     out.
     """
     assert Discovery.from_json("{}", "x") == Discovery(tag=("reaper", "on"))
-    given = '{"tag": "", "ids": ["a"], "vpc": "", "role": "", "user": "reaper", "master_secrets": false}'
+    empty = '"tag": "", "vpc": "", "role": ""'
+    given = f'{{{empty}, "ids": ["a"], "user": "reaper", "master_secrets": false}}'
     assert Discovery.from_json(given, "x") == Discovery(tag=None, ids=("a",))

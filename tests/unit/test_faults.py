@@ -381,7 +381,9 @@ def test_mysql_by_number(code: int, fault: Fault) -> None:
 
 @pytest.mark.parametrize("code", sorted(BY_NUMBER))
 def test_mysql_neighbours_mean_nothing(code: int) -> None:
-    """The numbers on either side, unless they stand in the table themselves, are the application's."""
+    """The numbers on either side, unless they stand in the table themselves, are the
+    application's.
+    """
     for neighbour in {code - 1, code + 1} - mysql_faults._CODES.keys() - {-1}:
         assert (
             mysql_faults.fault(err.OperationalError(neighbour, "what the server says"))
@@ -576,7 +578,9 @@ def test_postgres_by_state(state: str, fault: Fault) -> None:
 
 @pytest.mark.parametrize("state", sorted(BY_STATE))
 def test_postgres_neighbours_mean_nothing(state: str) -> None:
-    """The next state, unless it stands in the table itself; in class 08 every state means the same."""
+    """The next state, unless it stands in the table itself; in class 08 every state means the
+    same.
+    """
     neighbour = state[:-1] + chr(ord(state[-1]) + 1)
     expected = BY_STATE.get(neighbour, Fault.LOST if state.startswith("08") else Fault.OTHER)
     assert postgres_faults.fault(from_postgres(neighbour)) is expected
@@ -623,7 +627,10 @@ def test_why_postgres_was_not_to_be_had(reason: str, fault: Fault) -> None:
     """
     assert postgres_faults.fault(refused(reason)) is fault
     assert postgres_faults.fault(pickle.loads(pickle.dumps(refused(reason)))) is fault  # noqa: S301  our own
-    several = f"{refused(reason)}\nMultiple connection attempts failed. All failures were:\n- host: 'certificate', x"
+    several = (
+        f"{refused(reason)}\nMultiple connection attempts failed. All failures were:\n- host: "
+        f"'certificate', x"
+    )
     assert postgres_faults.fault(psycopg.OperationalError(several)) is fault
 
 

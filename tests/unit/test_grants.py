@@ -84,14 +84,18 @@ def test_a_client_reads_the_statements_that_were_meant(
 def test_what_a_server_does_not_have_is_refused(
     engine: EngineName, flavour: Flavour, more: dict[str, Any], names: str
 ) -> None:
-    """An option that means nothing on this engine or flavour is an error that says what would do."""
+    """An option that means nothing on this engine or flavour is an error that says what would
+    do.
+    """
     with pytest.raises(ConfigurationError, match=re.escape(names)):
         Account(engine, flavour, **more)
 
 
 @pytest.mark.parametrize("name", ["", "a'b", 'a"b', "a`b", "a\\", "a;b", "a b", "a\n", "x" * 64])
 def test_names_that_would_need_quoting_are_refused(name: str) -> None:
-    """No name ends its quotes early, whatever the server's sql_mode says of quotes and backslashes."""
+    """No name ends its quotes early, whatever the server's sql_mode says of quotes and
+    backslashes.
+    """
     for engine, flavour in (
         (EngineName.MYSQL, Flavour.MYSQL),
         (EngineName.POSTGRES, Flavour.POSTGRES),

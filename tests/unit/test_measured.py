@@ -64,7 +64,9 @@ def test_the_hour() -> None:
 
 
 def test_there_are_no_other_figures() -> None:
-    """No figure stands there that is not looked up above, but for names and the time that it takes."""
+    """No figure stands there that is not looked up above, but for names and the time that it
+    takes.
+    """
     known = {"1.00", "3.00", "4.00", "1", "100", "10"}
     assert set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\d)", MEASURED)) <= known
 

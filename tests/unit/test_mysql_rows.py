@@ -1,4 +1,6 @@
-"""Rows of MySQL's text protocol: cut as PyMySQL cuts them, and what is no row is left to PyMySQL."""
+"""Rows of MySQL's text protocol: cut as PyMySQL cuts them, and what is no row is left to
+PyMySQL.
+"""
 
 from __future__ import annotations
 

@@ -56,7 +56,9 @@ CONTRIBUTING = unfenced(ROOT / "CONTRIBUTING.md")
 
 
 def test_the_pages_are_found() -> None:
-    """The tests below would prove nothing of a page that is not there, or in which no link is seen."""
+    """The tests below would prove nothing of a page that is not there, or in which no link is
+    seen.
+    """
     names = {path.name for path in PAGES}
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} <= names
     assert {"docs/demo.svg", "docs/dashboard.svg", "#the-retry-client"} <= set(

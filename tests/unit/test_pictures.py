@@ -68,7 +68,9 @@ def test_it_fits_the_terminal(record: Record, width: int, encoding: str) -> None
 
 
 def test_every_moment_has_its_letter_and_its_words(record: Record) -> None:
-    """The letters stand above the columns in the order of the story, even where two fall into one."""
+    """The letters stand above the columns in the order of the story, even where two fall into
+    one.
+    """
     record.moments.append(Moment(15.0, "at the same time"))
     letters, *_, one, two, three, four = (line.plain for line in plot(record, 80))
     assert re.sub(" +", "", letters) == "abcd"

@@ -497,7 +497,9 @@ def test_min_idle_per_user_holds_under_pressure() -> None:
     ],
 )
 def test_allow_and_protect(facts: dict[str, Any], rules: dict[str, Any], why: str) -> None:
-    """Only the allowed go, never the protected, protection wins, and what cannot be told is spared."""
+    """Only the allowed go, never the protected, protection wins, and what cannot be told is
+    spared.
+    """
     assert reason(sleeper(**facts), **rules) == why
 
 

@@ -219,7 +219,9 @@ def test_mysql_transaction_of_a_prepared_xa_belongs_to_nobody() -> None:
 
 
 def test_mysql_named_locks() -> None:
-    """A holder of GET_LOCK shows in metadata_locks only; where that was not read the report warns."""
+    """A holder of GET_LOCK shows in metadata_locks only; where that was not read the report
+    warns.
+    """
     seen = read_mysql(
         show(1), show(2), user_level_locks=[{"processlist_id": 2, "name": "job"}], user_limits={}
     )

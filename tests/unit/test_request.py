@@ -264,7 +264,9 @@ CLUSTERS = {"shop-cluster": {"shop", "billing"}, "orders": {"shop"}}
     ],
 )
 def test_a_cluster_is_its_instances(dimensions: dict[str, str], names: list[str]) -> None:
-    """An alarm that names a cluster means each of its instances that is a target, and nobody else."""
+    """An alarm that names a cluster means each of its instances that is a target, and nobody
+    else.
+    """
     request = parse(action(dimensions))
     assert isinstance(request, Request)
     assert [target.name for target in choose(request, TARGETS, CLUSTERS)] == names
@@ -443,7 +445,9 @@ def altered(name: str, change: Callable[[Any], object]) -> Any:
     ],
 )
 def test_what_is_not_recognised_is_an_error(given: Any, key: str, value: str) -> None:
-    """A malformed event is one line that names the key and the value, before anything is touched."""
+    """A malformed event is one line that names the key and the value, before anything is
+    touched.
+    """
     with pytest.raises(ConfigurationError) as caught:
         parse(given)
     message = str(caught.value)

@@ -71,7 +71,9 @@ def test_defaults() -> None:
 
 @pytest.mark.parametrize("name", list(DEFAULTS))
 def test_every_rule_can_be_overridden(name: str) -> None:
-    """By an event or a target, and by its environment variable; the other rules keep their values."""
+    """By an event or a target, and by its environment variable; the other rules keep their
+    values.
+    """
     value, text = OTHERS[name]
     expected = replace(Rules(), **{name: value})
     assert expected != Rules()

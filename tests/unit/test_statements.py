@@ -152,10 +152,11 @@ def test_is_atomic(word: str, expected: bool) -> None:
 @pytest.mark.parametrize(
     "sql",
     [
-        "ALTER TABLE t ADD a int", "ANALYZE TABLE t", "CACHE INDEX t IN hot", "CHANGE REPLICATION SOURCE TO a = 1",
-        "CHECK TABLE t", "CREATE INDEX i ON t (a)", "DROP TABLE t", "FLUSH TABLES", "GRANT SELECT ON t TO a",
-        "INSTALL PLUGIN a SONAME 'b'", "LOCK TABLES t READ", "OPTIMIZE TABLE t", "RENAME TABLE t TO u",
-        "REPAIR TABLE t", "RESET REPLICA", "REVOKE SELECT ON t FROM a", "STOP REPLICA", "TRUNCATE t",
+        "ALTER TABLE t ADD a int", "ANALYZE TABLE t", "CACHE INDEX t IN hot",
+        "CHANGE REPLICATION SOURCE TO a = 1", "CHECK TABLE t", "CREATE INDEX i ON t (a)",
+        "DROP TABLE t", "FLUSH TABLES", "GRANT SELECT ON t TO a", "INSTALL PLUGIN a SONAME 'b'",
+        "LOCK TABLES t READ", "OPTIMIZE TABLE t", "RENAME TABLE t TO u", "REPAIR TABLE t",
+        "RESET REPLICA", "REVOKE SELECT ON t FROM a", "STOP REPLICA", "TRUNCATE t",
         "UNINSTALL PLUGIN a", "UNLOCK TABLES",
     ],
 )  # fmt: skip

@@ -68,7 +68,9 @@ def test_chunks_grow_while_the_window_is_short() -> None:
 
 
 def test_chunks_shrink_when_kills_are_slow() -> None:
-    """Where kills take long a chunk holds few; those that do not fit into the window are re-read."""
+    """Where kills take long a chunk holds few; those that do not fit into the window are
+    re-read.
+    """
     database = FakeDatabase(seconds_a_kill=0.02)
     database.sleeping(8)
     report = sweep(database).run()
@@ -107,7 +109,9 @@ def test_the_deadline_ends_the_strike() -> None:
 
 
 def test_a_rollback_keeps_its_slot() -> None:
-    """A victim that still rolls back a second later is `signalled`, and no slot is claimed for it."""
+    """A victim that still rolls back a second later is `signalled`, and no slot is claimed for
+    it.
+    """
     database = FakeDatabase()
     quick, slow = database.sleeping(1, rolls_back=0.5), database.sleeping(1, rolls_back=5.0)
     report = sweep(database).run()
@@ -160,7 +164,9 @@ def test_blind_sees_no_zombies() -> None:
 
 
 def test_a_dead_connection_is_not_replaced() -> None:
-    """When the connection ended after the look nobody is struck: what was seen is only true on it."""
+    """When the connection ended after the look nobody is struck: what was seen is only true on
+    it.
+    """
     database = FakeDatabase(lives=False)
     (client,) = database.sleeping(1)
     report = sweep(database).run()
@@ -185,7 +191,9 @@ def test_a_refused_login_is_a_report() -> None:
 
 
 def test_the_longest_invocation_is_used_at_the_door() -> None:
-    """Fifteen minutes of refusals, two thousand of them, end as `locked_out` and in nothing else."""
+    """Fifteen minutes of refusals, two thousand of them, end as `locked_out` and in nothing
+    else.
+    """
     database = FakeDatabase(refuses_login=ConnectionRefusedError("full"))
     report = sweep(database, seconds=900, dice=lambda: 0.4).run()
     assert report.error is not None
@@ -387,7 +395,9 @@ def test_the_second_look_presses_nobody_new(limits: dict[str, int], dead: dict[s
 
 
 def test_kills_are_spread_over_the_seconds_asked_for() -> None:
-    """Each user's victims fall evenly over the time, so that its clients come back a few at a time."""
+    """Each user's victims fall evenly over the time, so that its clients come back a few at a
+    time.
+    """
     database = FakeDatabase()
     database.sleeping(10, user="app")
     database.sleeping(2, user="etl")
@@ -400,7 +410,9 @@ def test_kills_are_spread_over_the_seconds_asked_for() -> None:
 
 
 def test_spreading_never_runs_into_the_deadline() -> None:
-    """A spread longer than the invocation is shortened: a kill late is better than a kill left out."""
+    """A spread longer than the invocation is shortened: a kill late is better than a kill left
+    out.
+    """
     database = FakeDatabase()
     database.sleeping(10)
     report = sweep(database, seconds=10, rules={"spread_seconds": 60}).run()

@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from lab.servers import NAMES, Server, Sessions, Unavailable, elsewhere, start
 from tests.harness import Lambda
+
+# How long an example takes says what else the machine does, and nothing of the code.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 MISSING = pytest.StashKey[dict[str, str]]()
 

@@ -15,8 +15,7 @@ from typing import Any
 from psycopg.rows import dict_row
 from pymysql.cursors import DictCursor
 
-from lab.proxy import Proxy
-from lab.servers import Server, Unavailable, start
+from lab.servers import Proxy, Server, Unavailable, start
 from reaper.client import Database
 from reaper.client.deadline import Deadline
 from reaper.client.target import EngineName

@@ -12,9 +12,8 @@ from typing import Any
 from moto import mock_aws
 
 from lab.amazon import Amazon
-from lab.proxy import Proxy
 from lab.rotation import USER, Rotated, ask_for_passwords
-from lab.servers import Server, Unavailable, free_port, start, until
+from lab.servers import Proxy, Server, Unavailable, free_port, start, until
 
 from .base import Effort, Section, Table
 from .subjects import OF_ENGINE, OURS, VERSIONS, Account, Worker

@@ -25,9 +25,8 @@ from typing import Any
 import botocore
 
 from lab.cloudformation import Stack
-from lab.proxy import Proxy
 from lab.samples import report
-from lab.servers import Server, Sessions, Unavailable
+from lab.servers import Proxy, Server, Sessions, Unavailable
 from lab.servers.secure import authority, secure
 from lab.targets import target
 from reaper.client.deadline import RESERVE

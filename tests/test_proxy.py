@@ -14,8 +14,8 @@ from contextlib import closing, contextmanager, suppress
 import psutil
 import pytest
 
-from lab.proxy import Proxy, Then, Where
 from lab.servers import Client, Server, Sessions, until
+from lab.servers.proxy import Proxy, Then, Where
 
 # another's may speak TLS, in which no pattern is found
 pytestmark = pytest.mark.own_server

@@ -2,12 +2,14 @@
 
 from .base import Client, Connection, Server, Unavailable, free_port, until
 from .catalogue import NAMES, elsewhere, start
+from .proxy import Proxy
 from .sessions import Sessions
 
 __all__ = [
     "NAMES",
     "Client",
     "Connection",
+    "Proxy",
     "Server",
     "Sessions",
     "Unavailable",

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from lab.proxy import Proxy
-from lab.servers import Server, Sessions
+from lab.servers import Proxy, Server, Sessions
 from reaper.client import Database
 from reaper.client.target import EngineName
 from reaper.engines import engine_for

@@ -25,8 +25,7 @@ from lab import ROOT
 from lab.artifact import HOST, SAM
 from lab.extensions import RUNTIME_SECONDS, SLACK, Extended
 from lab.lambdas import Code, Function, provided
-from lab.proxy import Proxy
-from lab.servers import Server, free_port, processes, until
+from lab.servers import Proxy, Server, free_port, processes, until
 from tests.conftest import Servers
 from tests.goodbyes import SERVERS, abandoned, gone, session
 

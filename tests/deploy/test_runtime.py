@@ -22,8 +22,7 @@ from lab.artifact import Build
 from lab.cloudformation import Stack
 from lab.frozen import Frozen
 from lab.lambdas import Code, Function, Invocation
-from lab.proxy import Proxy
-from lab.servers import Server, Sessions, free_port, processes
+from lab.servers import Proxy, Server, Sessions, free_port, processes
 from lab.targets import target
 from tests.conftest import Servers, names
 from tests.goodbyes import end_sessions

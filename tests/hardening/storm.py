@@ -18,8 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from lab.proxy import Proxy, Then, Where
 from lab.servers import Server
+from lab.servers.proxy import Proxy, Then, Where
 from reaper.client.deadline import Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.target import EngineName

@@ -20,8 +20,7 @@ from typing import Any
 
 import pytest
 
-from lab.proxy import Proxy
-from lab.servers import Server, processes, start, until
+from lab.servers import Proxy, Server, processes, start, until
 from reaper.client.target import EngineName
 from reaper.client.tokens import DDL
 from reaper.report import ErrorKind

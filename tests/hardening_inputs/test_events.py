@@ -16,8 +16,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lab import ROOT
-from lab.proxy import Proxy
-from lab.servers import Server, Sessions
+from lab.servers import Proxy, Server, Sessions
 from lab.targets import target
 from reaper import consult, fleet, handler
 from reaper.advice import Advice

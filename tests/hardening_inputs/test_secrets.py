@@ -23,9 +23,8 @@ import typer.main
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.proxy import Proxy
 from lab.rotation import USER, Rotated
-from lab.servers import Server, Sessions, free_port
+from lab.servers import Proxy, Server, Sessions, free_port
 from lab.targets import target
 from reaper import cli, handler
 from reaper.client.database import Database, OutcomeUnknown, Transaction

@@ -13,8 +13,8 @@ from typing import cast
 
 import pytest
 
-from lab.proxy import Proxy, Then, Where
 from lab.servers import Server, until
+from lab.servers.proxy import Proxy, Then, Where
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import RESERVE
 from reaper.client.kept import Means

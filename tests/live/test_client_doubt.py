@@ -7,8 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from lab.proxy import Proxy
-from lab.servers import Server, until
+from lab.servers import Proxy, Server, until
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import RESERVE
 from tests.conftest import Servers

@@ -11,8 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from lab.proxy import Proxy
-from lab.servers import Server
+from lab.servers import Proxy, Server
 from reaper.client import commits
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.kept import Means, Settings

@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from lab.proxy import Proxy
-from lab.servers import Server, free_port, processes, until
+from lab.servers import Proxy, Server, free_port, processes, until
 from reaper.client.database import Database
 from reaper.client.kept import Means, Settings
 from tests.live.test_client import fresh_tables, orders

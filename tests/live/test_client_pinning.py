@@ -9,8 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from lab.proxy import Proxy
-from lab.servers import Server
+from lab.servers import Proxy, Server
 from reaper.client.database import Database, Transaction
 from reaper.client.deadline import DeadlineExceeded
 from reaper.client.events import Event, EventKind

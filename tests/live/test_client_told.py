@@ -13,8 +13,7 @@ from contextlib import closing
 
 import pytest
 
-from lab.proxy import Proxy
-from lab.servers import Server, start
+from lab.servers import Proxy, Server, start
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import DeadlineExceeded
 from reaper.client.emf import emf

@@ -19,9 +19,8 @@ import psycopg
 import pymysql
 import pytest
 
-from lab.proxy import Proxy
 from lab.rotation import READ, USER, Rotated, ask_for_passwords
-from lab.servers import Client, Server, Sessions, start, until
+from lab.servers import Client, Proxy, Server, Sessions, start, until
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import RESERVE
 from reaper.client.kept import Means, Settings

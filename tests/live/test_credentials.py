@@ -15,9 +15,8 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from lab.proxy import Proxy
 from lab.rotation import READ, USER, Rotated
-from lab.servers import Server, until
+from lab.servers import Proxy, Server, until
 from lab.targets import target
 from reaper import handler
 from reaper.client.credentials import CredentialsUnavailable

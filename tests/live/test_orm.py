@@ -18,8 +18,7 @@ from sqlalchemy import Engine, String, exc, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from lab import ROOT
-from lab.proxy import Proxy
-from lab.servers import Server, Sessions, until
+from lab.servers import Proxy, Server, Sessions, until
 from reaper.client import (
     ConfigurationError,
     Database,

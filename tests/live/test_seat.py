@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from lab.proxy import Proxy
-from lab.servers import Server, Sessions, start, until
+from lab.servers import Proxy, Server, Sessions, start, until
 from lab.targets import target
 from reaper import seat as seats
 from reaper.client.drivers import driver_for

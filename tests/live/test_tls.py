@@ -15,8 +15,7 @@ from urllib.parse import quote
 import pytest
 from pymysql.constants import CLIENT
 
-from lab.proxy import Proxy
-from lab.servers import Server
+from lab.servers import Proxy, Server
 from lab.servers.secure import Authority, authority, secure
 from reaper.client.credentials import Credentials
 from reaper.client.database import Database

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeVar
 
-from .servers.base import Server, free_port
+from .base import Server, free_port
 
 T = TypeVar("T")
 Where = Literal["before", "during", "after"]

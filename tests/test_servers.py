@@ -245,7 +245,8 @@ def test_stop_leaves_nothing(server: Server) -> None:
 
 ORPHANS = """
 import sys, time
-from lab.servers import Frozen, processes, start
+from lab.frozen import Frozen
+from lab.servers import processes, start
 server = start(sys.argv[1])
 function = Frozen(server.dsn())
 function.freeze()

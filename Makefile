@@ -9,7 +9,7 @@ SAM = $(or $(shell command -v sam),$(VENV)/sam/bin/sam)
 HAS_SAM = $(filter $(VENV)/%,$(SAM:bin/sam=ready))
 CA_BUNDLE := reaper/certs/global-bundle.pem
 
-.PHONY: demo pictures test ledger bench check mariadb build deploy invoke-dry-run invoke-kill invoke-advise ca-bundle clean
+.PHONY: demo pictures test ledger bench check mariadb pgbouncer build deploy invoke-dry-run invoke-kill invoke-advise ca-bundle clean
 .PHONY: soak pins licences sbom audit package mutants coverage
 
 demo: $(VENV)/ready $(if $(filter mysql,$(ENGINE)),mariadb)
@@ -19,7 +19,7 @@ demo: $(VENV)/ready $(if $(filter mysql,$(ENGINE)),mariadb)
 pictures: $(VENV)/ready
 	$(BIN)/python -m examples.demo --into docs --dashboard
 
-test: check mariadb $(VENV)/sam/ready
+test: check mariadb pgbouncer $(VENV)/sam/ready
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 	$(BIN)/python -m pytest tests/hardening
 
@@ -58,6 +58,14 @@ mariadb:
 	@command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] \
 	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends mariadb-server-core >/dev/null; } \
 	  || echo "MariaDB is missing and is left out; to have it: sudo apt-get install mariadb-server-core"
+
+# Unpacked and not installed, since Debian's package would start a service.
+pgbouncer: $(VENV)/ready
+	@command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || [ -x $(VENV)/pgbouncer/usr/sbin/pgbouncer ] \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && cd $(VENV) && apt-get -qq -o APT::Sandbox::User=root download pgbouncer \
+	    && apt-get satisfy -y -qq "$$(dpkg-deb -f pgbouncer_*.deb Depends)" >/dev/null 2>&1 \
+	    && dpkg-deb -x pgbouncer_*.deb pgbouncer && rm pgbouncer_*.deb; } \
+	  || echo "PgBouncer is missing and is left out; to have it: sudo apt-get install pgbouncer"
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

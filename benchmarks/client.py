@@ -73,10 +73,10 @@ def alone(server: Server) -> Callable[[], Any]:
 
 def checked(db: Database) -> Callable[[], Any]:
     """The check of a kept connection and one query, without what decides on another try."""
-    keeper, driver = db._kept, db.driver
+    keeper = db._kept
 
     def query() -> Any:
-        rows = driver.run(keeper.ready(Deadline.after(10)), QUERY, PARAMS).rows
+        rows = keeper.ready(Deadline.after(10)).run(QUERY, PARAMS).rows
         keeper.used()
         return rows
 

@@ -24,6 +24,7 @@ from lab.targets import target
 from reaper import grants
 from reaper.client.deadline import Deadline
 from reaper.client.drivers import driver_for
+from reaper.client.events import GivenUp
 from reaper.client.target import EngineName
 from reaper.engines import engine_for
 from reaper.engines.base import Struck
@@ -146,7 +147,7 @@ class Reaper:
         )
 
     def close(self) -> None:
-        self._seat.discard("measured")
+        self._seat.discard(GivenUp.CLOSED)
 
 
 class RawMySQL:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from reaper.client.deadline import RESERVE, Deadline, LambdaContext
 from reaper.client.drivers import driver_for
+from reaper.client.events import GivenUp
 from reaper.client.target import ConfigurationError, Target
 from reaper.environment import stack_name, targets_from_environ
 from reaper.log import logger as _logger
@@ -227,7 +228,7 @@ def _seats(jobs: Sequence[_Job], settings: Settings) -> list[Seat | None]:
         return [None] * len(jobs)
     wanted = {target.target for target in settings.targets} if settings.keep_seat else set()
     for target in _SEATS.keys() - wanted:
-        _SEATS.pop(target).discard("not wanted any more")
+        _SEATS.pop(target).discard(GivenUp.NOT_WANTED)
     seats: list[Seat | None] = []
     for job in jobs:
         target = job.target.target

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import math
 
-from reaper.client.drivers.base import Connection, Driver
-from reaper.client.kept import REAL, Keeper, Means, Settings
+from reaper.client.drivers.base import Driver
+from reaper.client.drivers.connection import Connection
+from reaper.client.events import GivenUp
+from reaper.client.kept import REAL, Clocks, KeptConnection, Settings
 from reaper.client.target import Target
 
 # By which the server itself ends the seats of environments that Lambda has thrown away.
@@ -20,20 +22,19 @@ _KEPT = Settings(
 )
 
 
-class Seat(Keeper):
+class Seat(KeptConnection):
     """One target's connection, checked before each sweep like any kept one, and never replaced
     within a sweep.
     """
 
-    def __init__(self, target: Target, driver: Driver, means: Means = REAL) -> None:
-        super().__init__(target, _KEPT, means, None, lambda what, why: None)  # noqa: ARG005  nobody listens
-        self._driver = driver
+    def __init__(self, target: Target, driver: Driver, clocks: Clocks = REAL) -> None:
+        super().__init__(target, _KEPT, clocks, None, lambda what, why: None, driver)  # noqa: ARG005  nobody listens
         self._options = {"application": "reaper", "batch": True}
 
     def _prepare(self, connection: Connection) -> None:
         try:
-            self._driver.limit_idle(connection, SERVER_ENDS_AFTER)
+            connection.limit_idle(SERVER_ENDS_AFTER)
         except Exception:
-            # Without its limit it would outlive this environment
-            self.discard("could not be prepared")
+            # Without its limit it would outlive this environment.
+            self.discard(GivenUp.NOT_PREPARED)
             raise

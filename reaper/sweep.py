@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 from reaper.client.credentials import CredentialsUnavailable
 from reaper.client.deadline import Clock, Deadline
 from reaper.client.drivers import driver_for
-from reaper.client.drivers.base import Connection, Driver
+from reaper.client.drivers.base import Driver
+from reaper.client.drivers.connection import Connection
+from reaper.client.events import GivenUp
 from reaper.client.faults import Fault, first_line
 from reaper.client.retry import Dice, Patience
 from reaper.client.target import ConfigurationError, EngineName
@@ -181,7 +183,7 @@ class Sweep:
                 if self.seat and course.usable:
                     seat.used()
                 else:
-                    seat.discard("swept")
+                    seat.discard(GivenUp.SWEPT)
         return self._finished(course, began)
 
     def _finished(self, course: _Course, began: float) -> Report:
@@ -208,7 +210,7 @@ class Sweep:
         while True:
             attempts += 1
             try:
-                connection = seat.ready(self.deadline)
+                connection: Connection = seat.ready(self.deadline)
             except Exception as refused:
                 fault = driver.fault(refused)
                 if fault is Fault.CREDENTIALS and seat.login_can_change and not has_read_again:
@@ -244,7 +246,7 @@ class Sweep:
                     verdict.session.id: Outcome.WOULD_TERMINATE for verdict in course.chosen
                 }
             elif course.chosen and self.observers.approve(judgement.victims):
-                if not driver.is_alive(connection):
+                if not connection.is_alive():
                     raise SweepFailed(
                         SweepError(ErrorKind.SERVER, "the connection ended after the look")
                     )

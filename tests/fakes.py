@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reaper.client.deadline import Clock, Deadline
-from reaper.client.drivers.base import Result
+from reaper.client.drivers.connection import Connection, Guard, Result
 from reaper.client.faults import Fault
 from reaper.client.target import EngineName, Target
 from reaper.engines.base import Holder, Look, Struck
@@ -75,6 +75,10 @@ class FakeDatabase:
     max_connections: int = 1000
     user_limits: dict[str, int] = field(default_factory=dict)
     looks: int = 0
+    guard: Guard = field(default_factory=lambda: Guard(Deadline.after(3600)))
+    raw: Any = None
+    can_ask_commits: bool | None = False
+    id: int = 1
     chunks: list[int] = field(default_factory=list)
     closed: int = 0
     lives: bool = True
@@ -114,51 +118,57 @@ class FakeDatabase:
             raise self.refuses_login
         return self
 
-    def run(self, connection: FakeDatabase, sql: str, params: Any = None) -> Result:
+    def run(self, sql: str, params: Any = None) -> Result:
         raise AssertionError(
-            f"a sweep runs no statement of an application's: {sql}, {params} on {connection}"
+            f"a sweep runs no statement of an application's: {sql}, {params} on {self}"
         )
 
-    def stop(
-        self, connection: FakeDatabase, another: Callable[[Deadline], Any], deadline: Deadline
-    ) -> None:
+    answer = run
+
+    def stop(self, another: Callable[[Deadline], Any], deadline: Deadline) -> None:
         raise AssertionError("a sweep stops no statement of its own")
 
-    def size(self, connection: FakeDatabase, sql: str, params: Any) -> int:
+    def size(self, sql: str, params: Any) -> int:
         return len(sql)
 
-    def idle_limit(self, connection: FakeDatabase) -> float | None:
+    def idle_limit(self) -> float | None:
         return None
 
-    def limit_idle(self, connection: FakeDatabase, seconds: int) -> None:
+    def limit_idle(self, seconds: int) -> None:
         assert seconds == 900
         if self.refuses_limit:
             raise self.refuses_limit
 
-    def ping(self, connection: FakeDatabase) -> None:
-        raise AssertionError(f"a sweep's connection is fresh: {connection}")
+    def ping(self) -> None:
+        raise AssertionError(f"a sweep's connection is fresh: {self}")
 
-    def in_transaction(self, connection: FakeDatabase) -> bool:
-        return connection is not self
+    def in_transaction(self) -> bool:
+        return False
 
-    def has_failed(self, connection: FakeDatabase) -> bool:
-        return connection is not self
+    def has_failed(self) -> bool:
+        return False
 
-    def was_sent(self, connection: FakeDatabase, error: BaseException) -> bool:
-        raise AssertionError(f"nothing was sent: {error} on {connection}")
+    def was_sent(self, error: BaseException) -> bool:
+        raise AssertionError(f"nothing was sent: {error} on {self}")
 
-    def is_alive(self, connection: FakeDatabase) -> bool:
-        return connection.lives
+    def is_alive(self) -> bool:
+        return self.lives
 
-    def close(self, connection: FakeDatabase) -> None:
-        connection.closed += 1
+    def is_idle(self) -> bool:
+        return True
+
+    def lend(self) -> None:
+        raise AssertionError("nobody borrows a sweep's connection")
+
+    def close(self) -> None:
+        self.closed += 1
 
     def fault(self, error: BaseException) -> Fault:
         return Fault.TOO_MANY if isinstance(error, ConnectionRefusedError) else Fault.OTHER
 
     # The engine.
 
-    def server(self, connection: FakeDatabase, clock: Clock) -> FakeDatabase:
+    def server(self, connection: Connection, clock: Clock) -> FakeDatabase:
         assert connection is self
         assert clock is self.time
         return self

@@ -12,6 +12,7 @@ from lab.servers import Server
 from lab.targets import target
 from reaper import handler
 from reaper.client.deadline import Deadline
+from reaper.client.events import GivenUp
 from reaper.model import Rules, SweepTarget
 from reaper.sweep import Sweep
 
@@ -56,7 +57,7 @@ class Lambda:
         """What becomes of the environment: nothing is remembered, and its seats are left."""
         handler._SIGHTINGS.clear()
         while handler._SEATS:
-            handler._SEATS.popitem()[1].discard("the environment ends")
+            handler._SEATS.popitem()[1].discard(GivenUp.CLOSED)
 
     def configure(self, *targets: dict[str, Any], **environ: str) -> None:
         self._monkeypatch.setenv("REAPER_TARGETS", json.dumps(targets))

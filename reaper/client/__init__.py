@@ -1,13 +1,15 @@
 """The shared client: connections that survive a freeze. Stands alone and ships as the Lambda layer."""
 
+from reaper.client.attempt import OutcomeUnknown
 from reaper.client.credentials import CredentialsUnavailable
-from reaper.client.database import Database, OutcomeUnknown, Transaction
+from reaper.client.database import Database
 from reaper.client.deadline import DeadlineExceeded
-from reaper.client.drivers.base import Result
+from reaper.client.drivers.connection import Result
 from reaper.client.events import Event, EventKind
 from reaper.client.kept import Settings
 from reaper.client.target import ConfigurationError
 from reaper.client.tokens import DDL as TOKEN_TABLE
+from reaper.client.transaction import Transaction
 
 __all__ = [
     "TOKEN_TABLE",

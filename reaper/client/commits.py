@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from reaper.client.drivers.base import Connection, Driver
+from reaper.client.drivers.connection import Connection
 
 _GET_RIGHT = """
 SELECT bool_and(coalesce(has_function_privilege(to_regprocedure(name), 'EXECUTE'), false)) AS allowed
@@ -15,7 +16,7 @@ FROM unnest('{pg_current_xact_id_if_assigned(), pg_xact_status(xid8), pg_control
 # The id of the transaction, null where it wrote nothing, and which server's history it belongs to:
 # after a failover to a replica that had not got the COMMIT yet the same id may mean another
 # transaction.
-_GET_TICKET = """
+_GET_PROBE = """
 SELECT pg_current_xact_id_if_assigned()::text AS id,
        (SELECT system_identifier FROM pg_control_system())::text AS system,
        (SELECT timeline_id FROM pg_control_checkpoint()) AS timeline
@@ -27,40 +28,46 @@ SELECT pg_xact_status(%s::text::xid8) AS status,
 """
 
 
-@dataclass(frozen=True)
-class Ticket:
-    """What to ask for later, taken within the transaction.
+class CommitOutcome(StrEnum):
+    """What a server says of a transaction, in PostgreSQL's words (pg_xact_status)."""
 
-    `id` None: it wrote nothing, so twice is harmless.
+    COMMITTED = "committed"
+    ABORTED = "aborted"
+    IN_PROGRESS = "in progress"
+
+
+@dataclass(frozen=True)
+class XactStatusProbe:
+    """What to ask pg_xact_status for later, read within the transaction.
+
+    `id` is None where the transaction wrote nothing, so that running it twice is harmless.
     """
 
     id: str | None
     system: str
     timeline: int
 
+    @classmethod
+    def prepare(cls, connection: Connection) -> XactStatusProbe | None:
+        """A probe for the open transaction; None where this account or version may not ask, which
+        is found out once a connection.
+        """
+        if connection.can_ask_commits is None:
+            # Asked beforehand: a refused statement would end the transaction.
+            (row,) = connection.run(_GET_RIGHT).rows
+            connection.can_ask_commits = bool(row["allowed"])
+        if not connection.can_ask_commits:
+            return None
+        (row,) = connection.run(_GET_PROBE).rows
+        return cls(**row)
 
-def take(driver: Driver, connection: Connection) -> Ticket | None:
-    """A ticket, or none where this account or version may not ask; that is found out once a
-    connection.
-    """
-    if not hasattr(connection, "can_be_asked"):
-        # Beforehand: a refused statement would take the transaction with it.
-        (row,) = driver.run(connection, _GET_RIGHT).rows
-        connection.can_be_asked = row["allowed"]
-    if not connection.can_be_asked:
-        return None
-    (row,) = driver.run(connection, _GET_TICKET).rows
-    return Ticket(**row)
-
-
-def status(driver: Driver, connection: Connection, ticket: Ticket) -> str | None:
-    """`committed`, `aborted`, `in progress`; None where this server does not know or is another
-    one.
-    """
-    if ticket.id is None:
-        return "aborted"
-    (row,) = driver.run(connection, _GET_STATUS, (ticket.id,)).rows
-    if (row["system"], row["timeline"]) != (ticket.system, ticket.timeline):
-        return None
-    found: str | None = row["status"]
-    return found
+    def outcome(self, connection: Connection) -> CommitOutcome | None:
+        """What became of the transaction; None where this server does not know, or is another
+        one.
+        """
+        if self.id is None:
+            return CommitOutcome.ABORTED
+        (row,) = connection.run(_GET_STATUS, (self.id,)).rows
+        if (row["system"], row["timeline"]) != (self.system, self.timeline):
+            return None
+        return None if row["status"] is None else CommitOutcome(row["status"])

@@ -9,6 +9,8 @@ from enum import StrEnum
 
 
 class EventKind(StrEnum):
+    """What happened to a connection or a statement."""
+
     CONNECTED = "connected"
     REUSED = "reused"
     # With the reason why
@@ -21,8 +23,28 @@ class EventKind(StrEnum):
     # Nothing failed, but a setting or a statement is not as it should be; the reason says which
     ADVISED = "advised"
 
-    # An Enum's own is Python, and every query is counted
+    # Every query is counted, and an Enum's own hash is a call into Python.
     __hash__ = str.__hash__
+
+
+class GivenUp(StrEnum):
+    """Why a kept connection was closed; the reason of a `discarded` event, beside the faults."""
+
+    IDLE_TOO_LONG = "idle too long"
+    TOO_OLD = "too old"
+    ENDED_BY_SERVER = "ended by the server"
+    NO_ANSWER = "does not answer"
+    IN_TRANSACTION = "left in a transaction"
+    ROLLBACK_FAILED = "rollback failed"
+    STOP_UNDER_WAY = "a stop is under way"
+    LEFT_IN_USE = "left in use"
+    CLOSED = "closed"
+    NOT_PREPARED = "could not be prepared"
+    SWEPT = "swept"
+    NOT_WANTED = "not wanted any more"
+    ORM_DID_NOT_BEGIN = "SQLAlchemy could not begin with it"
+    ORM_INVALIDATED = "invalidated"
+    ORM_NOT_RESTORED = "cannot be put back as it was"
 
 
 @dataclass(frozen=True)

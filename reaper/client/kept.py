@@ -8,16 +8,18 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from reaper.client.credentials import Credentials
 from reaper.client.deadline import Clock, Deadline
 from reaper.client.drivers import driver_for
-from reaper.client.drivers.base import Connection, Driver
-from reaper.client.events import EventKind
-from reaper.client.farewell import FAREWELL
+from reaper.client.drivers.base import Driver
+from reaper.client.drivers.connection import Connection
+from reaper.client.events import EventKind, GivenUp
+from reaper.client.faults import Fault
 from reaper.client.retry import Dice, Patience
+from reaper.client.shutdown import SHUTDOWN_HOOK
 from reaper.client.target import Target
 
 
@@ -31,18 +33,18 @@ class Settings:
     ping_after: float = 45.0
     max_idle: float = 600.0
     max_lifetime: float = 3600.0
-    # Outside a handler
+    # For a call outside a handler.
     timeout: float = 10.0
     ping_timeout: float = 1.0
     patience: Patience = Patience()
-    # None: inside Lambda
+    # None: only inside Lambda.
     close_on_sigterm: bool | None = None
-    # RDS Proxy; None: the host's name tells
+    # Whether RDS Proxy stands between; None: the host's name tells.
     behind_proxy: bool | None = None
 
 
 @dataclass(frozen=True)
-class Means:
+class Clocks:
     """Clock, wall clock, sleep and dice: arguments, so that no test waits.
 
     Idleness across invocations is wall-clock time: the monotonic clock stops in a freeze.
@@ -54,8 +56,8 @@ class Means:
     dice: Dice = random.random
 
 
-DEFAULTS, REAL = Settings(), Means()
-# Looked up once: each query asks, and until Python 3.12 that takes as long as a call
+DEFAULTS, REAL = Settings(), Clocks()
+# Looked up once, since each query needs it and until Python 3.12 the lookup costs a call.
 _REUSED = EventKind.REUSED
 
 
@@ -74,21 +76,24 @@ def is_proxy(host: str) -> bool:
     return re.search(r"\.proxy-[^.]+\.[^.]+\.rds\.amazonaws\.com", host) is not None
 
 
-class Keeper:
+class KeptConnection:
     """Keeps one connection. Not thread-safe: whoever owns it holds a lock."""
 
     def __init__(
         self,
         target: Target,
         settings: Settings,
-        means: Means,
+        clocks: Clocks,
         password: Callable[[], str] | None,
         tell: Callable[[EventKind, str], None],
+        driver: Driver | None = None,
     ) -> None:
+        """`driver` None: the engine's own, loaded when the first connection is opened."""
+        self._driver = driver
         self._target = target
         self._settings = settings
-        self._means = means
-        self._credentials = Credentials(target, password, means.wall)
+        self._clocks = clocks
+        self._credentials = Credentials(target, password, clocks.wall)
         self._tell = tell
         self._kept: _Open | None = None
         self._has_compared = False
@@ -102,33 +107,30 @@ class Keeper:
 
     @property
     def connection(self) -> Connection | None:
+        """The connection, if there is one, unchecked."""
         return self._kept.connection if self._kept else None
 
     @property
     def age_and_idle(self) -> tuple[float | None, float | None]:
         """How old the connection is and how long it has been idle, in seconds by the wall clock."""
-        now = self._means.wall()
+        now = self._clocks.wall()
         return (now - self._kept.opened, now - self._kept.used) if self._kept else (None, None)
-
-    @cached_property
-    def _driver(self) -> Driver:
-        return driver_for(self._target.engine)
 
     @property
     def login_can_change(self) -> bool:
-        """Whether a refused login may be another one when it is read again."""
+        """Whether reading the login again may bring another one."""
         return self._credentials.can_change
 
     def forget_login(self) -> None:
-        """Have the secret read again for the next connection."""
+        """Read the secret again for the next connection."""
         self._credentials.forget()
 
     def roll_back(self, connection: Connection) -> None:
         """Undo; a connection on which that fails is of no use."""
         try:
-            self._driver.run(connection, "ROLLBACK", None)
+            connection.run("ROLLBACK")
         except Exception:  # noqa: BLE001  the error that led here is the one to be told
-            self.discard("rollback failed")
+            self.discard(GivenUp.ROLLBACK_FAILED)
 
     def ready(self, deadline: Deadline) -> Connection:
         """A connection that can take a statement: the kept one where it can be trusted, else a new
@@ -136,10 +138,10 @@ class Keeper:
         """
         kept = self._kept
         if kept is not None and kept.process != os.getpid():
-            # The parent's: closing it here would end the parent's session
+            # The parent's, whose session would end if it were closed here.
             self._kept = kept = None
         if kept is not None:
-            kept.connection.deadline = deadline
+            kept.connection.guard.deadline = deadline
             if reason := self._distrust(kept, deadline):
                 self.discard(reason)
             else:
@@ -147,61 +149,64 @@ class Keeper:
                 return kept.connection
         return self._open(deadline)
 
-    def _distrust(self, kept: _Open, deadline: Deadline) -> str:
-        """Why the kept connection is not to be used; empty where it is.
+    def _distrust(self, kept: _Open, deadline: Deadline) -> GivenUp | None:
+        """Why the kept connection is not to be used; None where it may be.
 
         No round trip unless it has been idle long.
         """
-        now = self._means.wall()
+        now = self._clocks.wall()
         idle, age = now - kept.used, now - kept.opened
         if not 0 <= idle <= self._settings.max_idle:
-            return "idle too long"
+            return GivenUp.IDLE_TOO_LONG
         if not 0 <= age <= self._settings.max_lifetime:
-            return "too old"
-        if not self._driver.is_alive(kept.connection):
-            return "ended by the server"
+            return GivenUp.TOO_OLD
+        if not kept.connection.is_alive():
+            return GivenUp.ENDED_BY_SERVER
         if idle > self._settings.ping_after and not self._answers(kept.connection, deadline):
-            return "does not answer"
-        if self._driver.in_transaction(kept.connection):
+            return GivenUp.NO_ANSWER
+        if kept.connection.in_transaction():
             self.roll_back(kept.connection)
-        return "" if self._kept is kept else "left in a transaction"
+        return None if self._kept is kept else GivenUp.IN_TRANSACTION
 
     def _answers(self, connection: Connection, deadline: Deadline) -> bool:
-        connection.deadline = deadline.sooner(self._settings.ping_timeout)
+        guard = connection.guard
+        guard.deadline = deadline.sooner(self._settings.ping_timeout)
         try:
-            self._driver.ping(connection)
+            connection.ping()
         except Exception:  # noqa: BLE001  whatever it is, the connection is not to be used
             return False
-        connection.deadline = deadline
+        guard.deadline = deadline
         return True
 
     def _open(self, deadline: Deadline) -> Connection:
         connection = self._connect(deadline)
-        now = self._means.wall()
+        now = self._clocks.wall()
         self._kept = _Open(connection, now, now, os.getpid())
-        FAREWELL.remember(connection, self._driver, self._settings.close_on_sigterm)
+        SHUTDOWN_HOOK.remember(connection, self._settings.close_on_sigterm)
         self._tell(EventKind.CONNECTED, "")
         self._prepare(connection)
         return connection
 
     def _prepare(self, connection: Connection) -> None:
         """What a new connection needs beside its login."""
-        # Which knows no way to stop a statement
+        # RDS Proxy passes on no request to stop a statement.
         if not self.behind_proxy:
-            connection.stop = partial(self._driver.stop, connection, self._connect)
+            connection.guard.stop = partial(connection.stop, self._connect)
             self._compare_idle_limits(connection)
 
     def _connect(self, deadline: Deadline) -> Connection:
         deadline.check(f"to connect to {self._target.name}")
         login = self._credentials.login(deadline)
         target = replace(self._target, user=login.user)
+        if self._driver is None:
+            self._driver = driver_for(target.engine)
         return self._driver.connect(target, login.password, deadline, **self._options)
 
     def _compare_idle_limits(self, connection: Connection) -> None:
         """Tell, once, of a server that hangs up before the connection would be replaced unasked."""
         if self._has_compared:
             return
-        limit = self._driver.idle_limit(connection)
+        limit = connection.idle_limit()
         self._has_compared = True
         if limit is not None and limit < self._settings.max_idle:
             self._tell(
@@ -209,26 +214,29 @@ class Keeper:
                 f"the server ends idle sessions after {limit:g} s, before max_idle",
             )
 
-    def discard(self, reason: str) -> None:
+    def discard(self, reason: GivenUp | Fault) -> None:
+        """Close the connection, if there is one, and tell why."""
         if self._kept is not None:
             self._tell(EventKind.DISCARDED, reason)
             kept, self._kept = self._kept, None
-            self._driver.close(kept.connection)
+            kept.connection.close()
 
     def used(self) -> None:
+        """The connection has just served a statement."""
         if self._kept is not None:
-            self._kept.used = self._means.wall()
-            # Answered all the same: the stop may yet hit the next statement
-            if self._kept.connection.stopping:
-                self.discard("a stop is under way")
+            self._kept.used = self._clocks.wall()
+            # It answered all the same, and the stop may yet hit the next statement.
+            if self._kept.connection.guard.stopping:
+                self.discard(GivenUp.STOP_UNDER_WAY)
 
     def tidy(self, deadline: Deadline) -> None:
         """Leave no transaction open: in a freeze its locks would be held for nobody."""
         if self._kept is None or self._kept.process != os.getpid():
             return
-        self._kept.connection.deadline = deadline
-        if not self._driver.is_alive(self._kept.connection):
-            self.discard("ended by the server")
-        elif self._driver.in_transaction(self._kept.connection):
-            self.roll_back(self._kept.connection)
+        connection = self._kept.connection
+        connection.guard.deadline = deadline
+        if not connection.is_alive():
+            self.discard(GivenUp.ENDED_BY_SERVER)
+        elif connection.in_transaction():
+            self.roll_back(connection)
         self.used()

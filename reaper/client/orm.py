@@ -7,11 +7,13 @@ An extra of its own: `reaper[orm]`.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
-from reaper.client.database import UNUSABLE, Database, OutcomeUnknown
-from reaper.client.drivers.base import Connection, out_of_time
-from reaper.client.events import EventKind
+from reaper.client.attempt import UNUSABLE, OutcomeUnknown
+from reaper.client.database import Database
+from reaper.client.drivers.connection import Connection, out_of_time
+from reaper.client.events import EventKind, GivenUp
 from reaper.client.faults import Fault
 from reaper.client.retry import Effect, Phase, effect
 from reaper.client.statements import kind
@@ -56,6 +58,8 @@ def create_engine(database: Database, **options: Any) -> sqlalchemy.Engine:
     pool = _OneConnection(database)
     engine = sqlalchemy.create_engine(url, pool=pool, **options)
     pool.wishes = _wishes(engine)
+    if isinstance(engine.dialect, _MySQL):
+        engine.dialect.connection_of = lambda: pool.connection
     listen(
         engine,
         "before_cursor_execute",
@@ -72,15 +76,15 @@ def _wishes(engine: sqlalchemy.Engine) -> dict[str, Any]:
     set.
     """
     if engine.dialect.name == "mysql":
-        return {"begin_first": False, "level": ""}
+        return {}
     from psycopg.rows import tuple_row
 
     _, arguments = engine.dialect.create_connect_args(engine.url)
     return {
         "row_factory": tuple_row,
-        # Types registered with SQLAlchemy are not to change db.query
-        "_adapters": arguments["context"].adapters,
-        # psycopg sends BEGIN before the first statement
+        # Types registered with SQLAlchemy must not change what db.query returns.
+        _ADAPTERS: arguments["context"].adapters,
+        # psycopg sends BEGIN before the first statement.
         "autocommit": False,
         "isolation_level": None,
         "read_only": None,
@@ -88,12 +92,23 @@ def _wishes(engine: sqlalchemy.Engine) -> dict[str, Any]:
     }
 
 
+# The one of them that psycopg has no public way to set.
+_ADAPTERS = "adapters"
+
+
 def _dressed(connection: Connection, wishes: dict[str, Any]) -> dict[str, Any]:
-    """Set these attributes; return what they were."""
-    before = {name: getattr(connection, name, None) for name in wishes}
+    """Set these attributes of the driver's connection; return what they were."""
+    raw = connection.raw
+    before = {name: getattr(raw, name, None) for name in wishes}
     for name, value in wishes.items():
-        if value is not before[name]:
-            setattr(connection, name, value)
+        if value is before[name]:
+            continue
+        if name == _ADAPTERS:
+            from reaper.client.drivers.psycopg_internals import swap_adapters
+
+            swap_adapters(raw, value)
+        else:
+            setattr(raw, name, value)
     return before
 
 
@@ -105,27 +120,33 @@ class _OneConnection(Pool):
     """
 
     def __init__(self, database: Database) -> None:
-        super().__init__(lambda: self._connection)
+        super().__init__(lambda: self.connection.raw)
         self.wishes: dict[str, Any] = {}
         self._database = database
-        self._connection: Connection = None
+        self._lent: Connection | None = None
         self._record: ConnectionPoolEntry | None = None
         self._running, self._began = "", 0.0
-        self._unusable = ""
+        self._unusable: GivenUp | Fault | None = None
         self._undone: BaseException | None = None
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that was checked out last."""
+        assert self._lent is not None, "nothing was checked out"  # noqa: S101  SQLAlchemy's order
+        return self._lent
 
     def _do_get(self) -> ConnectionPoolEntry:
         connection = self._database.take("a SQLAlchemy session")
         try:
             return self._record_of(connection)
         except BaseException:
-            self._database.give_back(connection, "SQLAlchemy could not begin with it")
+            self._database.give_back(connection, GivenUp.ORM_DID_NOT_BEGIN)
             raise
 
     def _record_of(self, connection: Connection) -> ConnectionPoolEntry:
-        self._connection, self._unusable, self._undone = connection, "", None
+        self._lent, self._unusable, self._undone = connection, None, None
         record = self._record
-        if record is not None and record.dbapi_connection is connection:
+        if record is not None and record.dbapi_connection is connection.raw:
             state = _state(record)
             state["before"] = _dressed(connection, state["wishes"])
         else:
@@ -136,12 +157,14 @@ class _OneConnection(Pool):
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         state = _state(record)
-        unusable = self._unusable or "invalidated" if record.dbapi_connection is None else ""
+        unusable = None
+        if record.dbapi_connection is None:
+            unusable = self._unusable or GivenUp.ORM_INVALIDATED
         try:
             if not unusable:
                 state["wishes"] = _dressed(state["connection"], state["before"])
         except Exception:  # noqa: BLE001  psycopg within a two-phase transaction, for one: told as the reason
-            unusable = "cannot be put back as it was"
+            unusable = GivenUp.ORM_NOT_RESTORED
         self._database.give_back(state["connection"], unusable)
 
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
@@ -159,15 +182,15 @@ class _OneConnection(Pool):
     # What goes on while the connection is out.
 
     def about_to_run(self, statement: str) -> None:
-        # Else the second half of a transaction would be stored without the first
+        # Else the second half of a transaction would be stored without the first.
         if self._undone is not None:
             raise sqlalchemy.exc.PendingRollbackError(_UNDONE) from self._undone
-        self._connection.about_to_run(statement)
+        self.connection.guard.about_to_run(statement)
         self._running, self._began = statement, time.monotonic()
 
     def about_to_commit(self) -> None:
-        # PostgreSQL would roll back without a word
-        if self._database.driver.has_failed(self._connection):
+        # PostgreSQL would roll back without a word.
+        if self.connection.has_failed():
             raise sqlalchemy.exc.PendingRollbackError(_UNDONE)
         self.about_to_run("COMMIT")
 
@@ -179,7 +202,7 @@ class _OneConnection(Pool):
         """What an error means for the connection; another one to raise where the Database would."""
         error, driver = context.original_exception, self._database.driver
         if context.connection is None:
-            # None came about
+            # None was made.
             return None
         meaning = driver.fault(error)
         if meaning in UNUSABLE:
@@ -187,11 +210,11 @@ class _OneConnection(Pool):
             self._unusable = meaning
         if meaning is Fault.DEADLOCK:
             self._undone = error
-        was_sent = self._running == "COMMIT" and driver.was_sent(self._connection, error)
+        was_sent = self._running == "COMMIT" and self.connection.was_sent(error)
         if was_sent and effect(meaning, Phase.COMMITTING) is Effect.UNKNOWN:
             self._database._tell(EventKind.OUTCOME_UNKNOWN, meaning, "transaction")
             return OutcomeUnknown("transaction", error)
-        stopped = self._connection.has_stopped_it(meaning)
+        stopped = self.connection.guard.has_stopped_it(meaning)
         if stopped or meaning is Fault.TIMEOUT:
             self._database._tell(EventKind.TIMED_OUT, meaning, kind(self._running))
             return out_of_time(self._running, time.monotonic() - self._began, stopped)
@@ -219,34 +242,46 @@ class _MySQL(MySQLDialect_pymysql):
 
     supports_statement_cache = True
 
+    connection_of: Callable[[], Connection]
+    """The connection that is checked out; there is never a second one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # Whether SQLAlchemy is in a transaction that the server may have to be told of.
+        self._begins = False
+        # The isolation level that was asked for; empty: the session's own.
+        self._level = ""
+
     def on_connect(self) -> Any:
-        # No SET NAMES: the login has said it
-        return lambda _connection: None
+        # No SET NAMES, which the login has sent.
+        return self._forget
+
+    def _forget(self, _connection: Any) -> None:
+        self._begins, self._level = False, ""
 
     def do_begin(self, dbapi_connection: Any) -> None:
-        connection = dbapi_connection.driver_connection
-        connection.begin_first = connection.level != "AUTOCOMMIT"
+        self._begins = self._level != _AUTOCOMMIT
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        _begin_if_wanted(cursor.connection)
+        self._begin_if_wanted()
         super().do_execute(cursor, statement, parameters, context)  # type: ignore[no-untyped-call]  # untyped in the stubs
 
     def do_executemany(
         self, cursor: Any, statement: str, parameters: Any, context: Any = None
     ) -> None:
-        _begin_if_wanted(cursor.connection)
+        self._begin_if_wanted()
         super().do_executemany(cursor, statement, parameters, context)
 
     def do_execute_no_params(self, cursor: Any, statement: str, context: Any = None) -> None:
-        _begin_if_wanted(cursor.connection)
+        self._begin_if_wanted()
         super().do_execute_no_params(cursor, statement, context)  # type: ignore[no-untyped-call]  # untyped in the stubs
 
     def do_commit(self, dbapi_connection: Any) -> None:
-        if _ends(dbapi_connection.driver_connection):
+        if self._ends():
             super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]  # untyped in the stubs
 
     def do_rollback(self, dbapi_connection: Any) -> None:
-        if _ends(dbapi_connection.driver_connection):
+        if self._ends():
             super().do_rollback(dbapi_connection)  # type: ignore[no-untyped-call]  # untyped in the stubs
 
     # Of SQLAlchemy's isolation levels none becomes the session's: Database's own verbs would
@@ -256,37 +291,31 @@ class _MySQL(MySQLDialect_pymysql):
         is_servers_own = (
             self._on_connect_isolation_level is None and level == self.default_isolation_level
         )
-        dbapi_connection.level = "" if is_servers_own else level
+        self._level = "" if is_servers_own else level
 
     def get_isolation_level(self, dbapi_connection: Any) -> Any:
-        level = dbapi_connection.level
-        return (
-            level
-            if level not in ("", "AUTOCOMMIT")
-            else super().get_isolation_level(dbapi_connection)
-        )
+        if self._level in ("", _AUTOCOMMIT):
+            return super().get_isolation_level(dbapi_connection)
+        return self._level
 
-    def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:
-        return bool(dbapi_conn.level == "AUTOCOMMIT")
+    def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:  # noqa: ARG002  SQLAlchemy's
+        return self._level == _AUTOCOMMIT
 
+    def _begin_if_wanted(self) -> None:
+        """Begin a transaction where SQLAlchemy is in one and the server is not."""
+        connection = self.connection_of()
+        if self._begins and not connection.in_transaction():
+            if self._level:
+                # Of the next transaction only.
+                connection.raw.query(f"SET TRANSACTION ISOLATION LEVEL {self._level}")
+            connection.raw.begin()
+
+    def _ends(self) -> bool:
+        """Whether there is anything to commit or to roll back."""
+        self._begins = False
+        return self.connection_of().in_transaction()
+
+
+_AUTOCOMMIT = "AUTOCOMMIT"
 
 registry.register("mysql.reaper", __name__, _MySQL.__name__)
-
-
-def _begin_if_wanted(connection: Connection) -> None:
-    """Begin a transaction where SQLAlchemy is in one and the server is not."""
-    from reaper.client.drivers.mysql import DRIVER
-
-    if connection.begin_first and not DRIVER.in_transaction(connection):
-        if connection.level:
-            # Of the next one only
-            connection.query(f"SET TRANSACTION ISOLATION LEVEL {connection.level}")
-        connection.begin()
-
-
-def _ends(connection: Connection) -> bool:
-    """Whether there is anything to commit or to roll back."""
-    from reaper.client.drivers.mysql import DRIVER
-
-    connection.begin_first = False
-    return DRIVER.in_transaction(connection)

@@ -51,12 +51,12 @@ _RETRYABLE = frozenset(
     }
 )
 
-# What only time mends; a login that is hung up on too: so does a load balancer with no server
-# behind it.
+# What only time fixes; also a login that is hung up on, which is what a load balancer without
+# servers behind it does.
 _OUTWAITED = frozenset({Fault.TOO_MANY, Fault.STARTING, Fault.UNREACHABLE})
 
-# The server may be well by now on another connection; waiting first would only cost time.
-_AT_ONCE = frozenset({Fault.LOST, Fault.CREDENTIALS, Fault.TRANSIENT})
+# Another connection may work right now; waiting first would only cost time.
+_IMMEDIATELY = frozenset({Fault.LOST, Fault.CREDENTIALS, Fault.TRANSIENT})
 
 
 def effect(fault: Fault, phase: Phase) -> Effect:
@@ -95,7 +95,7 @@ class Failure:
     fault: Fault
     phase: Phase
     failures: int
-    twice_is_harmless: bool = False
+    idempotent: bool = False
     # False for a procedure, which may have committed half before its error
     is_atomic: bool = True
     secret_was_read_again: bool = False
@@ -110,8 +110,8 @@ def wait_before_retry(
 ) -> float | None:
     """Seconds to wait before the next attempt; None to give up.
 
-    Only what is proven not to have been executed, or was rolled back, is tried again, unless twice
-    is harmless. Credentials are tried once more, after the secret has been read again.
+    Only what is proven not to have been executed, or was rolled back, is tried again, unless it is
+    idempotent. Credentials are tried once more, after the secret has been read again.
     """
     is_shut_out = failure.fault in _OUTWAITED or (
         failure.fault is Fault.LOST and failure.phase is Phase.OPENING
@@ -120,15 +120,17 @@ def wait_before_retry(
     if failure.failures >= most or not _may_retry(failure):
         return None
     is_first = failure.failures == 1
-    wait = 0.0 if is_first and failure.fault in _AT_ONCE else patience.wait(failure.failures, dice)
+    wait = (
+        0.0 if is_first and failure.fault in _IMMEDIATELY else patience.wait(failure.failures, dice)
+    )
     return wait if deadline.affords(wait) else None
 
 
 def _may_retry(failure: Failure) -> bool:
     if failure.fault is Fault.CREDENTIALS:
         return failure.phase is Phase.OPENING and not failure.secret_was_read_again
-    if not failure.is_atomic and failure.phase is Phase.WORKING and not failure.twice_is_harmless:
+    if not failure.is_atomic and failure.phase is Phase.WORKING and not failure.idempotent:
         return False
     if failure.effect is Effect.UNKNOWN:
-        return failure.twice_is_harmless and failure.fault in (Fault.LOST, Fault.IN_DOUBT)
+        return failure.idempotent and failure.fault in (Fault.LOST, Fault.IN_DOUBT)
     return failure.fault in _RETRYABLE

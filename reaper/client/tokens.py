@@ -11,9 +11,9 @@ from reaper.client.target import EngineName
 
 MAX_RESULT = 64 * 1024
 
-# Rows must outlive every retry of the same event, and SQS keeps a message for 14 days
+# Rows must outlive every retry of the same event, and SQS keeps a message for 14 days.
 DAYS = 15
-# Of the transactions; each deletes up to a thousand old rows
+# The share of transactions that delete old rows afterwards, up to a thousand each.
 SHARE_THAT_CLEANS = 0.01
 
 DDL = {
@@ -39,16 +39,16 @@ CREATE INDEX IF NOT EXISTS reaper_tokens_created_at ON reaper_tokens (created_at
 """,
 }
 
-# Either waits for a transaction in flight with the same key: no row changed means that it has
+# Either waits for a transaction in flight with the same key: where no row was changed, that one has
 # committed.
-CLAIM = {
+INSERT = {
     EngineName.MYSQL: "INSERT INTO reaper_tokens (name, token) VALUES (%s, %s) ON DUPLICATE KEY "
     "UPDATE token = token",
     EngineName.POSTGRES: "INSERT INTO reaper_tokens (name, token) VALUES (%s, %s) ON CONFLICT DO "
     "NOTHING",
 }
-REMEMBER = "UPDATE reaper_tokens SET result = %s WHERE name = %s AND token = %s"
-FORGET = {
+STORE = "UPDATE reaper_tokens SET result = %s WHERE name = %s AND token = %s"
+PURGE = {
     EngineName.MYSQL: """
 DELETE FROM reaper_tokens WHERE created_at < NOW() - INTERVAL %s DAY ORDER BY created_at LIMIT 1000
 """,
@@ -58,12 +58,12 @@ DELETE FROM reaper_tokens WHERE (name, token) IN (
   ORDER BY created_at LIMIT 1000 FOR UPDATE SKIP LOCKED)
 """,
 }
-RECALL = "SELECT result FROM reaper_tokens WHERE name = %s AND token = %s"
+SELECT = "SELECT result FROM reaper_tokens WHERE name = %s AND token = %s"
 
 
 def to_text(result: Any) -> str:
-    """The work's result as it is kept; raise ValueError where it is no JSON or more than 64 KB of
-    it.
+    """The work's result as it is stored. Raises TypeError where it cannot be JSON, ValueError where
+    it is more than 64 KB of it.
     """
     text = json.dumps(result)
     if len(text.encode()) > MAX_RESULT:
@@ -75,4 +75,5 @@ def to_text(result: Any) -> str:
 
 
 def from_text(text: str | None) -> Any:
+    """The result that `to_text` made a text of; None where none was stored."""
     return None if text is None else json.loads(text)

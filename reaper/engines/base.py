@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from reaper.client.deadline import Clock, Deadline
-from reaper.client.drivers.base import Connection
+from reaper.client.drivers.connection import Connection
 from reaper.client.target import ConfigurationError, EngineName, choice, reject_unknown_keys, shown
 from reaper.model import Outcome, Session, Snapshot
 

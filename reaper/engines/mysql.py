@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pymysql
 
 from reaper.client.deadline import Clock
-from reaper.client.drivers.base import Connection
+from reaper.client.drivers.connection import Connection
 from reaper.client.target import EngineName
 from reaper.engines import burst, procedure, processlist
 from reaper.engines.base import LAST_CALL, WINDOW, Holder, Look, Struck, number
@@ -563,7 +563,7 @@ class MySQLServer:
         command = _COMMANDS[self.method or KILL]
         done = 0
         try:
-            with self._connection.cursor() as cursor:
+            with self._connection.raw.cursor() as cursor:
                 cursor.execute("; ".join(command.format(f"{id_:d}") for id_ in ids))
                 done += cursor.description is None
                 while cursor.nextset():
@@ -603,7 +603,7 @@ class MySQLServer:
         """
         told: list[Outcome] = []
         try:
-            with self._connection.cursor() as cursor:
+            with self._connection.raw.cursor() as cursor:
                 cursor.execute(calls)
                 more = True
                 while more:

@@ -12,7 +12,7 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 
 from reaper.client.deadline import Clock
-from reaper.client.drivers.base import Connection
+from reaper.client.drivers.connection import Connection
 from reaper.client.target import ConfigurationError, EngineName, shown
 from reaper.engines.base import (
     HIDDEN_SQL,
@@ -142,14 +142,14 @@ class PostgresServer:
         return of_server | account | {"role_settings": of_roles}
 
     def _query(self, sql: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self._settled.execute(sql, values).fetchall()
+        rows: list[dict[str, Any]] = self._settled.raw.execute(sql, values).fetchall()
         return rows
 
     @cached_property
     def _settled(self) -> Connection:
         """The connection, deaf to what a database's owner has set for those who log in to it."""
-        self._connection.adapters.register_loader("text", _AnyText)
-        self._connection.execute(_DO_SETTLE)
+        self._connection.raw.adapters.register_loader("text", _AnyText)
+        self._connection.raw.execute(_DO_SETTLE)
         return self._connection
 
 

@@ -22,6 +22,7 @@ from lab.servers import Server
 from lab.servers.proxy import Proxy, Then, Where
 from reaper.client.deadline import Deadline
 from reaper.client.drivers import driver_for
+from reaper.client.events import GivenUp
 from reaper.client.target import EngineName
 from reaper.report import Report
 from reaper.seat import Seat
@@ -195,7 +196,7 @@ class Storm:
             ).run()
             self.reports.append(swept)
             self._sweeps(**_shown(swept))
-        seat.discard("over")
+        seat.discard(GivenUp.CLOSED)
 
 
 def lasting(begin: Callable[[], None], end: Callable[[], None]) -> Callable[[float], None]:

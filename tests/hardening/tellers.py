@@ -22,7 +22,7 @@ from typing import Any
 from reaper.client import Database, OutcomeUnknown, Settings, Transaction
 from reaper.client.deadline import RESERVE
 from reaper.client.drivers import driver_for
-from reaper.client.kept import Means
+from reaper.client.kept import Clocks
 from tests.hardening.ledger import ACCOUNTS, Kind, Told
 from tests.harness import Context
 from tests.live.fleet import Environment, forked
@@ -163,7 +163,7 @@ def teller(dsn: str, folder: Path, seed: str, number: int) -> str:
     # No pause here is long enough for the default
     settings = Settings(ping_after=dice.choice([0.2, 45.0]))
     try:
-        with closing(Database(dsn, settings=settings, means=Means(dice=dice.random))) as db:
+        with closing(Database(dsn, settings=settings, clocks=Clocks(dice=dice.random))) as db:
             Teller(db, number, seed, folder).work()
     except Exception as error:  # noqa: BLE001  the test is told whatever it is
         return repr(error)

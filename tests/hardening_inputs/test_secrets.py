@@ -27,11 +27,13 @@ from lab.rotation import USER, Rotated
 from lab.servers import Proxy, Server, Sessions, free_port
 from lab.targets import target
 from reaper import cli, handler
-from reaper.client.database import Database, OutcomeUnknown, Transaction
+from reaper.client.attempt import OutcomeUnknown
+from reaper.client.database import Database
 from reaper.client.deadline import DeadlineExceeded
 from reaper.client.emf import emf
-from reaper.client.events import Event
+from reaper.client.events import Event, GivenUp
 from reaper.client.target import ConfigurationError, Target, hide_passwords, redact, shown
+from reaper.client.transaction import Transaction
 from reaper.environment import parse_targets
 from tests.aws import Asked, aws
 from tests.harness import Context
@@ -387,7 +389,7 @@ def test_the_function_shows_no_secret(
             handler.lambda_handler(event, Context())
         said.append(told(caught.value))
     while handler._SEATS:
-        handler._SEATS.popitem()[1].discard("the test is over")
+        handler._SEATS.popitem()[1].discard(GivenUp.CLOSED)
     printed = capsys.readouterr()
     everything = "\n".join([*said, *living, json.dumps([answer, good]), printed.out, printed.err])
     assert [line for line in everything.splitlines() if MARK in line] == []

@@ -29,7 +29,7 @@ def engine_server(server: Database, user: str = "reaper") -> Iterator[Server]:
     try:
         yield engine_for(name).server(connection, monotonic)
     finally:
-        driver.close(connection)
+        connection.close()
 
 
 def seen(server: Server, engine: str, clients: list[Client]) -> list[Session]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from lab.servers import Client, Server, Sessions
-from reaper.client.drivers.base import poller
+from reaper.client.drivers.connection import SocketWatch
 from reaper.model import Outcome
 from reaper.report import Report
 from tests.harness import sweep
@@ -37,7 +37,7 @@ class Worker:
         while time.monotonic() < until:
             ended = time.monotonic()
             time.sleep(self.dice.uniform(self.shortest, self.longest))
-            was_dead = bool(poller(_socket(self.client)).poll(0))
+            was_dead = SocketWatch(_socket(self.client)).has_news()
             slept = time.monotonic() - ended
             if self._ran():
                 continue

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 
 from lab.servers import Server, free_port, start, until
-from reaper.client.database import Database, OutcomeUnknown, Transaction
+from reaper.client.attempt import OutcomeUnknown
+from reaper.client.database import Database
 from reaper.client.deadline import DeadlineExceeded
+from reaper.client.drivers.connection import Connection
 from reaper.client.events import Event, EventKind
-from reaper.client.kept import Means, Settings
+from reaper.client.kept import Clocks, Settings
 from reaper.client.target import ConfigurationError, EngineName
 from reaper.client.tokens import DDL
+from reaper.client.transaction import Transaction
 from tests.conftest import Servers
 from tests.harness import Context
 
@@ -44,7 +47,7 @@ def wall() -> Wall:
 def db(server: Server, wall: Wall) -> Iterator[Database]:
     """A database object on an empty table."""
     fresh_tables(server)
-    with closing(Database(server.dsn("app"), means=Means(wall=wall))) as database:
+    with closing(Database(server.dsn("app"), clocks=Clocks(wall=wall))) as database:
         yield database
 
 
@@ -63,10 +66,15 @@ def orders(db: Database) -> list[str]:
     return [row["what"] for row in db.query("SELECT what FROM orders ORDER BY id")]
 
 
-def session(db: Database) -> int:
+def kept(db: Database) -> Connection:
+    """The connection that it keeps."""
     connection = db._kept.connection
     assert connection is not None
-    return int(connection.thread_id() if db.is_mysql else connection.info.backend_pid)
+    return connection
+
+
+def session(db: Database) -> int:
+    return kept(db).id
 
 
 def end(server: Server, id_: int) -> None:
@@ -79,7 +87,7 @@ def end(server: Server, id_: int) -> None:
 
 def dead(db: Database) -> None:
     """Wait until the server's goodbye has arrived."""
-    assert until(lambda: not db.driver.is_alive(db._kept.connection), timeout=10)
+    assert until(lambda: not kept(db).is_alive(), timeout=10)
 
 
 def test_rows_counts_and_keys(db: Database) -> None:
@@ -627,7 +635,7 @@ def test_a_write_that_cannot_be_stopped_is_unknown(db: Database, server: Server)
         with pytest.raises(OutcomeUnknown, match="UPDATE") as caught:
             behind.handler(lambda event, context: behind.execute(slow_write(db)))({}, Context(2.4))
         assert isinstance(caught.value.error, DeadlineExceeded)
-        assert "may still be at it" in str(caught.value.error)
+        assert "may still be running it" in str(caught.value.error)
         assert behind.query("SELECT 1 AS a") == [{"a": 1}]
     # Or it would write into the next test's tables
     assert until(lambda: writing not in server.states(), timeout=20)

@@ -15,9 +15,11 @@ import pytest
 
 from lab.servers import Server, until
 from lab.servers.proxy import Proxy, Then, Where
-from reaper.client.database import Database, OutcomeUnknown, Transaction
+from reaper.client.attempt import OutcomeUnknown
+from reaper.client.database import Database
 from reaper.client.deadline import RESERVE
-from reaper.client.kept import Means
+from reaper.client.kept import Clocks
+from reaper.client.transaction import Transaction
 from tests.conftest import Servers
 from tests.harness import Context
 from tests.live.test_client import end, fresh_tables, session
@@ -97,7 +99,9 @@ def clock() -> Stopwatch:
 @pytest.fixture
 def db(engine: Server, proxy: Proxy, clock: Stopwatch) -> Iterator[Database]:
     """A database behind the proxy, connected."""
-    with closing(Database(proxy.through(engine).dsn("app"), means=Means(clock=clock))) as database:
+    with closing(
+        Database(proxy.through(engine).dsn("app"), clocks=Clocks(clock=clock))
+    ) as database:
         database.query("SELECT 1")
         yield database
 

@@ -8,8 +8,10 @@ from contextlib import closing
 import pytest
 
 from lab.servers import Proxy, Server, until
-from reaper.client.database import Database, OutcomeUnknown, Transaction
+from reaper.client.attempt import OutcomeUnknown
+from reaper.client.database import Database
 from reaper.client.deadline import RESERVE
+from reaper.client.transaction import Transaction
 from tests.conftest import Servers
 from tests.harness import Context
 from tests.live.test_client import fresh_tables

@@ -13,8 +13,11 @@ import pytest
 
 from lab.servers import Proxy, Server
 from reaper.client import commits
-from reaper.client.database import Database, OutcomeUnknown, Transaction
-from reaper.client.kept import Means, Settings
+from reaper.client.attempt import OutcomeUnknown
+from reaper.client.commits import XactStatusProbe
+from reaper.client.database import Database
+from reaper.client.kept import Clocks, Settings
+from reaper.client.transaction import Transaction
 from tests.live.test_client import Wall, dead, end, fresh_tables, orders, session, wall
 
 # performance_schema means nothing to the client
@@ -36,7 +39,7 @@ def proxy(server: Server) -> Iterator[Proxy]:
 @pytest.fixture
 def db(server: Server, proxy: Proxy, wall: Wall) -> Iterator[Database]:
     """A database behind the proxy, with a connection already open."""
-    with closing(Database(proxy.through(server).dsn("app"), means=Means(wall=wall))) as database:
+    with closing(Database(proxy.through(server).dsn("app"), clocks=Clocks(wall=wall))) as database:
         database.query("SELECT 1")
         yield database
 
@@ -108,8 +111,8 @@ def test_a_refused_connect_is_tried_again(server: Server, proxy: Proxy) -> None:
         if len(waits) == 3:
             proxy.accept()
 
-    means = Means(sleep=sleep, dice=lambda: 0.5)
-    with closing(Database(proxy.through(server).dsn("app"), means=means)) as db:
+    clocks = Clocks(sleep=sleep, dice=lambda: 0.5)
+    with closing(Database(proxy.through(server).dsn("app"), clocks=clocks)) as db:
         proxy.refuse()
         db.execute(INSERT)
     assert waits == [0.05, 0.1, 0.2]
@@ -132,10 +135,10 @@ def test_a_commit_is_doubt_where_nobody_can_be_asked(
             tx.execute(INSERT)
             proxy.cut_when(b"COMMIT", "after", "close")
 
-        genuine = commits.status
+        genuine = XactStatusProbe.outcome
         for changed in ({"system": "another"}, {"timeline": 99}):
             monkeypatch.setattr(
-                commits, "status", lambda d, c, t, to=changed: genuine(d, c, replace(t, **to))
+                XactStatusProbe, "outcome", lambda t, c, to=changed: genuine(replace(t, **to), c)
             )
             with pytest.raises(OutcomeUnknown):
                 db.transaction(work)

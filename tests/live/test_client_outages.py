@@ -17,7 +17,7 @@ import pytest
 
 from lab.servers import Proxy, Server, free_port, processes, until
 from reaper.client.database import Database
-from reaper.client.kept import Means, Settings
+from reaper.client.kept import Clocks, Settings
 from tests.live.test_client import fresh_tables, orders
 
 # performance_schema means nothing to the client
@@ -35,7 +35,7 @@ def patient(server: Server, relief: Callable[[], None], after: int = 3) -> Datab
         if len(waits) == after:
             relief()
 
-    return Database(server.dsn("app"), means=Means(sleep=sleep), settings=Settings(timeout=30))
+    return Database(server.dsn("app"), clocks=Clocks(sleep=sleep), settings=Settings(timeout=30))
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ from contextlib import closing
 import pytest
 
 from lab.servers import Proxy, Server
-from reaper.client.database import Database, Transaction
+from reaper.client.database import Database
 from reaper.client.deadline import DeadlineExceeded
 from reaper.client.events import Event, EventKind
 from reaper.client.kept import Settings, is_proxy
+from reaper.client.transaction import Transaction
 from tests.harness import Context
 from tests.live.test_client import endless, fresh_tables, orders, session
 

@@ -14,11 +14,13 @@ from contextlib import closing
 import pytest
 
 from lab.servers import Proxy, Server, start
-from reaper.client.database import Database, OutcomeUnknown, Transaction
+from reaper.client.attempt import OutcomeUnknown
+from reaper.client.database import Database
 from reaper.client.deadline import DeadlineExceeded
 from reaper.client.emf import emf
 from reaper.client.events import Event, EventKind
-from reaper.client.kept import Means, Settings
+from reaper.client.kept import Clocks, Settings
+from reaper.client.transaction import Transaction
 from tests.harness import Context
 from tests.live.test_client import dead, end, endless, fresh_tables, session
 
@@ -180,9 +182,9 @@ def test_too_many_connections_is_a_metric() -> None:
     """
     with start("mariadb", settings={"max_connections": "10"}) as server:
         lines: list[str] = []
-        means = Means(sleep=lambda seconds: None)
+        clocks = Clocks(sleep=lambda seconds: None)
         with closing(
-            Database(server.dsn("limited"), on_event=emf(write=lines.append), means=means)
+            Database(server.dsn("limited"), on_event=emf(write=lines.append), clocks=clocks)
         ) as db:
             server.query("CREATE USER limited WITH MAX_USER_CONNECTIONS 1")
             server.query("GRANT ALL ON shop.* TO limited")
@@ -204,7 +206,7 @@ def test_old_tokens_are_deleted(server: Server) -> None:
     stay.
     """
     fresh_tables(server)
-    always = Means(dice=lambda: 0.0)
+    always = Clocks(dice=lambda: 0.0)
     past = (
         "now() - interval '16 days'" if server.engine == "postgres" else "NOW() - INTERVAL 16 DAY"
     )
@@ -214,7 +216,7 @@ def test_old_tokens_are_deleted(server: Server) -> None:
 
     with (
         closing(Database(server.dsn("app"))) as db,
-        closing(Database(server.dsn("app"), means=always)) as tidy,
+        closing(Database(server.dsn("app"), clocks=always)) as tidy,
     ):
         for token in ("a", "b", "c"):
             db.execute("INSERT INTO reaper_tokens (name, token) VALUES ('n', %s)", (token,))
@@ -229,8 +231,8 @@ def test_old_tokens_are_deleted(server: Server) -> None:
 def test_tokens_that_cannot_be_deleted_are_told(server: Server, events: list[Event]) -> None:
     """A transaction that is committed does not fail for its tidying up."""
     fresh_tables(server)
-    means = Means(dice=lambda: 0.0)
-    with closing(Database(server.dsn("app"), on_event=events.append, means=means)) as db:
+    clocks = Clocks(dice=lambda: 0.0)
+    with closing(Database(server.dsn("app"), on_event=events.append, clocks=clocks)) as db:
 
         def work(tx: Transaction) -> str:
             return "done"

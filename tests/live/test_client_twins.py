@@ -21,10 +21,12 @@ import pytest
 
 from lab.rotation import READ, USER, Rotated, ask_for_passwords
 from lab.servers import Client, Proxy, Server, Sessions, start, until
-from reaper.client.database import Database, OutcomeUnknown, Transaction
+from reaper.client.attempt import OutcomeUnknown
+from reaper.client.database import Database
 from reaper.client.deadline import RESERVE
-from reaper.client.kept import Means, Settings
+from reaper.client.kept import Clocks, Settings
 from reaper.client.retry import Patience
+from reaper.client.transaction import Transaction
 from tests.aws import Asked, aws
 from tests.conftest import Servers
 from tests.harness import Context
@@ -103,8 +105,8 @@ def test_no_slot_for_three_seconds(small: Server, seed: int) -> None:
             if clock.slept >= 3:
                 leave(small, clients[:3])
 
-        means, settings = Means(clock=clock, sleep=sleep, dice=dice), Settings(timeout=30)
-        with closing(Database(small.dsn("app"), means=means, settings=settings)) as db:
+        clocks, settings = Clocks(clock=clock, sleep=sleep, dice=dice), Settings(timeout=30)
+        with closing(Database(small.dsn("app"), clocks=clocks, settings=settings)) as db:
             db.execute(INSERT)
             assert orders(db) == ["once"]
             assert db.stats.connected == 1
@@ -145,7 +147,7 @@ def test_not_even_a_reserved_slot(small: Server) -> None:
             told.append(refusal(small))
             leave(small, clients)
 
-        with closing(Database(small.dsn("app"), means=Means(sleep=sleep))) as db:
+        with closing(Database(small.dsn("app"), clocks=Clocks(sleep=sleep))) as db:
             assert db.query("SELECT 1 AS a") == [{"a": 1}]
     assert "too many clients already" in told[0]
 
@@ -174,10 +176,10 @@ def test_an_exhausted_call_leaves_the_next_its_retries(server: Server) -> None:
         database = "postgres" if server.engine == "postgres" else ""
         with closing(server.connect("capped", database)) as holder:
             clock = Clock()
-            means = Means(clock=clock, sleep=clock.sleep, dice=lambda: 0.5)
+            clocks = Clocks(clock=clock, sleep=clock.sleep, dice=lambda: 0.5)
             db = Database(
                 server.dsn("capped", database),
-                means=means,
+                clocks=clocks,
                 settings=Settings(patience=Patience(logins=4)),
             )
             retries = []
@@ -308,8 +310,8 @@ def test_the_old_server_stops_and_the_address_moves_later(small: Server, writer:
             if clock.slept >= 1:
                 proxy.to(writer.host, writer.port)
 
-        means = Means(clock=clock, sleep=sleep, dice=lambda: 0.5)
-        with closing(Database(proxy.through(small).dsn("app"), means=means)) as db:
+        clocks = Clocks(clock=clock, sleep=sleep, dice=lambda: 0.5)
+        with closing(Database(proxy.through(small).dsn("app"), clocks=clocks)) as db:
             db.query("SELECT 1")
             small.halt()
             try:
@@ -477,7 +479,7 @@ def test_a_pending_notify_is_no_death(pg: Database, postgres: Server) -> None:
     app(postgres, "NOTIFY orders")
     connection = pg._kept.connection
     assert connection is not None
-    assert select.select([connection.pgconn.socket], [], [], 10)[0]
+    assert select.select([connection.raw.pgconn.socket], [], [], 10)[0]
     assert pg.query("SELECT 1 AS a") == [{"a": 1}]
     assert (session(pg), pg.stats.discarded) == (first, 0)
     with pg.connection() as conn:

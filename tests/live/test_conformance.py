@@ -24,14 +24,16 @@ import pymysql
 import pytest
 
 from lab.servers import Server, until
-from reaper.client.database import Database, OutcomeUnknown, Transaction
+from reaper.client.attempt import OutcomeUnknown
+from reaper.client.database import Database
 from reaper.client.deadline import RESERVE, DeadlineExceeded
 from reaper.client.events import Event, EventKind
-from reaper.client.kept import Means, Settings
+from reaper.client.kept import Clocks, Settings
 from reaper.client.retry import Patience
 from reaper.client.target import ConfigurationError
+from reaper.client.transaction import Transaction
 from tests.harness import Context
-from tests.live.test_client import dead, end, fresh_tables, orders, session
+from tests.live.test_client import dead, end, fresh_tables, kept, orders, session
 
 # performance_schema means nothing to the client
 LEFT_OUT = ("mysql_nops",)
@@ -43,7 +45,9 @@ INSERT = "INSERT INTO orders (what) VALUES (%s)"
 def db(server: Server) -> Iterator[Database]:
     """A database object on empty tables; no wait takes time."""
     fresh_tables(server)
-    with closing(Database(server.dsn("app"), means=Means(sleep=lambda seconds: None))) as database:
+    with closing(
+        Database(server.dsn("app"), clocks=Clocks(sleep=lambda seconds: None))
+    ) as database:
         yield database
 
 
@@ -229,7 +233,7 @@ def test_a_failed_transaction_leaves_nothing(db: Database) -> None:
     with pytest.raises((psycopg.Error, pymysql.Error)) as caught:
         db.transaction(work)
     assert code(caught.value) == (1146 if db.is_mysql else "42P01")
-    assert not db.driver.in_transaction(db._kept.connection)
+    assert not kept(db).in_transaction()
     assert orders(db) == []
 
 
@@ -333,7 +337,7 @@ def test_giving_up(server: Server, db: Database) -> None:
     """
     patient = Settings(patience=Patience(attempts=4))
     with closing(
-        Database(server.dsn("app"), settings=patient, means=Means(sleep=lambda seconds: None))
+        Database(server.dsn("app"), settings=patient, clocks=Clocks(sleep=lambda seconds: None))
     ) as limited:
         with pytest.raises((psycopg.Error, pymysql.Error)) as caught:
             limited.execute(f"CALL flaky('b', 99, {LOCK_TIMEOUT[db.is_mysql]})", idempotent=True)

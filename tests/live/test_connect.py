@@ -31,14 +31,14 @@ def test_alive_until_the_servers_goodbye(server: Server) -> None:
     """
     driver = driver_for(EngineName(server.engine))
     connection = driver.connect(at(server), server.password, Deadline.after(60))
-    assert driver.is_alive(connection)
-    mine = connection.info.backend_pid if server.engine == "postgres" else connection.thread_id()
+    assert connection.is_alive()
+    mine = connection.id
     server.query(
         f"SELECT pg_terminate_backend({mine})" if server.engine == "postgres" else f"KILL {mine}"
     )
-    assert until(lambda: not driver.is_alive(connection), timeout=10)
-    driver.close(connection)
-    assert not driver.is_alive(connection)
+    assert until(lambda: not connection.is_alive(), timeout=10)
+    connection.close()
+    assert not connection.is_alive()
 
 
 def test_a_pending_notification_is_no_death(postgres: Server) -> None:
@@ -47,19 +47,19 @@ def test_a_pending_notification_is_no_death(postgres: Server) -> None:
     """
     driver = driver_for(EngineName.POSTGRES)
     connection = driver.connect(at(postgres), postgres.password, Deadline.after(60))
-    connection.execute("LISTEN news")
+    connection.raw.execute("LISTEN news")
     other = postgres.connect("app")
     other.execute("NOTIFY news")
-    poller = socket.socket(fileno=connection.pgconn.socket)
+    poller = socket.socket(fileno=connection.raw.pgconn.socket)
     try:
         poller.settimeout(10)
         assert poller.recv(1, socket.MSG_PEEK)
     finally:
         poller.setblocking(False)
         poller.detach()
-    assert driver.is_alive(connection)
+    assert connection.is_alive()
     other.close()
-    driver.close(connection)
+    connection.close()
 
 
 def test_a_statement_keeps_to_the_deadline(server: Server) -> None:
@@ -68,15 +68,15 @@ def test_a_statement_keeps_to_the_deadline(server: Server) -> None:
     """
     driver = driver_for(EngineName(server.engine))
     connection = driver.connect(at(server), server.password, Deadline.after(60))
-    connection.deadline = Deadline.after(0.3)
+    connection.guard.deadline = Deadline.after(0.3)
     began = time.monotonic()
     with pytest.raises((DeadlineExceeded, Exception)) as caught:
-        connection.cursor().execute(
+        connection.raw.cursor().execute(
             "SELECT pg_sleep(5)" if server.engine == "postgres" else "SELECT SLEEP(5)"
         )
     assert driver.fault(caught.value) is Fault.TIMEOUT
     assert time.monotonic() - began < 5 * 0.3
-    assert not driver.is_alive(connection)
+    assert not connection.is_alive()
 
 
 @pytest.mark.parametrize("engine", list(EngineName))
@@ -102,7 +102,7 @@ def test_closing_never_waits_for_a_silent_server(server: Server) -> None:
         connection = driver.connect(at(server, port=mute.port), server.password, Deadline.after(60))
         mute.swallow()
         began = time.monotonic()
-        driver.close(connection)
+        connection.close()
         assert time.monotonic() - began < 5 * 1.0
 
 
@@ -165,10 +165,10 @@ def test_tls_that_cannot_be_had_is_an_error(server: Server) -> None:
     driver = driver_for(EngineName(server.engine))
     if server.flavour == "mysql":
         connection = driver.connect(at(server, tls="require"), None, Deadline.after(60))
-        cursor = connection.cursor()
+        cursor = connection.raw.cursor()
         cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
         assert cursor.fetchone()[1] != ""
-        driver.close(connection)
+        connection.close()
         return
     with pytest.raises(Exception, match=r"SSL") as caught:
         driver.connect(at(server, tls="require"), None, Deadline.after(60))

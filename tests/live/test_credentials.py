@@ -24,6 +24,7 @@ from reaper.client.database import Database
 from reaper.client.deadline import Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.drivers.base import Driver
+from reaper.client.events import GivenUp
 from reaper.client.faults import Fault
 from reaper.client.kept import Settings
 from reaper.client.target import EngineName
@@ -141,16 +142,11 @@ def test_rotated_between_two_invocations_of_the_reaper(
     assert aws[READ] == 1
     (seat,) = handler._SEATS.values()
     connection: Any = seat.connection
-    end(
-        secured,
-        connection.thread_id() if secured.engine == "mysql" else connection.info.backend_pid,
-    )
-    assert until(
-        lambda: not driver_for(EngineName(secured.engine)).is_alive(connection), timeout=10
-    )
+    end(secured, connection.id)
+    assert until(lambda: not connection.is_alive(), timeout=10)
     assert [report["error"] for report in function.invoke({})["targets"]] == [None]
     assert aws[READ] == 2
-    seat.discard("the test is over")
+    seat.discard(GivenUp.CLOSED)
 
 
 class Late:

@@ -26,7 +26,7 @@ from reaper.client import (
     OutcomeUnknown,
     Transaction,
 )
-from reaper.client.kept import Means
+from reaper.client.kept import Clocks
 from reaper.client.orm import create_engine
 from tests.harness import Context
 from tests.live.test_client import Wall, dead, end, fresh_tables, orders, session
@@ -53,7 +53,7 @@ def wall() -> Wall:
 @pytest.fixture
 def db(server: Server, wall: Wall) -> Iterator[Database]:
     fresh_tables(server)
-    with closing(Database(server.dsn("app"), means=Means(wall=wall))) as database:
+    with closing(Database(server.dsn("app"), clocks=Clocks(wall=wall))) as database:
         yield database
 
 
@@ -186,7 +186,7 @@ def test_a_door_that_stays_shut_for_a_while(server: Server) -> None:
 
     with Proxy(server.host, server.port) as proxy:
         proxy.refuse()
-        with closing(Database(proxy.through(server).dsn("app"), means=Means(sleep=sleep))) as db:
+        with closing(Database(proxy.through(server).dsn("app"), clocks=Clocks(sleep=sleep))) as db:
             add(create_engine(db))
             assert db.stats.retried == 3
 

@@ -16,7 +16,8 @@ from lab.servers import Proxy, Server, Sessions, start, until
 from lab.targets import target
 from reaper import seat as seats
 from reaper.client.drivers import driver_for
-from reaper.client.kept import Means
+from reaper.client.events import GivenUp
+from reaper.client.kept import Clocks
 from reaper.client.target import EngineName
 from reaper.model import SweepTarget
 from reaper.report import Entry, Report
@@ -37,7 +38,9 @@ class Wall:
 
 def seat_at(server: Server, wall: Callable[[], float] = time.time) -> Seat:
     name = EngineName(server.engine)
-    return Seat(SweepTarget.from_mapping(target(server)).target, driver_for(name), Means(wall=wall))
+    return Seat(
+        SweepTarget.from_mapping(target(server)).target, driver_for(name), Clocks(wall=wall)
+    )
 
 
 def swept(server: Server, seat: Seat) -> Report:
@@ -66,7 +69,7 @@ def test_it_outlives_short_freezes(server: Server) -> None:
         entries.append(report.entry)
     assert entries == [Entry.LOGIN, Entry.SEAT, Entry.SEAT, Entry.LOGIN]
     assert until(lambda: own_sessions(server) == 1)
-    seat.discard("done")
+    seat.discard(GivenUp.CLOSED)
 
 
 def test_the_server_ends_the_seats_of_the_dead(
@@ -81,7 +84,7 @@ def test_the_server_ends_the_seats_of_the_dead(
     assert own_sessions(server) == 1
     assert until(lambda: own_sessions(server) == 0, timeout=30, pause=0.2)
     assert swept(server, seat).entry is Entry.LOGIN
-    seat.discard("done")
+    seat.discard(GivenUp.CLOSED)
 
 
 def test_a_slow_answer_does_not_cost_the_seat(server: Server) -> None:
@@ -99,7 +102,7 @@ def test_a_slow_answer_does_not_cost_the_seat(server: Server) -> None:
         answers.start()
         assert swept(there, seat).entry is Entry.SEAT
         answers.join()
-        seat.discard("done")
+        seat.discard(GivenUp.CLOSED)
 
 
 def test_a_silent_death_is_noticed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +122,7 @@ def test_a_silent_death_is_noticed(server: Server, monkeypatch: pytest.MonkeyPat
         report = swept(there, seat)
         assert (report.error, report.entry) == (None, Entry.LOGIN)
         assert report.duration_seconds < 5 * 0.5
-        seat.discard("done")
+        seat.discard(GivenUp.CLOSED)
 
 
 def test_without_a_seat_nobody_stays(server: Server, function: Lambda) -> None:

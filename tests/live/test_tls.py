@@ -291,7 +291,7 @@ def test_an_iam_token_travels_over_tls_alone(aws: Asked, ca: str) -> None:
         target = Target.from_dsn(f"mysql://app@localhost:{rogue.port}/shop?auth=iam&ca={quote(ca)}")
         token = Credentials(target).login(Deadline.after(20)).password or ""
         driver = driver_for(EngineName.MYSQL)
-        driver.close(driver.connect(target, token, Deadline.after(20)))
+        driver.connect(target, token, Deadline.after(20)).close()
         wish, _, password, *_ = rogue.heard
     # For TLS, without a name
     assert len(wish) == 4 + 32

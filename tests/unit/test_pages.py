@@ -14,6 +14,7 @@ import pytest
 
 from lab import ROOT
 from reaper.client.drivers.base import Driver
+from reaper.client.drivers.connection import Connection
 from reaper.engines.base import Engine, Server
 
 from .test_architecture import FLOORS
@@ -147,7 +148,7 @@ def test_the_house_has_these_floors() -> None:
 
 
 @pytest.mark.parametrize(
-    "protocol", [Driver, Engine, Server], ids=lambda protocol: protocol.__name__
+    "protocol", [Driver, Connection, Engine, Server], ids=lambda protocol: protocol.__name__
 )
 def test_what_an_engine_must_have(protocol: type) -> None:
     """The table names each member of the protocol, in the code's order, and the file that it stands

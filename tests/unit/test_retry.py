@@ -42,7 +42,7 @@ def test_the_whole_table(fault: Fault, phase: Phase, harmless: bool) -> None:
     """Only what is proven undone is tried again; doubt only where twice is harmless; unknown faults
     never.
     """
-    failure = Failure(fault, phase, failures=1, twice_is_harmless=harmless)
+    failure = Failure(fault, phase, failures=1, idempotent=harmless)
     wait = wait_before_retry(failure, Patience(), FAR, lambda: 0.5)
     assert (wait is not None) is expected(fault, phase, harmless)
 
@@ -108,7 +108,7 @@ def test_a_lost_statement_is_not_a_lost_login() -> None:
     sixty times.
     """
     patience = Patience(attempts=3, logins=30)
-    lost = [Failure(Fault.LOST, phase, 3, twice_is_harmless=True) for phase in Phase]
+    lost = [Failure(Fault.LOST, phase, 3, idempotent=True) for phase in Phase]
     waits = {
         failure.phase: wait_before_retry(failure, patience, FAR, lambda: 0.5) for failure in lost
     }
@@ -183,7 +183,7 @@ def test_a_procedure_is_not_undone_by_its_error(fault: Fault) -> None:
     """
 
     def wait(phase: Phase, harmless: bool) -> float | None:
-        failure = Failure(fault, phase, 1, twice_is_harmless=harmless, is_atomic=False)
+        failure = Failure(fault, phase, 1, idempotent=harmless, is_atomic=False)
         return wait_before_retry(failure, Patience(), FAR, lambda: 0.5)
 
     assert wait(Phase.WORKING, harmless=False) is None

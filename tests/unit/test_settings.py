@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from reaper.client import Database
-from reaper.client.commits import Ticket, status
-from reaper.client.drivers.base import Driver
+from reaper.client.commits import CommitOutcome, XactStatusProbe
 from reaper.client.events import Stats
 from reaper.client.target import ConfigurationError
 from reaper.discovery import Discovery
@@ -50,9 +49,8 @@ def test_a_transaction_that_wrote_nothing_is_run_again() -> None:
     is harmless.
     """
     nobody: Any = None
-    assert (
-        status(cast(Driver, nobody), nobody, Ticket(id=None, system="1", timeline=1)) == "aborted"
-    )
+    probe = XactStatusProbe(id=None, system="1", timeline=1)
+    assert probe.outcome(nobody) is CommitOutcome.ABORTED
 
 
 def test_there_is_no_count_of_what_is_no_event() -> None:

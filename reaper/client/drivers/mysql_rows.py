@@ -7,13 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pymysql.connections import MySQLResult
 from pymysql.protocol import (
     NULL_COLUMN,
     UNSIGNED_INT24_COLUMN,
     UNSIGNED_INT64_COLUMN,
     UNSIGNED_SHORT_COLUMN,
-    MysqlPacket,
 )
 
 Converter = tuple[str | None, Callable[[Any], Any] | None]
@@ -21,25 +19,6 @@ Converter = tuple[str | None, Callable[[Any], Any] | None]
 
 _WIDTHS = {UNSIGNED_SHORT_COLUMN: 2, UNSIGNED_INT24_COLUMN: 3, UNSIGNED_INT64_COLUMN: 8}
 _END = 0xFE
-
-
-class Answer(MySQLResult):
-    """PyMySQL's result, but for the cutting."""
-
-    def _read_rowdata_packet(self) -> None:
-        # Its fields are not in the stubs
-        result: Any = self
-        converters = [by_bytes(*converter) for converter in result.converters]
-        rows = []
-        while not _is_end(packet := result.connection.next_packet()):
-            row = cut(packet, converters)
-            if row is None:
-                row = result._read_row_from_packet(MysqlPacket(packet, result.connection.encoding))
-            rows.append(row)
-        result._check_packet_is_eof(MysqlPacket(packet, result.connection.encoding))
-        result.connection = None
-        result.affected_rows = len(rows)
-        result.rows = tuple(rows)
 
 
 def cut(packet: bytes, converters: Sequence[Converter]) -> tuple[Any, ...] | None:
@@ -76,6 +55,6 @@ def by_bytes(encoding: str | None, convert: Callable[[Any], Any] | None) -> Conv
     return (None, convert) if convert in (int, float) else (encoding, convert)
 
 
-def _is_end(packet: bytes) -> bool:
-    # a longer one is a row whose first cell is very long
+def is_end(packet: bytes) -> bool:
+    """Whether a packet ends the rows; a longer one of that kind is a row with a very long cell."""
     return packet[0] == _END and len(packet) < 9

@@ -14,7 +14,7 @@ import pytest
 from lab import ROOT
 from lab.servers import Server, processes
 from reaper.client import Database, Settings
-from reaper.client.kept import Means
+from reaper.client.kept import Clocks
 from tests.conftest import Servers
 from tests.fakes import Time
 from tests.goodbyes import SERVERS, abandoned, gone, session
@@ -118,7 +118,7 @@ def test_another_thread_may_be_the_first(database: Server) -> None:
 def test_a_goodbye_after_the_deadline(database: Server) -> None:
     """Who closes long after the last statement says goodbye all the same."""
     time = Time()
-    db = Database(database.dsn("app"), means=Means(clock=time))
+    db = Database(database.dsn("app"), clocks=Clocks(clock=time))
     (row,) = db.query(session(database))
     before = abandoned(database)
     time.sleep(3600)

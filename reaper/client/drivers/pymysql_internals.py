@@ -1,0 +1,256 @@
+"""All that is used of PyMySQL's private names: the connection that asks its guard before each read
+and write, and the result whose rows are cut in one loop.
+
+Written against PyMySQL 1.2.1 to 1.2.4.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pymysql
+from pymysql.connections import Connection, MySQLResult
+from pymysql.constants import CR
+from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
+
+from reaper.client.deadline import DeadlineExceeded
+from reaper.client.drivers.connection import Guard
+from reaper.client.drivers.mysql_rows import by_bytes, cut, is_end
+from reaper.client.internals import require
+
+VERSIONS = ">=1.2.1"
+
+require(
+    "PyMySQL",
+    VERSIONS,
+    Connection,
+    (
+        "_current_timeout",
+        "_force_close",
+        "_next_seq_id",
+        "_read_bytes",
+        "_read_packet",
+        "_read_query_result",
+        "_read_timeout",
+        "_result",
+        "_sock",
+        "_write_bytes",
+        "_write_timeout",
+    ),
+)
+require(
+    "PyMySQL",
+    VERSIONS,
+    MySQLResult,
+    ("_check_packet_is_eof", "_read_row_from_packet", "_read_rowdata_packet"),
+)
+
+# Bytes asked of the kernel at a time.
+_CHUNK = 32 * 1024
+# Column descriptions that are remembered.
+_COLUMNS = 256
+# The first byte of an error packet.
+_ERROR = 0xFF
+
+
+class GuardedConnection(Connection):
+    """PyMySQL's connection, but for its waits: each read and write first asks the guard."""
+
+    def __init__(self, guard: Guard, **arguments: Any) -> None:
+        self.guard = guard
+        self.has_answered = True
+        """Whether an answer to what was written last has begun."""
+        self._received = _Received(self)
+        self._columns: dict[tuple[bytes, str], FieldDescriptorPacket] = {}
+        super().__init__(**arguments)
+
+    @property
+    def socket(self) -> socket.socket | None:
+        """The socket, TLS included; None once the connection is closed."""
+        this: Any = self
+        found: socket.socket | None = this._sock
+        return found
+
+    @property
+    def result(self) -> Any:
+        """PyMySQL's result of the last statement."""
+        this: Any = self
+        return this._result
+
+    def limit_waits(self, left: float) -> None:
+        """Have no wait of the socket outlast the time left.
+
+        The limit set before mostly still serves, and to set one is a system call.
+        """
+        this: Any = self
+        limit = this._current_timeout
+        if limit is None or not left / 2 <= limit <= left:
+            limit = max(0.75 * left, 0.001)
+            this._sock.settimeout(limit)
+            this._current_timeout = limit
+        this._read_timeout = this._write_timeout = limit
+
+    def next_packet(self) -> bytes:
+        """The next packet's content; raises what an error packet says."""
+        packet = self._arrived()
+        if packet is None:
+            this: Any = super()
+            packet = this._read_packet().get_all_data()
+        return packet
+
+    def _write_bytes(self, data: bytes) -> None:
+        this: Any = self
+        self.guard.sent = self.has_answered = False
+        left = self.guard.time_to_run()
+        if left <= 0:
+            # A reply still to come would be taken for the answer to the next statement.
+            this._force_close()
+            raise DeadlineExceeded("no time left to ask the server")
+        self.limit_waits(left)
+        above: Any = super()
+        above._write_bytes(data)
+        # The kernel has the whole packet, and a server never runs an incomplete one.
+        self.guard.sent = True
+
+    def _read_bytes(self, num_bytes: int) -> bytes:
+        this: Any = self
+        try:
+            data = self._received.read(num_bytes)
+        except OSError as error:
+            this._force_close()
+            raise pymysql.OperationalError(
+                CR.CR_SERVER_LOST, f"Lost connection to MySQL server during query ({error})"
+            ) from error
+        except BaseException:
+            this._force_close()
+            raise
+        if len(data) < num_bytes:
+            this._force_close()
+            raise pymysql.OperationalError(
+                CR.CR_SERVER_LOST, "Lost connection to MySQL server during query"
+            )
+        return data
+
+    def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
+        packet = self._arrived()
+        if packet is None:
+            above: Any = super()
+            return above._read_packet(packet_type)
+        if packet_type is FieldDescriptorPacket:
+            return self._column(packet)
+        return packet_type(packet, self.encoding)
+
+    def _arrived(self) -> bytes | None:
+        """The next packet where it was received as a whole and in order, and says no error."""
+        this: Any = self
+        number: int = this._next_seq_id
+        packet = self._received.packet(number)
+        if packet is not None:
+            this._next_seq_id = (number + 1) % 256
+        return packet
+
+    def _read_query_result(self, unbuffered: bool = False) -> int:
+        this: Any = self
+        if unbuffered:
+            above: Any = super()
+            rows: int = above._read_query_result(unbuffered)
+            return rows
+        this._result = None
+        result: Any = _Result(self)
+        result.read()
+        this._result = result
+        if result.server_status is not None:
+            self.server_status = result.server_status
+        changed: int = result.affected_rows
+        return changed
+
+    def _column(self, packet: bytes) -> FieldDescriptorPacket:
+        """What a column's description says; an application's columns are few, and parsing one is
+        slow.
+        """
+        key = packet, self.encoding
+        known = self._columns.get(key)
+        if known is None:
+            if len(self._columns) >= _COLUMNS:
+                self._columns.clear()
+            known = self._columns[key] = FieldDescriptorPacket(packet, self.encoding)
+        return known
+
+
+class _Received:
+    """Bytes from the socket, with the guard asked before each recv: a socket's own timeout begins
+    anew with each.
+    """
+
+    def __init__(self, connection: GuardedConnection) -> None:
+        self._connection = connection
+        self._data, self._at = b"", 0
+        self._source: socket.socket | None = None
+
+    def read(self, size: int) -> bytes:
+        """So many bytes; fewer where the server has hung up."""
+        self._drop_what_came_elsewhere()
+        parts = [self._data[self._at : self._at + size]]
+        self._at += size
+        missing = self._at - len(self._data)
+        if missing <= 0:
+            return parts[0]
+        self._data, self._at = b"", 0
+        while missing > 0 and (received := self._receive()):
+            parts.append(received)
+            missing -= len(received)
+        if missing < 0:
+            self._data, self._at = received, len(received) + missing
+            parts[-1] = received[:missing]
+        return b"".join(parts)
+
+    def packet(self, number: int) -> bytes | None:
+        """The next packet without its header, if all of it is here, in order, and not an error."""
+        data, at = self._data, self._at
+        if len(data) < at + 5 or data[at + 3] != number or data[at + 4] == _ERROR:
+            return None
+        end = at + 4 + int.from_bytes(data[at : at + 3], "little")
+        if end > len(data):
+            return None
+        self._at = end
+        return data[at + 4 : end]
+
+    def _drop_what_came_elsewhere(self) -> None:
+        """Nothing that arrived in plain text may be read as if it had come through TLS."""
+        source = self._connection.socket
+        if source is not self._source:
+            self._data, self._at, self._source = b"", 0, source
+
+    def _receive(self) -> bytes:
+        connection = self._connection
+        guard = connection.guard
+        while (left := guard.time_to_run()) > 0 or guard.try_to_stop():
+            connection.limit_waits(left)
+            try:
+                received = connection.socket.recv(_CHUNK)  # type: ignore[union-attr]  # open: we read
+            except TimeoutError:
+                # The answer may yet come; where a stop was requested, it says if that was too late.
+                continue
+            connection.has_answered = True
+            return received
+        raise TimeoutError("timed out")
+
+
+class _Result(MySQLResult):
+    """PyMySQL's result, but for the way rows are cut."""
+
+    def _read_rowdata_packet(self) -> None:
+        this: Any = self
+        converters = [by_bytes(*converter) for converter in this.converters]
+        connection: GuardedConnection = this.connection
+        rows = []
+        while not is_end(packet := connection.next_packet()):
+            row = cut(packet, converters)
+            if row is None:
+                row = this._read_row_from_packet(MysqlPacket(packet, connection.encoding))
+            rows.append(row)
+        this._check_packet_is_eof(MysqlPacket(packet, connection.encoding))
+        this.connection = None
+        this.affected_rows = len(rows)
+        this.rows = tuple(rows)

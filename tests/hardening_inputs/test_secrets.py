@@ -493,8 +493,9 @@ def test_the_client_shows_neither_statements_nor_tokens(
         def emit(self, record: logging.LogRecord) -> None:
             records.append(record)
 
-    log, keep = logging.getLogger("reaper.client.database"), Keep()
+    log, keep = logging.getLogger("reaper.client"), Keep()
     log.addHandler(keep)
+    log.setLevel(logging.DEBUG)
     dsn = replace(proxy.through(server), password=PASSWORD).dsn(account)
     said: Told = []
     with closing(Database(dsn, on_event=observe)) as db:
@@ -508,6 +509,7 @@ def test_the_client_shows_neither_statements_nor_tokens(
                     raise
         said += [repr(db), repr(db.stats), repr(db._kept), repr(db._kept.__dict__), repr(events)]
     log.removeHandler(keep)
+    log.setLevel(logging.NOTSET)
     formatter = logging.Formatter()
     assert (len(events) > 10, len(lines) > 1, len(records) > 10) == (True, True, True)
     assert len([one for one in said if "OutcomeUnknown" in one or "DeadlineExceeded" in one]) >= 2

@@ -5,6 +5,7 @@ asked.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections import Counter
@@ -50,6 +51,29 @@ def db(server: Server, proxy: Proxy, events: list[Event]) -> Iterator[Database]:
 
 class Request(Context):
     aws_request_id = "request-1"
+
+
+def test_the_log_says_what_the_observer_is_told(db: Database, events: list[Event]) -> None:
+    """At DEBUG each event is a line of the standard library's log, with its reason and the first
+    word of its statement; above that nothing is logged.
+    """
+    logger = logging.getLogger("reaper.client")
+    lines: list[str] = []
+    keep = logging.Handler()
+    keep.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]  # all of it
+    logger.addHandler(keep)
+    try:
+        db.query("SELECT 1")
+        assert lines == []
+        logger.setLevel(logging.DEBUG)
+        db.query("SELECT 'secret words'")
+        db.close()
+    finally:
+        logger.setLevel(logging.NOTSET)
+        logger.removeHandler(keep)
+    told = [f"{event.kind}: {event.reason} {event.statement}" for event in events[1:]]
+    assert lines == told
+    assert any("discarded: closed" in line for line in lines)
 
 
 def test_an_invocation_is_told_from_end_to_end(

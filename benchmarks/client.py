@@ -23,8 +23,8 @@ from reaper.model import Rules, Session, Snapshot, State
 from reaper.policy import judge
 
 from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios, rest
+from .chart import chart
 from .subjects import ALONE, OF_ENGINE, OURS, VERSIONS, Worker, opened
-from .svg import chart
 
 ROUNDS, QUERIES = 101, 100
 AT_MOST = 1.05

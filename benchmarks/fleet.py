@@ -36,9 +36,9 @@ from reaper.metrics import FEW, Tally, TargetMetrics, measures
 from reaper.sweep import SECOND_LOOK
 
 from .base import Bar, Effort, Section, Spread, Table
+from .chart import chart
 from .fanout import Database, Fanout, Fate, Platform, Product, Run, every
 from .prices import HOURS, Usage
-from .svg import chart
 
 DATABASES = 1000
 HANGING = 0.05

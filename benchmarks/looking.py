@@ -27,8 +27,8 @@ from reaper.policy import judge
 from reaper.sweep import uncollected
 
 from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios, rest
+from .chart import chart
 from .reaping import exponent
-from .svg import chart
 
 SIZES = (1000, 4000, 16000)
 POSTGRES_SIZES = (500, 1000, 2000)

@@ -32,7 +32,7 @@ from reaper.seat import Seat
 from reaper.sweep import Sweep
 
 from .base import Bar, Effort, Section, Spread, Table, interleaved, percentile, ratios, rest
-from .svg import chart
+from .chart import chart
 
 SIZES = (500, 1000, 2000, 4000, 8000, 16000)
 # Each is a process of its own

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from examples.demo import svg
 from examples.demo.record import Moment, Record, Sample
+from lab import svg
 
 WIDTH, HEIGHT = 860, 420
 LEFT, RIGHT, BOTTOM = 48, 24, 40
@@ -16,10 +16,10 @@ _WORKING, _IDLE = "#4878a8", "#f0883e"
 
 
 def chart(record: Record) -> str:
-    across = svg.Scale(0, record.end, LEFT, WIDTH - RIGHT)
+    across = svg.Linear(0, record.end, LEFT, WIDTH - RIGHT)
     lanes = lanes_of(record.moments, across)
     top = _HEAD + _LANE * (max(lanes, default=-1) + 1) + 22
-    up = svg.Scale(0, record.limit, HEIGHT - BOTTOM, top)
+    up = svg.Linear(0, record.limit, HEIGHT - BOTTOM, top)
     return svg.picture(
         WIDTH,
         HEIGHT,
@@ -61,7 +61,7 @@ def _areas(record: Record, across: svg.Scale, up: svg.Scale) -> Iterator[str]:
 
 def _stairs(
     samples: Sequence[Sample], counts: Sequence[int], end: float, across: svg.Scale, up: svg.Scale
-) -> list[tuple[float, float]]:
+) -> list[svg.Point]:
     until = [*(sample.at for sample in samples[1:]), end]
     steps = zip(samples, counts, until, strict=True)
     return [

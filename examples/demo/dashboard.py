@@ -10,19 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from examples.demo import svg
 from examples.demo.record import Record
+from lab import svg
 from lab.cloudformation import Stack
 
 # a dashboard is 24 units wide
 UNIT_X, UNIT_Y, GAP = 40, 34, 8
 _WIDTH = 24 * UNIT_X + GAP
 _LEFT, _RIGHT, _HEAD, _SECONDS, _LEGEND_LINE = 52, 20, 40, 24, 18
-_COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#7f7f7f")
 _AT_REST = "#1a7f37"
 
 Widget = Mapping[str, Any]
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Line:
     """One metric of a panel. Without points the demo has no figures for it."""
 
     label: str
-    points: Sequence[Point]
+    points: Sequence[svg.Point]
 
 
 @dataclass(frozen=True)
@@ -116,8 +114,8 @@ def _graph(properties: Widget, place: Place, record: Record) -> Iterator[str]:
     limits = list(limits_of(properties))
     legend = list(_legend(found, place))
     floor = place.y + place.height - _SECONDS - _LEGEND_LINE * len(legend) - 4
-    across = svg.Scale(0, record.end, place.x + _LEFT, place.x + place.width - _RIGHT)
-    up = svg.Scale(*_ends(properties, found, limits), floor, place.y + _HEAD)
+    across = svg.Linear(0, record.end, place.x + _LEFT, place.x + place.width - _RIGHT)
+    up = svg.Linear(*_ends(properties, found, limits), floor, place.y + _HEAD)
     yield from svg.levels(across, up, 4)
     yield from svg.seconds(across, floor + 18, 6 if place.width < _WIDTH / 2 else 12)
     for limit in limits:
@@ -146,17 +144,13 @@ def _ends(
     return said.get("min", 0), said.get("max", highest * 1.15 or 1)
 
 
-def _colour(number: int) -> str:
-    return _COLOURS[number % len(_COLOURS)]
-
-
 def _drawn(
     line: Line, number: int, width: float, across: svg.Scale, up: svg.Scale
 ) -> Iterator[str]:
     placed = [(across(time), up(value)) for time, value in line.points]
     if placed:
-        yield svg.curve(placed, _colour(number), width)
-        yield from (svg.dot(x, y, _colour(number), width / 2 + 1) for x, y in placed)
+        yield svg.curve(placed, svg.colour(number), width)
+        yield from (svg.dot(x, y, svg.colour(number), width / 2 + 1) for x, y in placed)
 
 
 def _legend(found: Sequence[Line], place: Place) -> Iterator[list[tuple[float, str, str]]]:
@@ -168,7 +162,7 @@ def _legend(found: Sequence[Line], place: Place) -> Iterator[list[tuple[float, s
         if row and x + width > place.width:
             yield row
             row, x = [], 14.0
-        row.append((x, _colour(number), line.label))
+        row.append((x, svg.colour(number), line.label))
         x += width
     yield row
 
@@ -192,7 +186,7 @@ def _searched(expression: str) -> str | None:
     return found and found[1]
 
 
-def _figures(metric: str, record: Record) -> list[Point]:
+def _figures(metric: str, record: Record) -> list[svg.Point]:
     if metric == "DatabaseConnections":
         return [(sample.at, float(sample.taken)) for sample in record.samples]
     return [(sweep.at, sweep.metrics[metric]) for sweep in record.sweeps if metric in sweep.metrics]

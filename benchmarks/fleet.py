@@ -350,13 +350,8 @@ def cost_chart(schedules: int) -> str:
 # again.
 FUNCTION = """
 import json, resource, sys, time
+from lab.context import Context
 from reaper.handler import lambda_handler
-
-class Context:
-    aws_request_id, function_name, memory_limit_in_mb = "1", "reaper", 1024
-    invoked_function_arn = "arn:aws:lambda:eu-central-1:123456789012:function:reaper"
-    def get_remaining_time_in_millis(self):
-        return 60000
 
 record = {"eventSource": "aws:sqs", "attributes": {"ApproximateReceiveCount": "1"}}
 names, turns = sys.argv[2:], int(sys.argv[1])
@@ -364,7 +359,7 @@ event = {"Records": [record | {"messageId": n, "body": json.dumps({"targets": [n
 processor, errors = [], []
 for turn in range(turns):
     began = time.process_time()
-    reports = lambda_handler(event, Context())["targets"]
+    reports = lambda_handler(event, Context(60, memory_mb=1024))["targets"]
     processor.append(time.process_time() - began)
     errors += [report["error"] for report in reports if report["error"]]
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

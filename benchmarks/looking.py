@@ -41,16 +41,11 @@ PURE = ("its meaning", "judging")
 # held.
 FUNCTION = """
 import json
+from lab.context import Context
 from reaper.handler import AllSweepsFailed, lambda_handler
 
-class Context:
-    aws_request_id, function_name, memory_limit_in_mb = "1", "reaper", 128
-    invoked_function_arn = "arn:aws:lambda:eu-central-1:123456789012:function:reaper"
-    def get_remaining_time_in_millis(self):
-        return 300000
-
 try:
-    error = lambda_handler({"dry_run": False}, Context())["targets"][0]["error"]
+    error = lambda_handler({"dry_run": False}, Context(300))["targets"][0]["error"]
 except AllSweepsFailed as failed:
     error = {"message": str(failed)}
 # What getrusage calls the most is that of whoever started this process, where it was more.

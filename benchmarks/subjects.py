@@ -23,6 +23,7 @@ from subprocess import PIPE
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from lab.context import Context
 from lab.servers import Server, Unavailable, processes
 
 OURS = "reaper.client"
@@ -33,6 +34,8 @@ OF_ENGINE = {
 ALONE = {"mysql": ("PyMySQL", "mysql2"), "postgres": ("psycopg", "pg")}
 UNDER_NODE = ("serverless-mysql", "serverless-postgres", "mysql2", "pg")
 VERSIONS = {"SQLAlchemy": "SQLAlchemy, pool_pre_ping", "psycopg_pool": "psycopg_pool, check"}
+# Seconds that an invocation has left
+REMAINING = 12.0
 NODE_MODULES = "REAPER_BENCH_NODE"
 
 
@@ -147,7 +150,7 @@ class _Ours:
 
     def run(self, sql: str) -> Any:
         verb = self._database.query if sql.startswith("SELECT") else self._database.execute
-        return self._invoke(lambda: verb(sql), _Context())
+        return self._invoke(lambda: verb(sql), Context(REMAINING))
 
     def pair(self, first: str, second: str) -> None:
         def work(tx: Any) -> None:
@@ -155,14 +158,7 @@ class _Ours:
             pause()
             tx.execute(second)
 
-        self._invoke(lambda: self._database.transaction(work), _Context())
-
-
-class _Context:
-    aws_request_id = "1"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 12_000
+        self._invoke(lambda: self._database.transaction(work), Context(REMAINING))
 
 
 class _SQLAlchemy:

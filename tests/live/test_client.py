@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lab.context import Context
 from lab.servers import Server, free_port, start, until
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import DeadlineExceeded
@@ -19,7 +20,6 @@ from reaper.client.kept import Means, Settings
 from reaper.client.target import ConfigurationError, EngineName
 from reaper.client.tokens import DDL
 from tests.conftest import Servers
-from tests.harness import Context
 
 # performance_schema means nothing to the client
 LEFT_OUT = ("mysql_nops",)

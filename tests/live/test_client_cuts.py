@@ -13,13 +13,13 @@ from typing import cast
 
 import pytest
 
+from lab.context import Context
 from lab.servers import Server, until
 from lab.servers.proxy import Proxy, Then, Where
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import RESERVE
 from reaper.client.kept import Means
 from tests.conftest import Servers
-from tests.harness import Context
 from tests.live.test_client import end, fresh_tables, session
 
 SLOW = 0.25

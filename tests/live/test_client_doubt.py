@@ -7,11 +7,11 @@ from contextlib import closing
 
 import pytest
 
+from lab.context import Context
 from lab.servers import Proxy, Server, until
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import RESERVE
 from tests.conftest import Servers
-from tests.harness import Context
 from tests.live.test_client import fresh_tables
 
 INSERT = "INSERT INTO orders (what) VALUES ('once')"

@@ -19,6 +19,7 @@ import psycopg
 import pymysql
 import pytest
 
+from lab.context import Context
 from lab.rotation import READ, USER, Rotated, ask_for_passwords
 from lab.servers import Client, Proxy, Server, Sessions, start, until
 from reaper.client.database import Database, OutcomeUnknown, Transaction
@@ -27,7 +28,6 @@ from reaper.client.kept import Means, Settings
 from reaper.client.retry import Patience
 from tests.aws import Asked, aws
 from tests.conftest import Servers
-from tests.harness import Context
 from tests.live.test_client import dead, end, fresh_tables, orders, session
 
 # The fixture, for pytest to find here

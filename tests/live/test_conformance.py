@@ -23,6 +23,7 @@ import psycopg
 import pymysql
 import pytest
 
+from lab.context import Context
 from lab.servers import Server, until
 from reaper.client.database import Database, OutcomeUnknown, Transaction
 from reaper.client.deadline import RESERVE, DeadlineExceeded
@@ -30,7 +31,6 @@ from reaper.client.events import Event, EventKind
 from reaper.client.kept import Means, Settings
 from reaper.client.retry import Patience
 from reaper.client.target import ConfigurationError
-from tests.harness import Context
 from tests.live.test_client import dead, end, fresh_tables, orders, session
 
 # performance_schema means nothing to the client

@@ -15,6 +15,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
+from lab.context import Context
 from lab.rotation import READ, USER, Rotated
 from lab.servers import Proxy, Server, until
 from lab.targets import target
@@ -31,7 +32,7 @@ from reaper.model import Rules, SweepTarget
 from reaper.report import ErrorKind
 from reaper.sweep import Sweep
 from tests.aws import Asked, aws
-from tests.harness import Context, Lambda
+from tests.harness import Lambda
 from tests.live.test_client import dead, end, session
 from tests.live.test_tls import ca, secured
 

@@ -18,6 +18,7 @@ from sqlalchemy import Engine, String, exc, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from lab import ROOT
+from lab.context import Context
 from lab.servers import Proxy, Server, Sessions, until
 from reaper.client import (
     ConfigurationError,
@@ -28,7 +29,6 @@ from reaper.client import (
 )
 from reaper.client.kept import Means
 from reaper.client.orm import create_engine
-from tests.harness import Context
 from tests.live.test_client import Wall, dead, end, fresh_tables, orders, session
 
 # performance_schema means nothing to the client

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -224,7 +223,7 @@ class PtKill:
         self.stop()
 
     def stop(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
+        processes.freeze(self._process)
         self._ready = time.monotonic() + self.INTERVAL
 
     def get_ready(self) -> None:
@@ -235,10 +234,10 @@ class PtKill:
         time.sleep(max(0.0, self._ready - time.monotonic()) + 0.05)
 
     def __call__(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
+        processes.thaw(self._process)
 
     def close(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
+        processes.thaw(self._process)
         processes.end(self._process)
 
     @staticmethod

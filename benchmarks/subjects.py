@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -119,10 +118,10 @@ class Worker:
         return self.hear(seconds)
 
     def freeze(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
+        processes.freeze(self._process)
 
     def thaw(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
+        processes.thaw(self._process)
 
     def close(self) -> None:
         processes.end(self._process)

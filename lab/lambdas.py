@@ -318,14 +318,13 @@ class Environment:
         """Stop all processes between two invocations; return when they stand still."""
         assert self.wait(lambda: self.idle, INIT_SECONDS), "the environment is not idle"
         for member in self.members:
-            member.send_signal(signal.SIGSTOP)
-            # WNOWAIT: should it have died instead, its status is left for who asks for it
-            os.waitid(os.P_PID, member.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            # One that has ended instead is noticed at the next invocation
+            processes.freeze(member)
         self.frozen = True
 
     def thaw(self) -> None:
         for member in self.members if self.frozen else ():
-            member.send_signal(signal.SIGCONT)
+            processes.thaw(member)
         self.frozen = False
 
     def close(self) -> None:

@@ -1,5 +1,5 @@
 """`python -m benchmarks [--quick] [--up-to=SESSIONS] [--only=SERVER] [NAME…]`: measure, and write
-the results' page.
+the page of results. `python -m benchmarks --page` writes the page again and measures nothing.
 
 Quick tries everything out and writes nothing. Up to fewer sessions is for a machine that cannot
 bear 16,000. Of reaping and looking one server can be measured again; the others' results stay.
@@ -44,6 +44,9 @@ Measure = Callable[[Effort], Sequence[Section]]
 
 
 def main(arguments: Sequence[str]) -> None:
+    if "--page" in arguments:
+        write_page(json.loads(RAW.read_text(encoding="utf-8")))
+        return
     options = dict(given.removeprefix("--").split("=") for given in arguments if "=" in given)
     effort = Effort(
         "--quick" not in arguments,
@@ -70,7 +73,12 @@ def main(arguments: Sequence[str]) -> None:
         known = json.loads(RAW.read_text()) if RAW.exists() else {}
         known[name] = _over(known[name], part) if effort.only and name in known else part
         RAW.write_text(json.dumps(known, indent=1, default=str) + "\n")
-        REPORT.write_text(report({name: known[name] for name in NAMES if name in known}))
+        write_page(known)
+
+
+def write_page(known: Mapping[str, Any]) -> None:
+    """Write RESULTS.md from what results.json holds."""
+    REPORT.write_text(report({name: known[name] for name in NAMES if name in known}))
 
 
 def _over(known: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,6 +109,7 @@ def measured(name: str, effort: Effort) -> dict[str, Any]:
         "seconds": round(time.monotonic() - began),
         "machine": before,
         "load_after": machine()["load"],
+        "versions": versions(),
         "sections": [kept(section) for section in sections],
     }
 
@@ -121,7 +130,8 @@ def kept(section: Section) -> dict[str, Any]:
 
 def report(taken: Mapping[str, Any]) -> str:
     """The whole page."""
-    last = list(taken.values())[-1]["machine"]
+    newest = list(taken.values())[-1]
+    last = newest["machine"]
     bars = [
         bar for part in taken.values() for section in part["sections"] for bar in section["bars"]
     ]
@@ -143,7 +153,7 @@ def report(taken: Mapping[str, Any]) -> str:
         "machine's and say little elsewhere.",
         f"Machine: {last['processor']}, {last['cores']} cores, {last['memory_mb'] // 1024} GB, "
         f"{last['system']}; "
-        f"Python {last['python']}; {versions()}. Client and server share its cores.",
+        f"Python {last['python']}; {newest['versions']}. Client and server share its cores.",
         *_rivals(taken),
         f"Each part begins when the processors have been idle for {IDLE:.0%} of a fifth of a "
         f"second, and so does each "
@@ -192,10 +202,12 @@ def _told(bar: Mapping[str, Any]) -> str:
 
 
 def _load(name: str, part: Mapping[str, Any]) -> str:
-    return f"{name} {part['machine']['load'][0]:.1f} and {part['load_after'][0]:.1f} ({part['seconds']} s)"
+    before, after = part["machine"]["load"][0], part["load_after"][0]
+    return f"{name} {before:.1f} and {after:.1f} ({part['seconds']} s)"
 
 
 def versions() -> str:
+    """The packages that are measured, as they are installed here."""
     found = []
     for package in PACKAGES:
         try:

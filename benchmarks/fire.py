@@ -19,9 +19,13 @@ from .base import Effort, Section, Table
 from .subjects import OF_ENGINE, OURS, VERSIONS, Account, Worker
 
 SERVERS = ("mysql", "mariadb", "postgres18")
-RESET = ("DROP TABLE IF EXISTS fire", "CREATE TABLE fire (what VARCHAR(40))", "DROP TABLE IF EXISTS purse",
-         "CREATE TABLE purse (id INT PRIMARY KEY, value INT)", "INSERT INTO purse VALUES (1, 0), "
-                                                               "(2, 0)")  # fmt: skip
+RESET = (
+    "DROP TABLE IF EXISTS fire",
+    "CREATE TABLE fire (what VARCHAR(40))",
+    "DROP TABLE IF EXISTS purse",
+    "CREATE TABLE purse (id INT PRIMARY KEY, value INT)",
+    "INSERT INTO purse VALUES (1, 0), (2, 0)",
+)
 A, B = "INSERT INTO fire VALUES ('a')", "INSERT INTO fire VALUES ('b')"
 SIBLINGS = 8
 # Seconds; for serverless-mysql a zombie has slept for three or more
@@ -79,7 +83,7 @@ def verdict(told: dict[str, Any], counts: Sequence[int]) -> str:
     return f"{said}; right"
 
 
-def k1(scene: Scene) -> str:
+def killed_in_a_transaction(scene: Scene) -> str:
     scene.worker.tell(do="pair", sql=[A, B])
     told = scene.worker.hear()
     scene.kill()
@@ -89,12 +93,12 @@ def k1(scene: Scene) -> str:
     return verdict(told, [scene.rows("a"), scene.rows("b")])
 
 
-def k2(scene: Scene) -> str:
+def insert_answer_lost(scene: Scene) -> str:
     scene.proxy.cut_when(b"INSERT INTO fire", "after", "close")
     return verdict(scene.worker.ask(do="run", sql=A), [scene.rows("a")])
 
 
-def k3(scene: Scene) -> str:
+def deadlock(scene: Scene) -> str:
     """The rival has changed more rows, so that the client is the one to be undone."""
     first, second = (f"UPDATE purse SET value = value + 1 WHERE id = {id_}" for id_ in (1, 2))
     scene.worker.tell(do="pair", sql=[first, second])
@@ -122,7 +126,7 @@ def k3(scene: Scene) -> str:
     return verdict(told, values)
 
 
-def k4(scene: Scene) -> str:
+def commit_answer_lost(scene: Scene) -> str:
     scene.worker.tell(do="pair", sql=[A, B])
     scene.worker.hear()
     scene.proxy.cut_when(b"COMMIT", "after", "close")
@@ -130,13 +134,13 @@ def k4(scene: Scene) -> str:
     return verdict(scene.worker.hear(), [scene.rows("a"), scene.rows("b")])
 
 
-def k5(scene: Scene) -> str:
+def killed_while_idle(scene: Scene) -> str:
     scene.worker.ask(do="run", sql="SELECT 1")
     scene.kill()
     return verdict(scene.worker.ask(do="run", sql=A), [scene.rows("a")])
 
 
-def k6(scene: Scene) -> str:
+def account_at_its_limit(scene: Scene) -> str:
     """As often as it is asked, a client at its account's own limit should try as hard, and say why
     it failed.
     """
@@ -156,12 +160,12 @@ def k6(scene: Scene) -> str:
         return "; again ".join(timed(worker, do="run", sql="SELECT 1") for _ in range(2))
 
 
-def k7(scene: Scene) -> str:
+def refusing_port(scene: Scene) -> str:
     with closing(scene.another(free_port())) as worker:
         return timed(worker, do="both", sql="SELECT 1")
 
 
-def k8(scene: Scene) -> str:
+def silent_address(scene: Scene) -> str:
     """Nobody at the address says a word."""
     with ExitStack() as stack:
         silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -169,12 +173,12 @@ def k8(scene: Scene) -> str:
         return timed(worker, do="run", sql="SELECT 1")
 
 
-def k9(scene: Scene) -> str:
+def stalled_server(scene: Scene) -> str:
     scene.proxy.stall()
     return timed(scene.worker, do="run", sql="SELECT 1")
 
 
-def k10(scene: Scene) -> str:
+def idle_siblings(scene: Scene) -> str:
     """Healthy siblings that have slept for four seconds, while the server is nearly full."""
     client = scene.server.kind.client
     siblings = [client(scene.server.connect("app"), "app") for _ in range(SIBLINGS)]
@@ -195,12 +199,12 @@ def k10(scene: Scene) -> str:
     return f"{said}; {f'**{broken} broken**' if broken else 'none broken'}"
 
 
-def k11(scene: Scene) -> str:
+def answer_in_single_bytes(scene: Scene) -> str:
     scene.proxy.trickle(0.05)
     return timed(scene.worker, do="run", sql="SELECT repeat('x', 400)")
 
 
-def k12(scene: Scene) -> str:
+def read_only_for_a_second(scene: Scene) -> str:
     """As during a failover: a second later the server may be written to again."""
     orders = ["SET GLOBAL read_only = {}"]
     if scene.server.engine == "postgres":
@@ -221,7 +225,7 @@ def k12(scene: Scene) -> str:
     return verdict(scene.worker.hear(), [scene.rows("a")])
 
 
-def k13(scene: Scene) -> str:
+def idle_limit_passed_while_frozen(scene: Scene) -> str:
     """The server's idle limit passes while Lambda keeps the function frozen."""
     limit, briefly = "SET GLOBAL wait_timeout = {}", "1"
     if scene.server.engine == "postgres":
@@ -240,7 +244,7 @@ def k13(scene: Scene) -> str:
         return verdict(worker.ask(do="run", sql=A), [scene.rows("a")])
 
 
-def k14(scene: Scene) -> str:
+def password_rotated(scene: Scene) -> str:
     """Each client has the password as it was when its environment began; ours may read the secret,
     too.
     """
@@ -270,22 +274,34 @@ def timed(worker: Worker, **asked: str) -> str:
     )
 
 
-CASES: dict[str, tuple[str, Callable[[Scene], str]]] = {
-    "K1": ("killed between two statements of a transaction", k1),
-    "K2": ("the answer to an INSERT is lost", k2),
-    "K3": ("a deadlock in the second statement", k3),
-    "K4": ("the answer to COMMIT is lost", k4),
-    "K5": ("killed while idle, then an INSERT", k5),
-    "K6": ("the account at its own limit, asked twice", k6),
-    "K7": ("two at once, a port that refuses", k7),
-    "K8": ("a server that says nothing", k8),
-    "K9": ("a server that stops in the middle", k9),
-    "K10": (f"{SIBLINGS} idle siblings, the server nearly full", k10),
-    "K11": ("an answer a byte at a time", k11),
-    "K12": ("a write while the server is read-only for a second", k12),
-    "K13": ("frozen past the server's idle limit, then an INSERT", k13),
-    "K14": ("its password rotated and its session ended, then an INSERT", k14),
+# What each case shows, as the page of results names it.
+CASES: dict[str, Callable[[Scene], str]] = {
+    "killed between two statements of a transaction": killed_in_a_transaction,
+    "the answer to an INSERT is lost": insert_answer_lost,
+    "a deadlock in the second statement": deadlock,
+    "the answer to COMMIT is lost": commit_answer_lost,
+    "killed while idle, then an INSERT": killed_while_idle,
+    "the account at its own limit, asked twice": account_at_its_limit,
+    "two at once, a port that refuses": refusing_port,
+    "a server that says nothing": silent_address,
+    "a server that stops in the middle": stalled_server,
+    f"{SIBLINGS} idle siblings, the server nearly full": idle_siblings,
+    "an answer a byte at a time": answer_in_single_bytes,
+    "a write while the server is read-only for a second": read_only_for_a_second,
+    "frozen past the server's idle limit, then an INSERT": idle_limit_passed_while_frozen,
+    "its password rotated and its session ended, then an INSERT": password_rotated,
 }
+
+
+NOTE = (
+    "An error is no fault where the row's fate is told truly: what counts is a success that is none, "
+    "half of a transaction, a row that is there twice, and no answer while there is time to give "
+    "one: twelve seconds remain to each invocation. Where the password is rotated each client has "
+    "the one of its environment's start; none but this one reads it anew by itself (SQLAlchemy can "
+    "be taught, by an event of the application's own). The round trips of an invocation stand with "
+    "the client's figures. SQLAlchemy and psycopg_pool retry nothing: there every error is the "
+    "caller's to handle."
+)
 
 
 def measure(effort: Effort) -> list[Section]:
@@ -296,33 +312,22 @@ def measure(effort: Effort) -> list[Section]:
                 _table(section, server)
         except Unavailable as missing:
             section.skipped.append(str(missing))
-    section.notes.append(
-        "An error is no fault where the row's fate is told truly: what counts is a success that "
-        "is none, half of a "
-        "transaction, a row that is there twice, and no answer while there is time to give one: "
-        "twelve seconds remain "
-        "to each invocation. In K14 each has the password of its environment's start; none but "
-        "this one reads it anew "
-        "by itself (SQLAlchemy can be taught, by an event of the application's own). K15, the "
-        "round trips of an "
-        "invocation, stands with the client's figures. "
-        "SQLAlchemy and psycopg_pool retry nothing: there every error is the caller's to handle."
-    )
+    section.notes.append(NOTE)
     return [section]
 
 
 def _table(section: Section, server: Server) -> None:
-    rows = {key: [f"{key}: {what}"] for key, (what, _) in CASES.items()}
+    rows = {shown: [shown] for shown in CASES}
     head = ["case"]
     for client in OF_ENGINE[server.engine]:
         try:
-            found = {key: _played(client, server, play) for key, (_, play) in CASES.items()}
+            found = {shown: _played(client, server, play) for shown, play in CASES.items()}
         except Unavailable as missing:
             section.skipped.append(str(missing))
             continue
         head.append("this client" if client == OURS else VERSIONS.get(client, client))
-        for key, said in found.items():
-            rows[key].append(said)
+        for shown, said in found.items():
+            rows[shown].append(said)
         section.raw.setdefault(server.name, {})[client] = found
     section.tables.append(Table(f"On {server.name}", head, list(rows.values())))
 

@@ -1,5 +1,5 @@
-"""A transaction whose connection is cut, at every point and in every way (K1, K4): never two
-effects, never half.
+"""A transaction whose connection is cut, at every point and in every way: never two effects, never
+half.
 """
 
 from __future__ import annotations

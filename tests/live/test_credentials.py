@@ -66,8 +66,8 @@ def sweep(server: Server, ca: str, secret: str, **more: Any) -> Sweep:
 def test_rotated_between_two_invocations_of_the_client(
     aws: Asked, secured: Server, ca: str, rotated: Rotated
 ) -> None:
-    """K14: the kept connection outlives a rotation; when it has ended the secret is read once more,
-    no error.
+    """The kept connection outlives a rotation; when it has ended the secret is read once more, no
+    error.
     """
     with closing(Database(dsn(secured, ca), secret=rotated.secret)) as db:
         handler = db.handler(lambda event, context: db.query("SELECT 7 AS a"))

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(
             f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}"
         )
-    # Each in a process of its own, for one's garbage would slow the next
+    # Each runs in a process of its own, since the garbage of one would slow the next
     if len(chosen) > 1:
         for name in chosen:
             subprocess.run(
@@ -88,8 +88,8 @@ def _over(known: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measured(name: str, effort: Effort) -> dict[str, Any]:
-    """One benchmark's sections with the machine as it was; what cannot run here says so in a
-    section of its own.
+    """One benchmark's sections, and the state of the machine. What cannot run here says so in a
+    section.
     """
     print(f"--- {name}", flush=True)
     measure: Measure = import_module(f"benchmarks.{name}").measure
@@ -115,7 +115,7 @@ def measured(name: str, effort: Effort) -> dict[str, Any]:
 
 
 def kept(section: Section) -> dict[str, Any]:
-    """What the raw figures' file holds of a section."""
+    """What results.json holds of a section."""
     bars = [
         asdict(bar) | {"median": bar.spread.median, "reached": bar.is_reached}
         for bar in section.bars
@@ -129,7 +129,7 @@ def kept(section: Section) -> dict[str, Any]:
 
 
 def report(taken: Mapping[str, Any]) -> str:
-    """The whole page."""
+    """The whole page of results, in Markdown."""
     newest = list(taken.values())[-1]
     last = newest["machine"]
     bars = [
@@ -175,8 +175,8 @@ def report(taken: Mapping[str, Any]) -> str:
 
 
 def _rivals(taken: Mapping[str, Any]) -> list[str]:
-    """The servers, and the pt-kill that the reaper was measured beside, by their own words at the
-    time.
+    """The versions of the servers, and of the pt-kill that the reaper was compared with, as they
+    told them.
     """
     raw = {
         s["title"].removeprefix("Reaping: "): s["raw"]
@@ -188,7 +188,7 @@ def _rivals(taken: Mapping[str, Any]) -> list[str]:
 
 
 def _limited(taken: Mapping[str, Any]) -> list[str]:
-    """That it was not all, where it was not."""
+    """A note for each benchmark that was measured up to fewer sessions only."""
     small = {name: part["up_to"] for name, part in taken.items() if part["up_to"] < Effort.most}
     return [
         f"{name} was measured up to {most} sessions only."

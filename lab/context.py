@@ -1,4 +1,4 @@
-"""The context object that Lambda hands to a handler, for everything that calls one without Lambda."""
+"""Lambda's context object, for whatever calls a handler without Lambda."""
 
 from __future__ import annotations
 

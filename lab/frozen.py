@@ -117,7 +117,7 @@ class Frozen(FreezableScript):
 
 
 def arguments(dsn: str, application: str | None) -> dict[str, Any]:
-    """The driver's connect arguments, so that the function itself needs nothing of ours."""
+    """The driver's connect arguments, so that the script itself imports nothing of this project."""
     if dsn.startswith("postgres"):
         return {"conninfo": dsn, "autocommit": True, "application_name": application or ""}
     parts = urlsplit(dsn)

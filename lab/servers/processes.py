@@ -50,7 +50,7 @@ class Run:
         self.warden.stdin.close()
 
     def end(self) -> None:
-        # a forked child's exit is not the end of the run
+        # The exit of a forked child is not the end of the run
         if os.getpid() != self.pid:
             return
         for process, last_signal in list(self.live.values()):

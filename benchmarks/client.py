@@ -170,7 +170,10 @@ def _beside_others(server: Server, effort: Effort, section: Section) -> None:
             Spread(ratios(times, base).samples).told(),
         ]
         rows.append([*cells, f"{trips[name]:.2f}", thaws.get(name, "raises")])
-    title = "One read per invocation; to recover: the first invocation after the session was killed in a freeze"
+    title = (
+        "One read per invocation; "
+        "to recover: the first invocation after the session was killed in a freeze"
+    )
     section.tables.append(Table(title, head, rows))
     section.bars.append(Bar("round trips per invocation", Spread([trips[OURS]]), 1.0))
     section.raw |= {"beside": taken, "round_trips": trips}

@@ -32,7 +32,9 @@ print(1000 * (perf_counter() - begun))
 """
 POWERTOOLS = """
 from aws_lambda_powertools import Logger
-from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
+from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import (
+    AmazonCloudWatchEMFProvider,
+)
 """
 SWEEP = """
 from reaper.client.drivers import driver_for

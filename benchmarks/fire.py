@@ -28,7 +28,7 @@ RESET = (
 )
 A, B = "INSERT INTO fire VALUES ('a')", "INSERT INTO fire VALUES ('b')"
 SIBLINGS = 8
-# Seconds; for serverless-mysql a zombie has slept for three or more
+# Seconds. serverless-mysql kills sessions that have slept for three or more.
 SIBLINGS_SLEEP = 4.0
 
 
@@ -41,7 +41,9 @@ class Scene:
     proxy: Proxy
 
     def another(self, port: int = 0, account: Account | None = None) -> Worker:
-        """Another of this client, past the proxy, or with another port or account."""
+        """Another process of this client that bypasses the proxy, or has another port or
+        account.
+        """
         return Worker(
             self.worker.name, self.server, self.server.host, port or self.server.port, account
         )
@@ -55,11 +57,11 @@ class Scene:
         return [row[0] for row in self.server.query(sql)]
 
     def kill(self, user: str = "app") -> None:
-        """End every session of the client's."""
+        """End every session of this user."""
         verb = "SELECT pg_terminate_backend({})" if self.server.engine == "postgres" else "KILL {}"
         for id_ in self.sessions(user):
             self.server.query(verb.format(id_))
-        # Its goodbye has arrived when the client goes on
+        # By then the client has received the server's goodbye
         time.sleep(0.1)
 
     def rows(self, what: str) -> int:
@@ -71,10 +73,12 @@ class Scene:
 
 
 def verdict(told: dict[str, Any], counts: Sequence[int]) -> str:
-    """What became of rows that were each to be there once, beside what the caller was told."""
+    """What the caller was told, and whether that is true of rows each of which should be there
+    once.
+    """
     said = "error " + told["error"] if "error" in told else "success"
     lost, doubled = sum(count == 0 for count in counts), sum(count > 1 for count in counts)
-    # Nobody promised anything; half of a transaction is still wrong
+    # After an error nothing was promised, but half of a transaction is still wrong
     if "error" in told:
         torn = 0 < sum(count > 0 for count in counts) < len(counts)
         return f"{said}; {'**torn**' if torn else 'doubled' if doubled else 'nothing wrong'}"
@@ -99,7 +103,9 @@ def insert_answer_lost(scene: Scene) -> str:
 
 
 def deadlock(scene: Scene) -> str:
-    """The rival has changed more rows, so that the client is the one to be undone."""
+    """A deadlock with a rival that has changed more rows, so that the server rolls the
+    client back.
+    """
     first, second = (f"UPDATE purse SET value = value + 1 WHERE id = {id_}" for id_ in (1, 2))
     scene.worker.tell(do="pair", sql=[first, second])
     scene.worker.hear()
@@ -107,17 +113,17 @@ def deadlock(scene: Scene) -> str:
         scene.server.connect("other" if scene.server.engine == "mysql" else "boss")
     ) as connection:
         rival = scene.server.kind.client(connection, "app")
-        # There whoever looks for the cycle first is undone
+        # PostgreSQL rolls back whoever looks for the deadlock first
         if scene.server.engine == "postgres":
             rival.run("SET deadlock_timeout = '60s'")
         rival.run("BEGIN")
         rival.run("INSERT INTO scratch VALUES " + ", ".join(["(0)"] * 50))
         rival.run("UPDATE purse SET value = value + 100 WHERE id = 2")
         rival.start("UPDATE purse SET value = value + 100 WHERE id = 1")
-        # By then it waits for the row that the worker has locked
+        # By then the rival waits for the row that the worker has locked
         time.sleep(0.1)
         scene.worker.tell(go=True)
-        # If it is undone instead, the end of its session will do
+        # If the rival is rolled back instead, the end of its session is enough
         with suppress(*scene.server.kind.errors):
             rival.finish()
             rival.run("COMMIT")
@@ -141,7 +147,7 @@ def killed_while_idle(scene: Scene) -> str:
 
 
 def account_at_its_limit(scene: Scene) -> str:
-    """As often as it is asked, a client at its account's own limit should try as hard, and say why
+    """A client at its account's own limit should try equally hard each time, and say why
     it failed.
     """
     is_mysql = scene.server.engine == "mysql"
@@ -153,7 +159,7 @@ def account_at_its_limit(scene: Scene) -> str:
     with ExitStack() as stack:
         scene.server.query(limit.format(1))
         stack.callback(scene.server.query, limit.format(0 if is_mysql else -1))
-        # Which counts those only that came after there was a limit
+        # MySQL counts only sessions that were opened after the limit was set
         if is_mysql:
             stack.enter_context(closing(scene.server.connect("app")))
         worker = stack.enter_context(closing(scene.another()))
@@ -166,7 +172,7 @@ def refusing_port(scene: Scene) -> str:
 
 
 def silent_address(scene: Scene) -> str:
-    """Nobody at the address says a word."""
+    """Something accepts connections at the address and never answers."""
     with ExitStack() as stack:
         silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         worker = stack.enter_context(closing(scene.another(silent.getsockname()[1])))
@@ -179,16 +185,18 @@ def stalled_server(scene: Scene) -> str:
 
 
 def idle_siblings(scene: Scene) -> str:
-    """Healthy siblings that have slept for four seconds, while the server is nearly full."""
+    """Siblings that are healthy and have slept for four seconds, while the server is
+    nearly full.
+    """
     client = scene.server.kind.client
     siblings = [client(scene.server.connect("app"), "app") for _ in range(SIBLINGS)]
     most = len(scene.server.states()) + 1
     if scene.server.engine == "mysql":
         scene.server.query(f"SET GLOBAL max_connections = {max(most, 10)}")
-    # Until the rival takes them for zombies, which is what is measured
+    # Until serverless-mysql considers them zombies, which is what this case is about
     time.sleep(SIBLINGS_SLEEP)
     told = scene.worker.ask(do="run", sql="SELECT 1")
-    # a sibling that was ended has heard of it
+    # By then a sibling whose session was ended has received the news
     time.sleep(0.2)
     broken = sum(not sibling.alive() for sibling in siblings)
     for sibling in siblings:
@@ -205,7 +213,7 @@ def answer_in_single_bytes(scene: Scene) -> str:
 
 
 def read_only_for_a_second(scene: Scene) -> str:
-    """As during a failover: a second later the server may be written to again."""
+    """The server is read-only for a second, as during a failover."""
     orders = ["SET GLOBAL read_only = {}"]
     if scene.server.engine == "postgres":
         orders = ["ALTER SYSTEM SET default_transaction_read_only = {}", "SELECT pg_reload_conf()"]
@@ -213,7 +221,7 @@ def read_only_for_a_second(scene: Scene) -> str:
     def be_read_only(value: str) -> None:
         for order in orders:
             scene.server.query(order.format(value))
-        # PostgreSQL signals its sessions, and nothing tells when each has read the setting again
+        # PostgreSQL signals its sessions, and nothing tells when each has reread the setting
         time.sleep(0.2)
 
     with ExitStack() as stack:
@@ -245,8 +253,8 @@ def idle_limit_passed_while_frozen(scene: Scene) -> str:
 
 
 def password_rotated(scene: Scene) -> str:
-    """Each client has the password as it was when its environment began; ours may read the secret,
-    too.
+    """Each client has the password from the start of its environment; this one may also read the
+    secret.
     """
     with ExitStack() as stack:
         stack.enter_context(mock_aws())
@@ -266,7 +274,7 @@ def password_rotated(scene: Scene) -> str:
 
 
 def timed(worker: Worker, **asked: str) -> str:
-    """What became of it, and when. Twelve seconds remain to the invocation."""
+    """The outcome, and after how many seconds. The invocation has twelve left."""
     began = time.monotonic()
     said = worker.ask(14.0, **asked).get("error", "success")
     return (
@@ -294,13 +302,13 @@ CASES: dict[str, Callable[[Scene], str]] = {
 
 
 NOTE = (
-    "An error is no fault where the row's fate is told truly: what counts is a success that is none, "
-    "half of a transaction, a row that is there twice, and no answer while there is time to give "
-    "one: twelve seconds remain to each invocation. Where the password is rotated each client has "
-    "the one of its environment's start; none but this one reads it anew by itself (SQLAlchemy can "
-    "be taught, by an event of the application's own). The round trips of an invocation stand with "
-    "the client's figures. SQLAlchemy and psycopg_pool retry nothing: there every error is the "
-    "caller's to handle."
+    "An error is no fault where the row's fate is told truly: what counts is a success that is "
+    "none, half of a transaction, a row that is there twice, and no answer while there is time "
+    "to give one: twelve seconds remain to each invocation. Where the password is rotated each "
+    "client has the one of its environment's start; none but this one reads it anew by itself "
+    "(SQLAlchemy can be taught, by an event of the application's own). The round trips of an "
+    "invocation stand with the client's figures. SQLAlchemy and psycopg_pool retry nothing: "
+    "there every error is the caller's to handle."
 )
 
 

@@ -1,6 +1,4 @@
-"""The clients to compare, each in a process of its own that takes a line of JSON and answers with
-one.
-"""
+"""The clients to compare, each in a process that reads lines of JSON and answers each with one."""
 
 from __future__ import annotations
 
@@ -40,8 +38,8 @@ NODE_MODULES = "REAPER_BENCH_NODE"
 
 @dataclass(frozen=True)
 class Account:
-    """With what a client logs in: a password, which may stand in a secret, too, for whoever reads
-    secrets.
+    """What a client logs in with: a password, which for clients that read secrets may be in a
+    secret as well.
     """
 
     user: str = "app"
@@ -55,7 +53,9 @@ class Subject(Protocol):
 
 
 class Worker:
-    """One client in its process. `ask` gives what it said, or that it said nothing in time."""
+    """One client in its process. `ask` returns its answer, or an error if there was none
+    in time.
+    """
 
     def __init__(
         self, name: str, server: Server, host: str, port: int, account: Account | None = None
@@ -73,7 +73,7 @@ class Worker:
         else:
             if not find_spec(MODULES[name]):
                 raise Unavailable(f"{name} is not installed")
-            # Without TLS ours sends MySQL no password; the others encrypt it by themselves.
+            # Without TLS this client sends MySQL no password; the others encrypt it themselves.
             tls = (
                 {"tls": "require"}
                 if name == OURS and account.password and server.flavour == "mysql"
@@ -102,7 +102,7 @@ class Worker:
     def tell(self, **asked: Any) -> None:
         if self._process.stdin is None:
             raise RuntimeError(f"{self.name} cannot be told anything")
-        # That it has ended is its answer
+        # That it has ended is told as its answer
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(asked).encode() + b"\n")
             self._process.stdin.flush()
@@ -130,7 +130,7 @@ class Worker:
 def opened(
     names: tuple[str, ...], server: Server, host: str = "", port: int = 0
 ) -> tuple[list[Worker], list[str]]:
-    """A worker for each that is at hand, and why the others are not."""
+    """A worker for each client that is installed, and why the others are missing."""
     workers, missing = [], []
     for name in names:
         try:
@@ -165,7 +165,7 @@ class _SQLAlchemy:
         scheme, _, rest = dsn.partition("://")
         dialect = "mysql+pymysql" if scheme == "mysql" else "postgresql+psycopg"
         sqlalchemy = import_module("sqlalchemy")
-        # As the others on loopback
+        # Without TLS, as the others on the loopback interface
         plain = {"ssl_disabled": True} if scheme == "mysql" else {}
         self._engine = sqlalchemy.create_engine(
             f"{dialect}://{rest}", pool_pre_ping=True, pool_size=1, connect_args=plain
@@ -264,7 +264,9 @@ MODULES = {
 
 
 def pause() -> None:
-    """Say so, and go on at the next line: once, for what is run again is not stopped again."""
+    """Say so, and go on at the next line. Only once: a transaction that is run again is not paused
+    again.
+    """
     if _paused:
         return
     _paused.append(True)

@@ -10,7 +10,7 @@ class Context:
     """
 
     function_name = "reaper"
-    invoked_function_arn = "arn:aws:lambda:eu-central-1:123456789012:function:reaper"
+    invoked_function_arn = "arn:aws:lambda:eu-central-1:111122223333:function:reaper"
 
     def __init__(
         self, seconds: float = 60, request_id: str = "request-1", memory_mb: int = 128

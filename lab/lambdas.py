@@ -23,6 +23,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
+from lab.context import Context
 from lab.servers import processes
 
 # What Lambda's Python contains beside the standard library: the runtime client, boto3, and their
@@ -353,7 +354,7 @@ class Environment:
             "Content-Type": "application/json",
             "Lambda-Runtime-Aws-Request-Id": given.id,
             "Lambda-Runtime-Deadline-Ms": str(int(given.deadline * 1000)),
-            "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:eu-central-1:111122223333:function:reaper",
+            "Lambda-Runtime-Invoked-Function-Arn": Context.invoked_function_arn,
         }
         return Reply(200, given.body, headers)
 

@@ -48,7 +48,7 @@ def _head(record: Record) -> Iterator[str]:
 
 
 def _areas(record: Record, across: svg.Scale, up: svg.Scale) -> Iterator[str]:
-    """One above the other; a count holds until the next one."""
+    """The two areas, one above the other. A count holds until the next one."""
     working = _stairs(
         record.samples, [sample.working for sample in record.samples], record.end, across, up
     )
@@ -78,8 +78,8 @@ def _limit(record: Record, across: svg.Scale, up: svg.Scale) -> Iterator[str]:
 
 
 def lanes_of(moments: Sequence[Moment], across: svg.Scale) -> list[int]:
-    """The line that each label stands on, from the lowest up, so that it covers no other label and
-    no pole.
+    """The lane of each label, counted from the lowest, such that no label covers another one or a
+    pole.
 
     A label ends at its pole, which goes down from it: so it only has to be above those that it
     would reach.

@@ -14,7 +14,7 @@ from examples.demo.record import Record
 from lab import svg
 from lab.cloudformation import Stack
 
-# a dashboard is 24 units wide
+# CloudWatch's dashboards are 24 units wide
 UNIT_X, UNIT_Y, GAP = 40, 34, 8
 _WIDTH = 24 * UNIT_X + GAP
 _LEFT, _RIGHT, _HEAD, _SECONDS, _LEGEND_LINE = 52, 20, 40, 24, 18
@@ -25,7 +25,7 @@ Widget = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Line:
-    """One metric of a panel. Without points the demo has no figures for it."""
+    """One metric of a panel; no points if the demo has no figures for it."""
 
     label: str
     points: Sequence[svg.Point]
@@ -33,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Limit:
-    """One value all the time."""
+    """A constant that a panel shows as a line."""
 
     label: str
     value: float
@@ -70,7 +70,9 @@ def widgets(record: Record) -> list[Widget]:
 
 
 def flow(found: Sequence[Widget]) -> Iterator[Place]:
-    """Side by side while there is room, as CloudWatch places what says no place of its own."""
+    """Place panels side by side while there is room, as CloudWatch does with those that name no
+    place.
+    """
     x = y = height = 0
     for widget in found:
         if x + widget["width"] > 24:
@@ -95,7 +97,9 @@ def panel(widget: Widget, place: Place, record: Record) -> Iterator[str]:
 
 
 def _alarms(arns: Sequence[str], place: Place) -> Iterator[str]:
-    """At rest: where one would still ring at the end, the demo has failed and there is no picture."""
+    """The alarms, all of them OK: if one were still in alarm at the end, the demo would have failed
+    before drawing.
+    """
     room = (place.width - 14) / len(arns)
     for number, arn in enumerate(arns):
         x, y = place.x + 14 + number * room, place.y + place.height - 12
@@ -125,7 +129,7 @@ def _graph(properties: Widget, place: Place, record: Record) -> Iterator[str]:
             across.start + 6, up(limit.value) - 5, label, kind="limit", size=12, fill=svg.ALERT
         )
     for number, line in enumerate(found):
-        # What lies beneath is wider, or nobody would see it where two lines run together.
+        # The lower line is wider, so that it can be seen where two lines coincide.
         yield from _drawn(line, number, 2 + 3 * (len(found) - 1 - number) / len(found), across, up)
     for row, entries in enumerate(legend):
         yield from _entries(
@@ -154,7 +158,7 @@ def _drawn(
 
 
 def _legend(found: Sequence[Line], place: Place) -> Iterator[list[tuple[float, str, str]]]:
-    """Rows of entries: how far from the panel's edge, which colour, which label."""
+    """Rows of entries: the distance from the panel's edge, the colour, the label."""
     row: list[tuple[float, str, str]] = []
     x = 14.0
     for number, line in enumerate(found):
@@ -174,7 +178,9 @@ def _entries(entries: Sequence[tuple[float, str, str]], place: Place, y: float) 
 
 
 def lines(properties: Widget, record: Record) -> Iterator[Line]:
-    """What the panel's metrics come to. A stack's metric and its one target's are the same figures."""
+    """The panel's metrics with their points. The demo has one target, so its figures are the
+    stack's as well.
+    """
     for row in properties["metrics"]:
         found = row[1] if isinstance(row[0], str) else _searched(row[0]["expression"])
         if found:

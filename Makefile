@@ -10,7 +10,7 @@ HAS_SAM = $(filter $(VENV)/%,$(SAM:bin/sam=ready))
 CA_BUNDLE := reaper/certs/global-bundle.pem
 
 .PHONY: demo pictures test ledger bench check mariadb pgbouncer build deploy invoke-dry-run invoke-kill invoke-advise ca-bundle clean
-.PHONY: soak pins licences sbom audit package mutants coverage
+.PHONY: soak figures pins licences sbom audit package mutants coverage
 
 demo: $(VENV)/ready $(if $(filter mysql,$(ENGINE)),mariadb)
 	$(BIN)/python -m examples.demo $(ENGINE)
@@ -70,6 +70,10 @@ pgbouncer: $(VENV)/ready
 check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# How big, branched, typed and commented reaper/ is, beside the limits that a test holds.
+figures: $(VENV)/ready
+	$(BIN)/python -m release figures
 
 # The stamp is newer than what it was made from, or the environment is made again.
 $(VENV)/ready: pyproject.toml requirements-dev.txt

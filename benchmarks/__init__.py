@@ -1,1 +1,1 @@
-"""Figures, each reproduced by a command: `python -m benchmarks.NAME`."""
+"""Measurements, each reproduced by a command: `python -m benchmarks NAME`."""

@@ -1,5 +1,5 @@
 """`python -m benchmarks [--quick] [--up-to=SESSIONS] [--only=SERVER] [NAME…]`: measure, and write
-the results' page.
+the page of results. `python -m benchmarks --page` writes the page again and measures nothing.
 
 Quick tries everything out and writes nothing. Up to fewer sessions is for a machine that cannot
 bear 16,000. Of reaping and looking one server can be measured again; the others' results stay.
@@ -44,6 +44,9 @@ Measure = Callable[[Effort], Sequence[Section]]
 
 
 def main(arguments: Sequence[str]) -> None:
+    if "--page" in arguments:
+        write_page(json.loads(RAW.read_text(encoding="utf-8")))
+        return
     options = dict(given.removeprefix("--").split("=") for given in arguments if "=" in given)
     effort = Effort(
         "--quick" not in arguments,
@@ -55,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(
             f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}"
         )
-    # Each in a process of its own, for one's garbage would slow the next
+    # Each runs in a process of its own, since the garbage of one would slow the next
     if len(chosen) > 1:
         for name in chosen:
             subprocess.run(
@@ -70,7 +73,12 @@ def main(arguments: Sequence[str]) -> None:
         known = json.loads(RAW.read_text()) if RAW.exists() else {}
         known[name] = _over(known[name], part) if effort.only and name in known else part
         RAW.write_text(json.dumps(known, indent=1, default=str) + "\n")
-        REPORT.write_text(report({name: known[name] for name in NAMES if name in known}))
+        write_page(known)
+
+
+def write_page(known: Mapping[str, Any]) -> None:
+    """Write RESULTS.md from what results.json holds."""
+    REPORT.write_text(report({name: known[name] for name in NAMES if name in known}))
 
 
 def _over(known: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,8 +88,8 @@ def _over(known: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measured(name: str, effort: Effort) -> dict[str, Any]:
-    """One benchmark's sections with the machine as it was; what cannot run here says so in a
-    section of its own.
+    """One benchmark's sections, and the state of the machine. What cannot run here says so in a
+    section.
     """
     print(f"--- {name}", flush=True)
     measure: Measure = import_module(f"benchmarks.{name}").measure
@@ -101,12 +109,13 @@ def measured(name: str, effort: Effort) -> dict[str, Any]:
         "seconds": round(time.monotonic() - began),
         "machine": before,
         "load_after": machine()["load"],
+        "versions": versions(),
         "sections": [kept(section) for section in sections],
     }
 
 
 def kept(section: Section) -> dict[str, Any]:
-    """What the raw figures' file holds of a section."""
+    """What results.json holds of a section."""
     bars = [
         asdict(bar) | {"median": bar.spread.median, "reached": bar.is_reached}
         for bar in section.bars
@@ -120,8 +129,9 @@ def kept(section: Section) -> dict[str, Any]:
 
 
 def report(taken: Mapping[str, Any]) -> str:
-    """The whole page."""
-    last = list(taken.values())[-1]["machine"]
+    """The whole page of results, in Markdown."""
+    newest = list(taken.values())[-1]
+    last = newest["machine"]
     bars = [
         bar for part in taken.values() for section in part["sections"] for bar in section["bars"]
     ]
@@ -143,7 +153,7 @@ def report(taken: Mapping[str, Any]) -> str:
         "machine's and say little elsewhere.",
         f"Machine: {last['processor']}, {last['cores']} cores, {last['memory_mb'] // 1024} GB, "
         f"{last['system']}; "
-        f"Python {last['python']}; {versions()}. Client and server share its cores.",
+        f"Python {last['python']}; {newest['versions']}. Client and server share its cores.",
         *_rivals(taken),
         f"Each part begins when the processors have been idle for {IDLE:.0%} of a fifth of a "
         f"second, and so does each "
@@ -165,8 +175,8 @@ def report(taken: Mapping[str, Any]) -> str:
 
 
 def _rivals(taken: Mapping[str, Any]) -> list[str]:
-    """The servers, and the pt-kill that the reaper was measured beside, by their own words at the
-    time.
+    """The versions of the servers, and of the pt-kill that the reaper was compared with, as they
+    told them.
     """
     raw = {
         s["title"].removeprefix("Reaping: "): s["raw"]
@@ -178,7 +188,7 @@ def _rivals(taken: Mapping[str, Any]) -> list[str]:
 
 
 def _limited(taken: Mapping[str, Any]) -> list[str]:
-    """That it was not all, where it was not."""
+    """A note for each benchmark that was measured up to fewer sessions only."""
     small = {name: part["up_to"] for name, part in taken.items() if part["up_to"] < Effort.most}
     return [
         f"{name} was measured up to {most} sessions only."
@@ -192,10 +202,12 @@ def _told(bar: Mapping[str, Any]) -> str:
 
 
 def _load(name: str, part: Mapping[str, Any]) -> str:
-    return f"{name} {part['machine']['load'][0]:.1f} and {part['load_after'][0]:.1f} ({part['seconds']} s)"
+    before, after = part["machine"]["load"][0], part["load_after"][0]
+    return f"{name} {before:.1f} and {after:.1f} ({part['seconds']} s)"
 
 
 def versions() -> str:
+    """The packages that are measured, as they are installed here."""
     found = []
     for package in PACKAGES:
         try:

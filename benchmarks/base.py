@@ -1,5 +1,5 @@
-"""What every benchmark tells: bars and whether they are reached, tables, pictures, and the raw
-figures behind them.
+"""What every benchmark reports: bars and whether they are reached, tables, pictures, and the raw
+figures.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# Of the processors' time; the rest is for whoever measures
+# Share of the processors' time that must be idle; the rest is for the measuring itself
 IDLE = 0.9
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Samples as one figure: the median, and the quarter of them on either side."""
+    """Samples as one figure: the median, with the first and third quartile."""
 
     samples: Sequence[float]
 
@@ -42,19 +42,19 @@ class Spread:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """Round by round: within one both had the same machine."""
+    """The ratios round by round, since within a round both had the same conditions."""
     return Spread([mine / other for mine, other in zip(ours, theirs, strict=True)])
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
-    """The smallest sample that so many percent do not exceed."""
+    """The smallest sample that this percentage of the samples does not exceed."""
     ordered = sorted(samples)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A limit that was set before it was measured."""
+    """A limit that was set before anything was measured."""
 
     what: str
     spread: Spread
@@ -85,7 +85,7 @@ class Table:
 class Section:
     """One benchmark's results.
 
-    `charts` are pictures by file name, `skipped` what this machine has not.
+    `charts` are pictures by file name; `skipped` says what this machine lacks.
     """
 
     title: str
@@ -114,9 +114,9 @@ class Effort:
     """How much to measure: all of it, or enough to see that everything runs."""
 
     is_full: bool = True
-    # Sessions, on a machine that cannot bear as many as the benchmarks ask for
+    # The most sessions, for a machine that cannot hold as many as the benchmarks ask for
     most: int = 16000
-    # Servers, whose names hold this; what was measured of the others stays as it was
+    # Only servers whose names contain this; earlier results of the others are kept
     only: str = ""
 
     def rounds(self, full: int) -> int:
@@ -130,8 +130,8 @@ class Effort:
 
 
 def interleaved(measures: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """Every measure once a round, each round beginning with the next, so that all share what else
-    the machine does.
+    """Take every measure once a round, each round starting with another one, so that what else the
+    machine does affects all alike.
     """
     taken: dict[str, list[T]] = {name: [] for name in measures}
     names = list(measures)
@@ -143,8 +143,8 @@ def interleaved(measures: Mapping[str, Callable[[], T]], rounds: int) -> dict[st
 
 
 def rest(seconds: float = 0.2, patience: float = 30.0) -> None:
-    """Wait until the processors have had next to nothing to do for so long: whatever came before is
-    over.
+    """Wait until the processors have been nearly idle for this long, so that whatever came before
+    is over.
 
     The load average, over a minute, says that late. Where the system does not tell, there is
     nothing to wait for.
@@ -152,23 +152,25 @@ def rest(seconds: float = 0.2, patience: float = 30.0) -> None:
     give_up = time.monotonic() + patience
     before = _ticks()
     while before and time.monotonic() < give_up:
-        # No event says that processors are idle: their counters are compared over this time
+        # No event says that processors are idle, so their counters are compared over this time
         time.sleep(seconds)
         after = _ticks()
         passed = [now - then for now, then in zip(after, before, strict=True)]
-        # Without work, and waiting for a disk
+        # Idle, and waiting for a disk
         if sum(passed[3:5]) >= IDLE * sum(passed):
             return
         before = after
 
 
 def _ticks() -> list[int]:
-    """What all processors have done since the start, by kind."""
+    """The ticks of all processors since the start, by kind; empty where the system does
+    not tell.
+    """
     return [int(field) for line in _lines("/proc/stat")[:1] for field in line.split()[1:9]]
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on, and how busy it was with other things."""
+    """The machine that the figures were taken on, and its load."""
     lines = _lines("/proc/cpuinfo")
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     model = next(names, platform.machine())

@@ -1,5 +1,5 @@
-"""A warm query through the client, against the driver alone and the alternatives on the same server
-in turn.
+"""A warm query through the client, compared with the bare driver and with the alternatives, in turn
+on one server.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from reaper.model import Rules, Session, Snapshot, State
 from reaper.policy import judge
 
 from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios, rest
+from .chart import chart
 from .subjects import ALONE, OF_ENGINE, OURS, VERSIONS, Worker, opened
-from .svg import chart
 
 ROUNDS, QUERIES = 101, 100
 AT_MOST = 1.05
@@ -54,8 +54,8 @@ def measure(effort: Effort) -> list[Section]:
 
 
 def alone(server: Server) -> Callable[[], Any]:
-    """The same query as a careful application would send it itself: one connection, dicts, a read
-    timeout.
+    """The query as a careful application would send it through the driver: one connection, dicts, a
+    read timeout.
     """
     connection = server.connect("app")
     if server.engine == "postgres":
@@ -72,7 +72,7 @@ def alone(server: Server) -> Callable[[], Any]:
 
 
 def checked(db: Database) -> Callable[[], Any]:
-    """The check of a kept connection and one query, without what decides on another try."""
+    """The check of a kept connection and one query, without the code that decides on a retry."""
     keeper = db._kept
 
     def query() -> Any:
@@ -84,7 +84,7 @@ def checked(db: Database) -> Callable[[], Any]:
 
 
 def microseconds(queries: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
-    """The median of each, asked by turns query by query, so that what else the machine does meets
+    """The median of each. They alternate query by query, so that what else the machine does affects
     all alike.
     """
     taken: dict[str, list[float]] = {who: [] for who in queries}
@@ -136,7 +136,7 @@ _LIMIT = (
 
 
 def _beside_others(server: Server, effort: Effort, section: Section) -> None:
-    """Every client in a process of its own, one after the other in every round."""
+    """Compare the clients, each in a process of its own, one after the other in every round."""
     with ExitStack() as stack:
         workers, missing = opened((*ALONE[server.engine], *OF_ENGINE[server.engine]), server)
         for worker in workers:
@@ -170,7 +170,10 @@ def _beside_others(server: Server, effort: Effort, section: Section) -> None:
             Spread(ratios(times, base).samples).told(),
         ]
         rows.append([*cells, f"{trips[name]:.2f}", thaws.get(name, "raises")])
-    title = "One read per invocation; to recover: the first invocation after the session was killed in a freeze"
+    title = (
+        "One read per invocation; "
+        "to recover: the first invocation after the session was killed in a freeze"
+    )
     section.tables.append(Table(title, head, rows))
     section.bars.append(Bar("round trips per invocation", Spread([trips[OURS]]), 1.0))
     section.raw |= {"beside": taken, "round_trips": trips}
@@ -181,7 +184,7 @@ def _times(worker: Worker) -> float:
 
 
 def round_trips(server: Server, name: str) -> float:
-    """A warm invocation's requests, counted on the way between the two."""
+    """The requests of a warm invocation, counted by a proxy."""
     with (
         Proxy(server.host, server.port) as proxy,
         closing(Worker(name, server, "127.0.0.1", proxy.port)) as worker,
@@ -193,13 +196,13 @@ def round_trips(server: Server, name: str) -> float:
 
 
 def recovery(server: Server, name: str, rounds: int) -> str:
-    """How long the first invocation takes after its session was killed, or that it fails."""
+    """Milliseconds of the first invocation after its session was killed, or that it fails."""
     kill, taken = _killer(server), []
     with closing(Worker(name, server, server.host, server.port)) as worker:
         for _ in range(rounds):
             worker.ask(do="run", sql=WHOLE)
             kill()
-            # The freeze: the server's goodbye has arrived when it ends
+            # Stands for the freeze: by its end the server's goodbye has arrived
             time.sleep(0.1)
             began = time.perf_counter()
             told = worker.ask(do="run", sql=WHOLE)
@@ -262,7 +265,7 @@ def an_hour() -> Section:
 
 
 def _used(second: int) -> dict[int, int]:
-    """When each environment last ran."""
+    """The time at which each environment last ran."""
     busy_until = 600
     return {
         number: second - (second + number) % 60
@@ -297,7 +300,7 @@ def _held(rules: Rules | None) -> dict[int, int]:
 
 
 def _held_by_ends() -> dict[int, int]:
-    """Whoever runs kills what has slept for 900 s, its own default."""
+    """Every environment that runs kills what has slept for 900 s, that client's default."""
     counts = {}
     for second in range(0, HOUR + 1, 60):
         counts[second // 60] = sum(second - at < 900 for at in _used(second).values())

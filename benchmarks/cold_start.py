@@ -1,4 +1,5 @@
-"""What a cold start of the built function imports, against the sum of what it cannot do without.
+"""What a cold start of the built function imports, compared with the sum of what it cannot do
+without.
 
 The function is measured as it is deployed, compiled; what it is compared with as `sam build` leaves
 it, which is what anybody else's function has of it, and compiled as well.
@@ -31,7 +32,9 @@ print(1000 * (perf_counter() - begun))
 """
 POWERTOOLS = """
 from aws_lambda_powertools import Logger
-from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
+from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import (
+    AmazonCloudWatchEMFProvider,
+)
 """
 SWEEP = """
 from reaper.client.drivers import driver_for
@@ -41,7 +44,7 @@ driver_for(EngineName("{0}")), engine_for(EngineName("{0}"))
 """
 HANDLER = "import reaper.handler\n"
 DRIVERS = {"mysql": "import pymysql\n", "postgres": "import psycopg\n"}
-# What a sweep imports, and what it cannot do without.
+# What a sweep imports, and what no sweep can do without.
 PAIRS = {
     engine: (HANDLER + SWEEP.format(engine), POWERTOOLS + driver)
     for engine, driver in DRIVERS.items()
@@ -128,8 +131,8 @@ def _imports() -> Mapping[str, str]:
 
 
 def import_ms(imports: str, code: Path) -> float:
-    """In a fresh process that can write no cache, with nothing to import from but the code and what
-    Lambda provides.
+    """Milliseconds of an import in a fresh process that writes no cache and can import only the
+    code and what Lambda provides.
     """
     done = subprocess.run(
         [sys.executable, "-S", "-c", TIMED.format(imports=imports)],
@@ -145,8 +148,8 @@ def import_ms(imports: str, code: Path) -> float:
 
 
 def start_ms(code: Code) -> float:
-    """From nothing to an answer under Lambda's runtime client; without targets the reaper's answer
-    is an error.
+    """Milliseconds from the start to an answer under Lambda's runtime client. Without targets the
+    reaper's answer is an error.
     """
     with Function(code) as function:
         return 1000 * function.invoke({}).seconds

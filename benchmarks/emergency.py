@@ -1,5 +1,5 @@
-"""From the alarm's event to the first free slot on a full server: by a warm function, and by one
-that starts cold.
+"""From the alarm's event to the first free slot on a full server, with a warm function and with a
+cold start.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def measure(effort: Effort) -> list[Section]:
 
 
 def _measure(server: Server, folder: Path, effort: Effort) -> dict[str, list[dict[str, float]]]:
-    # The alarm calls the database `orders`.
+    # The alarm's event names the database `orders`.
     entry = target(server) | {
         "id": "orders",
         "rules": {"pressure_idle_seconds": 0.1, "allow_users": ["app"]},
@@ -89,9 +89,9 @@ def _has_reaper(server: Server) -> bool:
 
 
 def _alarmed(server: Server, function: Function) -> dict[str, float]:
-    """One emergency: fill up, call, read what the function says of the first slot."""
+    """One emergency: fill the server, invoke the function, read when it freed the first slot."""
     with closing(Census(server)) as census:
-        # Which does not count the census itself
+        # The count leaves out the census's own session
         taken = census.base + (server.engine == "postgres")
         with Crowd(server, SLOTS - taken) as crowd:
             crowd.doze()
@@ -106,7 +106,7 @@ def _alarmed(server: Server, function: Function) -> dict[str, float]:
             before_handler = (
                 max(0.0, seconds - report["duration_seconds"]) if invocation.cold else 0.0
             )
-        # The seat may be new
+        # The reaper's kept connection may be new
         until(lambda: census() <= census.base + 1)
     return {
         "first": min(seconds, before_handler + report["first_freed_seconds"]),

@@ -1,4 +1,6 @@
-"""What the extension adds to an environment: start-up and memory, beside the same in Python."""
+"""What the extension adds to an environment, in start-up time and memory, compared with the same in
+Python.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from .base import Effort, Section, Spread, Table, interleaved
 
 ROUNDS = 15
 EMPTY = "def handler(event, context):\n    return event\n"
-# The least that Python needs for it: of its library the socket module alone.
+# The least that Python needs for the same: only the socket module of its library.
 IN_PYTHON = """#!{python} -IS
 import os, socket, sys
 host, port = os.environ["AWS_LAMBDA_RUNTIME_API"].split(":")
@@ -58,7 +60,7 @@ def measure(effort: Effort) -> list[Section]:
 
 
 def in_python(folder: Path) -> Path:
-    """A layer of its own with the script."""
+    """A layer that contains the script."""
     script = folder / "extensions" / "goodbye"
     script.parent.mkdir()
     script.write_text(IN_PYTHON.format(python=sys.executable))
@@ -67,7 +69,7 @@ def in_python(folder: Path) -> Path:
 
 
 def measured(code: Code, layer: Path) -> dict[str, float]:
-    """One environment's figures while its extension waits."""
+    """The figures of one environment while its extension waits."""
     environment = Extended(code, layer)
     try:
         environment.invoke({})

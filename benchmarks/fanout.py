@@ -17,21 +17,21 @@ from random import Random
 
 @dataclass(frozen=True)
 class Product:
-    """What the stack is deployed with. Times are seconds here and everywhere below."""
+    """The stack's settings. Times are in seconds here and everywhere below."""
 
     # Between two schedules
     period: float
-    # Of an invocation
+    # Timeout of an invocation
     timeout: float
-    # Of it, that the handler leaves for what comes after the sweeps
+    # The part of it that the handler reserves for what comes after the sweeps
     reserve: float
-    # Sweeps in an invocation
+    # Sweeps that an invocation runs side by side
     side_by_side: int
     # Messages in an invocation
     batch: int
-    # Messages in one of the planner's calls
+    # Messages in one call of the planner
     sent_at_once: int
-    # invocations
+    # The most invocations that run at the same time
     concurrency: int
     visibility: float
     tries: int
@@ -39,58 +39,59 @@ class Product:
 
     @property
     def share(self) -> float:
-        """What a sweep may take, of a batch's as many at once as the handler does."""
+        """Seconds that a sweep may take, given how many sweeps of a batch the handler runs at the
+        same time.
+        """
         return (self.timeout - self.reserve) / ceil(self.batch / self.side_by_side)
 
 
 @dataclass(frozen=True)
 class Platform:
-    """What AWS adds. How a FIFO queue's pollers multiply is not documented; this is what is said of
-    the other kind.
+    """What AWS adds. How a FIFO queue's pollers scale is not documented; this is what is documented
+    for standard queues.
     """
 
-    # Invocations, when messages come after a pause
+    # Invocations that start when messages come after a pause
     at_once: int = 5
     more_a_second: float = 5.0
     # Measured: see README under "Cost"
     cold_start: float = 2.8
-    # An environment that has nothing to do; not documented, minutes by all accounts
+    # How long an idle environment is kept: not documented, minutes in all reports
     keeps_warm: float = 600.0
     # From the queue to the handler
     handover: float = 0.1
-    # Until the planner sends
+    # Until the planner sends its first call
     planning: float = 3.0
     # For each of its calls
     sending: float = 0.03
-    # That comes with the function's memory
+    # Share of a core that comes with the function's memory
     processor_share: float = 1024 / 1769
 
 
 @dataclass(frozen=True)
 class Database:
-    """How long its sweeps take: `usual`, now more now less, and `extra` always.
-
-    `hangs` is when it never answers.
+    """How long its sweeps take: `usual` seconds in the median, plus `extra` each time. `hangs` says
+    when it never answers.
     """
 
     usual: float
     extra: float = 0.0
-    # Of the logarithm
+    # Standard deviation of the logarithm
     spread: float = 0.6
     processor: float = 0.03
     hangs: tuple[float, float] = (0.0, 0.0)
 
     def seconds(self, now: float, dice: Random) -> float | None:
-        """None for ever."""
+        """The seconds of a sweep that begins now; None if the database never answers."""
         began, ended = self.hangs
-        # Thrown in any case, so that one who hangs changes no other
+        # Drawn in any case, so that a database that hangs changes nothing for the others
         noise = dice.lognormvariate(0.0, self.spread)
         return None if began <= now < ended else self.extra + self.usual * noise
 
 
 class Fate(StrEnum):
     SWEPT = "swept"
-    # As often as it may be tried: it rests in the dead-letter queue
+    # It was tried as often as allowed and is in the dead-letter queue
     FAILED = "failed"
     STALE = "stale"
 
@@ -106,8 +107,8 @@ class Message:
 
 @dataclass(frozen=True)
 class Done:
-    """`at` is when the sweep itself had ended; the message is out for as long as others of its
-    batch go on.
+    """`at` is the end of the sweep itself; its message stays in flight as long as others of its
+    batch run.
     """
 
     message: Message
@@ -117,7 +118,9 @@ class Done:
 
 @dataclass
 class Batch:
-    """An invocation's messages: when each sweep ended, which failed, which were dropped unswept."""
+    """The messages of one invocation: when each sweep ended, which failed, which were dropped
+    without a sweep.
+    """
 
     messages: Sequence[Message]
     received: float
@@ -132,13 +135,15 @@ class Batch:
 
 
 class Queue:
-    """SQS, first in, first out: while messages of a group are out, the group's others stay in."""
+    """An SQS FIFO queue: while messages of a group are in flight, the group's other
+    messages wait.
+    """
 
     def __init__(self) -> None:
         self.waiting = 0
         self._groups: dict[int, deque[Message]] = {}
         self._out: Counter[int] = Counter()
-        # Groups that may be received, by the number of their first message
+        # Groups that may be received, by the sequence number of their first message
         self._ready: list[tuple[int, int]] = []
 
     def __bool__(self) -> bool:
@@ -152,8 +157,8 @@ class Queue:
             self._offer(message.database)
 
     def receive(self, most: int) -> list[Message]:
-        """As many of a group as there is room for, then of the next: SQS prefers few groups to
-        many.
+        """Take as many of one group as there is room for, then of the next: SQS returns few groups
+        rather than many.
         """
         taken: list[Message] = []
         while self._ready and len(taken) < most:
@@ -172,7 +177,7 @@ class Queue:
         self._offer(message.database)
 
     def put_back(self, messages: Sequence[Message]) -> None:
-        """Where they were, in their order."""
+        """Put messages back to where they were, in their order."""
         for message in reversed(messages):
             self._groups[message.database].appendleft(message)
             self._out[message.database] -= 1
@@ -187,7 +192,7 @@ class Queue:
 
 @dataclass
 class Run:
-    """What became of everything, and how many messages were waiting when."""
+    """What became of every message, and how many were waiting at each time."""
 
     product: Product
     databases: Sequence[Database]
@@ -202,18 +207,18 @@ class Run:
 
     @property
     def billed(self) -> float:
-        """The invocations' seconds, which Lambda charges for; it does so for a cold start, too."""
+        """The seconds of all invocations that Lambda charges for, cold starts included."""
         return sum(batch.seconds for batch in self.batches)
 
     def sweep_all(self) -> dict[float, float]:
-        """By schedule, how long it took until every database that answers was swept; infinite where
+        """For each schedule, the seconds until every database that answers was swept; infinite if
         one was not.
         """
         seconds: dict[float, float] = {}
         for done in self.done:
             planned = done.message.planned
             began, ended = self.databases[done.message.database].hangs
-            # What hung is judged by its backlog
+            # Databases that hang are judged by the backlog instead
             if not (began <= done.at and planned < ended):
                 took = done.at - planned if done.fate is Fate.SWEPT else float("inf")
                 seconds[planned] = max(seconds.get(planned, 0.0), took)
@@ -221,7 +226,7 @@ class Run:
 
 
 class Fanout:
-    """Schedules, the queue, and as many invocations at once as there may be."""
+    """Simulates schedules, the queue, and as many invocations at the same time as are allowed."""
 
     def __init__(
         self, product: Product, platform: Platform, databases: Sequence[Database], seed: int
@@ -235,11 +240,11 @@ class Fanout:
         self._count = 0
         self._busy = 0
         self._active_since: float | None = None
-        # Until when each environment without work is kept, the latest last
+        # Until when each idle environment is kept, in ascending order
         self._warm: list[float] = []
 
     def simulate(self, schedules: int) -> Run:
-        """So many schedules, and on until nothing is left."""
+        """Simulate this many schedules, and go on until no message is left."""
         for turn in range(schedules):
             self._at(turn * self._product.period, self._plan)
         while self._events:
@@ -250,12 +255,14 @@ class Fanout:
         return self.run
 
     def _at(self, when: float, happen: Callable[[], None]) -> None:
-        # Of two at the same time the earlier made comes first
+        # Of two events at the same time the one that was made first comes first
         self._count += 1
         heapq.heappush(self._events, (when, self._count, happen))
 
     def _plan(self) -> None:
-        """The planner sends to all, a call after the other, and each time from another end."""
+        """The planner sends a message for each database, call after call, each time starting at
+        another one.
+        """
         planned, platform = self._now, self._platform
         count = len(self.run.databases)
         start = self._dice.randrange(count)
@@ -271,7 +278,7 @@ class Fanout:
             self.run.sent += 1
 
     def _hand_out(self) -> None:
-        """Invoke as often as there are messages for it and Lambda lets us."""
+        """Start as many invocations as there are messages for and Lambda allows."""
         if not self._queue:
             return
         if self._active_since is None:
@@ -279,7 +286,7 @@ class Fanout:
         while self._queue and self._busy < self._product.concurrency:
             wait = (self._busy + 1 - self._platform.at_once) / self._platform.more_a_second
             if (opens := self._active_since + wait) > self._now:
-                # Nothing happens then but another try
+                # Nothing is done at that time but another attempt to receive
                 self._at(opens, lambda: None)
                 return
             self._invoke(self._queue.receive(self._product.batch))
@@ -292,7 +299,7 @@ class Fanout:
         self._at(batch.ended, partial(self._finish, batch))
 
     def _is_warm(self) -> bool:
-        """Whether an environment is at hand; it is taken."""
+        """Whether an idle environment is available; if so it is taken."""
         self._warm = [until for until in self._warm if until > self._now]
         if not self._warm:
             return False
@@ -300,8 +307,8 @@ class Fanout:
         return True
 
     def _sweep(self, batch: Batch, began: float) -> None:
-        """As the handler does it: targets side by side, a target's messages in turn, stale ones not
-        at all.
+        """Sweep as the handler does: targets side by side, messages of one target in turn, stale
+        ones dropped.
         """
         last = began + self._product.share
         ends: dict[int, float] = {}
@@ -353,7 +360,7 @@ class Fanout:
 
 
 def every(run: Run, seconds: float) -> Iterator[tuple[float, int]]:
-    """How many messages were waiting, at even times."""
+    """The number of waiting messages at regular intervals."""
     at, count = 0.0, 0
     for when, waiting in run.waiting:
         while at < when:

@@ -19,12 +19,16 @@ from .base import Effort, Section, Table
 from .subjects import OF_ENGINE, OURS, VERSIONS, Account, Worker
 
 SERVERS = ("mysql", "mariadb", "postgres18")
-RESET = ("DROP TABLE IF EXISTS fire", "CREATE TABLE fire (what VARCHAR(40))", "DROP TABLE IF EXISTS purse",
-         "CREATE TABLE purse (id INT PRIMARY KEY, value INT)", "INSERT INTO purse VALUES (1, 0), "
-                                                               "(2, 0)")  # fmt: skip
+RESET = (
+    "DROP TABLE IF EXISTS fire",
+    "CREATE TABLE fire (what VARCHAR(40))",
+    "DROP TABLE IF EXISTS purse",
+    "CREATE TABLE purse (id INT PRIMARY KEY, value INT)",
+    "INSERT INTO purse VALUES (1, 0), (2, 0)",
+)
 A, B = "INSERT INTO fire VALUES ('a')", "INSERT INTO fire VALUES ('b')"
 SIBLINGS = 8
-# Seconds; for serverless-mysql a zombie has slept for three or more
+# Seconds. serverless-mysql kills sessions that have slept for three or more.
 SIBLINGS_SLEEP = 4.0
 
 
@@ -37,7 +41,9 @@ class Scene:
     proxy: Proxy
 
     def another(self, port: int = 0, account: Account | None = None) -> Worker:
-        """Another of this client, past the proxy, or with another port or account."""
+        """Another process of this client that bypasses the proxy, or has another port or
+        account.
+        """
         return Worker(
             self.worker.name, self.server, self.server.host, port or self.server.port, account
         )
@@ -51,11 +57,11 @@ class Scene:
         return [row[0] for row in self.server.query(sql)]
 
     def kill(self, user: str = "app") -> None:
-        """End every session of the client's."""
+        """End every session of this user."""
         verb = "SELECT pg_terminate_backend({})" if self.server.engine == "postgres" else "KILL {}"
         for id_ in self.sessions(user):
             self.server.query(verb.format(id_))
-        # Its goodbye has arrived when the client goes on
+        # By then the client has received the server's goodbye
         time.sleep(0.1)
 
     def rows(self, what: str) -> int:
@@ -67,10 +73,12 @@ class Scene:
 
 
 def verdict(told: dict[str, Any], counts: Sequence[int]) -> str:
-    """What became of rows that were each to be there once, beside what the caller was told."""
+    """What the caller was told, and whether that is true of rows each of which should be there
+    once.
+    """
     said = "error " + told["error"] if "error" in told else "success"
     lost, doubled = sum(count == 0 for count in counts), sum(count > 1 for count in counts)
-    # Nobody promised anything; half of a transaction is still wrong
+    # After an error nothing was promised, but half of a transaction is still wrong
     if "error" in told:
         torn = 0 < sum(count > 0 for count in counts) < len(counts)
         return f"{said}; {'**torn**' if torn else 'doubled' if doubled else 'nothing wrong'}"
@@ -79,7 +87,7 @@ def verdict(told: dict[str, Any], counts: Sequence[int]) -> str:
     return f"{said}; right"
 
 
-def k1(scene: Scene) -> str:
+def killed_in_a_transaction(scene: Scene) -> str:
     scene.worker.tell(do="pair", sql=[A, B])
     told = scene.worker.hear()
     scene.kill()
@@ -89,13 +97,15 @@ def k1(scene: Scene) -> str:
     return verdict(told, [scene.rows("a"), scene.rows("b")])
 
 
-def k2(scene: Scene) -> str:
+def insert_answer_lost(scene: Scene) -> str:
     scene.proxy.cut_when(b"INSERT INTO fire", "after", "close")
     return verdict(scene.worker.ask(do="run", sql=A), [scene.rows("a")])
 
 
-def k3(scene: Scene) -> str:
-    """The rival has changed more rows, so that the client is the one to be undone."""
+def deadlock(scene: Scene) -> str:
+    """A deadlock with a rival that has changed more rows, so that the server rolls the
+    client back.
+    """
     first, second = (f"UPDATE purse SET value = value + 1 WHERE id = {id_}" for id_ in (1, 2))
     scene.worker.tell(do="pair", sql=[first, second])
     scene.worker.hear()
@@ -103,17 +113,17 @@ def k3(scene: Scene) -> str:
         scene.server.connect("other" if scene.server.engine == "mysql" else "boss")
     ) as connection:
         rival = scene.server.kind.client(connection, "app")
-        # There whoever looks for the cycle first is undone
+        # PostgreSQL rolls back whoever looks for the deadlock first
         if scene.server.engine == "postgres":
             rival.run("SET deadlock_timeout = '60s'")
         rival.run("BEGIN")
         rival.run("INSERT INTO scratch VALUES " + ", ".join(["(0)"] * 50))
         rival.run("UPDATE purse SET value = value + 100 WHERE id = 2")
         rival.start("UPDATE purse SET value = value + 100 WHERE id = 1")
-        # By then it waits for the row that the worker has locked
+        # By then the rival waits for the row that the worker has locked
         time.sleep(0.1)
         scene.worker.tell(go=True)
-        # If it is undone instead, the end of its session will do
+        # If the rival is rolled back instead, the end of its session is enough
         with suppress(*scene.server.kind.errors):
             rival.finish()
             rival.run("COMMIT")
@@ -122,7 +132,7 @@ def k3(scene: Scene) -> str:
     return verdict(told, values)
 
 
-def k4(scene: Scene) -> str:
+def commit_answer_lost(scene: Scene) -> str:
     scene.worker.tell(do="pair", sql=[A, B])
     scene.worker.hear()
     scene.proxy.cut_when(b"COMMIT", "after", "close")
@@ -130,14 +140,14 @@ def k4(scene: Scene) -> str:
     return verdict(scene.worker.hear(), [scene.rows("a"), scene.rows("b")])
 
 
-def k5(scene: Scene) -> str:
+def killed_while_idle(scene: Scene) -> str:
     scene.worker.ask(do="run", sql="SELECT 1")
     scene.kill()
     return verdict(scene.worker.ask(do="run", sql=A), [scene.rows("a")])
 
 
-def k6(scene: Scene) -> str:
-    """As often as it is asked, a client at its account's own limit should try as hard, and say why
+def account_at_its_limit(scene: Scene) -> str:
+    """A client at its account's own limit should try equally hard each time, and say why
     it failed.
     """
     is_mysql = scene.server.engine == "mysql"
@@ -149,42 +159,44 @@ def k6(scene: Scene) -> str:
     with ExitStack() as stack:
         scene.server.query(limit.format(1))
         stack.callback(scene.server.query, limit.format(0 if is_mysql else -1))
-        # Which counts those only that came after there was a limit
+        # MySQL counts only sessions that were opened after the limit was set
         if is_mysql:
             stack.enter_context(closing(scene.server.connect("app")))
         worker = stack.enter_context(closing(scene.another()))
         return "; again ".join(timed(worker, do="run", sql="SELECT 1") for _ in range(2))
 
 
-def k7(scene: Scene) -> str:
+def refusing_port(scene: Scene) -> str:
     with closing(scene.another(free_port())) as worker:
         return timed(worker, do="both", sql="SELECT 1")
 
 
-def k8(scene: Scene) -> str:
-    """Nobody at the address says a word."""
+def silent_address(scene: Scene) -> str:
+    """Something accepts connections at the address and never answers."""
     with ExitStack() as stack:
         silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         worker = stack.enter_context(closing(scene.another(silent.getsockname()[1])))
         return timed(worker, do="run", sql="SELECT 1")
 
 
-def k9(scene: Scene) -> str:
+def stalled_server(scene: Scene) -> str:
     scene.proxy.stall()
     return timed(scene.worker, do="run", sql="SELECT 1")
 
 
-def k10(scene: Scene) -> str:
-    """Healthy siblings that have slept for four seconds, while the server is nearly full."""
+def idle_siblings(scene: Scene) -> str:
+    """Siblings that are healthy and have slept for four seconds, while the server is
+    nearly full.
+    """
     client = scene.server.kind.client
     siblings = [client(scene.server.connect("app"), "app") for _ in range(SIBLINGS)]
     most = len(scene.server.states()) + 1
     if scene.server.engine == "mysql":
         scene.server.query(f"SET GLOBAL max_connections = {max(most, 10)}")
-    # Until the rival takes them for zombies, which is what is measured
+    # Until serverless-mysql considers them zombies, which is what this case is about
     time.sleep(SIBLINGS_SLEEP)
     told = scene.worker.ask(do="run", sql="SELECT 1")
-    # a sibling that was ended has heard of it
+    # By then a sibling whose session was ended has received the news
     time.sleep(0.2)
     broken = sum(not sibling.alive() for sibling in siblings)
     for sibling in siblings:
@@ -195,13 +207,13 @@ def k10(scene: Scene) -> str:
     return f"{said}; {f'**{broken} broken**' if broken else 'none broken'}"
 
 
-def k11(scene: Scene) -> str:
+def answer_in_single_bytes(scene: Scene) -> str:
     scene.proxy.trickle(0.05)
     return timed(scene.worker, do="run", sql="SELECT repeat('x', 400)")
 
 
-def k12(scene: Scene) -> str:
-    """As during a failover: a second later the server may be written to again."""
+def read_only_for_a_second(scene: Scene) -> str:
+    """The server is read-only for a second, as during a failover."""
     orders = ["SET GLOBAL read_only = {}"]
     if scene.server.engine == "postgres":
         orders = ["ALTER SYSTEM SET default_transaction_read_only = {}", "SELECT pg_reload_conf()"]
@@ -209,7 +221,7 @@ def k12(scene: Scene) -> str:
     def be_read_only(value: str) -> None:
         for order in orders:
             scene.server.query(order.format(value))
-        # PostgreSQL signals its sessions, and nothing tells when each has read the setting again
+        # PostgreSQL signals its sessions, and nothing tells when each has reread the setting
         time.sleep(0.2)
 
     with ExitStack() as stack:
@@ -221,7 +233,7 @@ def k12(scene: Scene) -> str:
     return verdict(scene.worker.hear(), [scene.rows("a")])
 
 
-def k13(scene: Scene) -> str:
+def idle_limit_passed_while_frozen(scene: Scene) -> str:
     """The server's idle limit passes while Lambda keeps the function frozen."""
     limit, briefly = "SET GLOBAL wait_timeout = {}", "1"
     if scene.server.engine == "postgres":
@@ -240,9 +252,9 @@ def k13(scene: Scene) -> str:
         return verdict(worker.ask(do="run", sql=A), [scene.rows("a")])
 
 
-def k14(scene: Scene) -> str:
-    """Each client has the password as it was when its environment began; ours may read the secret,
-    too.
+def password_rotated(scene: Scene) -> str:
+    """Each client has the password from the start of its environment; this one may also read the
+    secret.
     """
     with ExitStack() as stack:
         stack.enter_context(mock_aws())
@@ -262,7 +274,7 @@ def k14(scene: Scene) -> str:
 
 
 def timed(worker: Worker, **asked: str) -> str:
-    """What became of it, and when. Twelve seconds remain to the invocation."""
+    """The outcome, and after how many seconds. The invocation has twelve left."""
     began = time.monotonic()
     said = worker.ask(14.0, **asked).get("error", "success")
     return (
@@ -270,22 +282,34 @@ def timed(worker: Worker, **asked: str) -> str:
     )
 
 
-CASES: dict[str, tuple[str, Callable[[Scene], str]]] = {
-    "K1": ("killed between two statements of a transaction", k1),
-    "K2": ("the answer to an INSERT is lost", k2),
-    "K3": ("a deadlock in the second statement", k3),
-    "K4": ("the answer to COMMIT is lost", k4),
-    "K5": ("killed while idle, then an INSERT", k5),
-    "K6": ("the account at its own limit, asked twice", k6),
-    "K7": ("two at once, a port that refuses", k7),
-    "K8": ("a server that says nothing", k8),
-    "K9": ("a server that stops in the middle", k9),
-    "K10": (f"{SIBLINGS} idle siblings, the server nearly full", k10),
-    "K11": ("an answer a byte at a time", k11),
-    "K12": ("a write while the server is read-only for a second", k12),
-    "K13": ("frozen past the server's idle limit, then an INSERT", k13),
-    "K14": ("its password rotated and its session ended, then an INSERT", k14),
+# What each case shows, as the page of results names it.
+CASES: dict[str, Callable[[Scene], str]] = {
+    "killed between two statements of a transaction": killed_in_a_transaction,
+    "the answer to an INSERT is lost": insert_answer_lost,
+    "a deadlock in the second statement": deadlock,
+    "the answer to COMMIT is lost": commit_answer_lost,
+    "killed while idle, then an INSERT": killed_while_idle,
+    "the account at its own limit, asked twice": account_at_its_limit,
+    "two at once, a port that refuses": refusing_port,
+    "a server that says nothing": silent_address,
+    "a server that stops in the middle": stalled_server,
+    f"{SIBLINGS} idle siblings, the server nearly full": idle_siblings,
+    "an answer a byte at a time": answer_in_single_bytes,
+    "a write while the server is read-only for a second": read_only_for_a_second,
+    "frozen past the server's idle limit, then an INSERT": idle_limit_passed_while_frozen,
+    "its password rotated and its session ended, then an INSERT": password_rotated,
 }
+
+
+NOTE = (
+    "An error is no fault where the row's fate is told truly: what counts is a success that is "
+    "none, half of a transaction, a row that is there twice, and no answer while there is time "
+    "to give one: twelve seconds remain to each invocation. Where the password is rotated each "
+    "client has the one of its environment's start; none but this one reads it anew by itself "
+    "(SQLAlchemy can be taught, by an event of the application's own). The round trips of an "
+    "invocation stand with the client's figures. SQLAlchemy and psycopg_pool retry nothing: "
+    "there every error is the caller's to handle."
+)
 
 
 def measure(effort: Effort) -> list[Section]:
@@ -296,33 +320,22 @@ def measure(effort: Effort) -> list[Section]:
                 _table(section, server)
         except Unavailable as missing:
             section.skipped.append(str(missing))
-    section.notes.append(
-        "An error is no fault where the row's fate is told truly: what counts is a success that "
-        "is none, half of a "
-        "transaction, a row that is there twice, and no answer while there is time to give one: "
-        "twelve seconds remain "
-        "to each invocation. In K14 each has the password of its environment's start; none but "
-        "this one reads it anew "
-        "by itself (SQLAlchemy can be taught, by an event of the application's own). K15, the "
-        "round trips of an "
-        "invocation, stands with the client's figures. "
-        "SQLAlchemy and psycopg_pool retry nothing: there every error is the caller's to handle."
-    )
+    section.notes.append(NOTE)
     return [section]
 
 
 def _table(section: Section, server: Server) -> None:
-    rows = {key: [f"{key}: {what}"] for key, (what, _) in CASES.items()}
+    rows = {shown: [shown] for shown in CASES}
     head = ["case"]
     for client in OF_ENGINE[server.engine]:
         try:
-            found = {key: _played(client, server, play) for key, (_, play) in CASES.items()}
+            found = {shown: _played(client, server, play) for shown, play in CASES.items()}
         except Unavailable as missing:
             section.skipped.append(str(missing))
             continue
         head.append("this client" if client == OURS else VERSIONS.get(client, client))
-        for key, said in found.items():
-            rows[key].append(said)
+        for shown, said in found.items():
+            rows[shown].append(said)
         section.raw.setdefault(server.name, {})[client] = found
     section.tables.append(Table(f"On {server.name}", head, list(rows.values())))
 

@@ -1,5 +1,5 @@
-"""A fleet of 1,000 databases, simulated with the product's own numbers: time, backlog, cost; and
-what a target takes.
+"""A fleet of 1,000 databases, simulated with the product's own numbers: time, backlog, cost. And
+what one target takes, measured.
 
 How many databases hang, and how long the others' sweeps take, are assumptions, and said so; the
 rest is read from the template and the code, or measured here.
@@ -36,14 +36,14 @@ from reaper.metrics import FEW, Tally, TargetMetrics, measures
 from reaper.sweep import SECOND_LOOK
 
 from .base import Bar, Effort, Section, Spread, Table
+from .chart import chart
 from .fanout import Database, Fanout, Fate, Platform, Product, Run, every
 from .prices import HOURS, Usage
-from .svg import chart
 
 DATABASES = 1000
 HANGING = 0.05
 SEED = 6
-# An hour's worth
+# Schedules in an hour
 SCHEDULES = 12
 CONCURRENCY = (2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 30, 50)
 DRAWN = (2, 5, 7, 20)
@@ -52,15 +52,14 @@ OUTAGE = (1800.0, 5400.0)
 FLEETS = (10, 30, 100, 300, 1000, 3000)
 MINUTE = 60.0
 
-# An ordinary database's sweep waits for its server for a third of a second, more or less; one in
-# five is a MySQL that does not tell how long a session has slept, and is looked at twice.
+# The sweep of an ordinary database waits about a third of a second for its server. One in five is a
+# MySQL that does not tell how long a session has slept, and is looked at twice.
 USUAL, SPREAD = 0.3, 0.6
 LOOKED_AT_TWICE = 0.2
 # Seconds of an invocation for each: ten take as long as the slowest of them
 OF_A_BATCH = 0.25
 
-# What a target may take, in the model and by what the README says; what is measured below stays
-# under it.
+# What a target may take, in the model and in the README; what is measured below must stay under it.
 PROCESSOR_SECONDS, MEMORY_MB, LOG_BYTES, CONNECTIONS = 0.03, 1.0, 2560, 1
 
 SERVERS = ("postgres18", "mariadb")
@@ -71,12 +70,12 @@ def measure(effort: Effort) -> list[Section]:
     return [simulated(effort), taken(effort)]
 
 
-# The model, fed
+# The model's input
 
 
 @cache
 def product(**parameters: str) -> Product:
-    """What the template deploys with these parameters."""
+    """The settings that the template deploys with these parameters."""
     stack = Stack({"Fleet": "true", **parameters})
     queue = stack.of_type("AWS::SQS::Queue")["FleetQueue"]
     (mapping,) = stack.of_type("AWS::Lambda::EventSourceMapping").values()
@@ -99,11 +98,11 @@ def product(**parameters: str) -> Product:
 
 
 def concurrency(databases: int, of: Product, hanging: float = HANGING) -> int:
-    """The rule: so many invocations that all who answer are swept before the next schedule, though
-    some hang.
+    """The README's rule: as many invocations as sweep all databases that answer before the next
+    schedule, although some hang.
 
-    Who hangs takes an invocation for its whole time: all of them at once when it begins, each again
-    at every try. Fewer than two SQS does not allow.
+    A database that hangs takes an invocation's whole time: all of them together when the outage
+    begins, and each again at every attempt. SQS allows no fewer than two.
     """
     wasted = hanging * of.timeout / min(of.period, of.visibility)
     return max(2, ceil(databases * (wasted + OF_A_BATCH / of.period)))
@@ -112,7 +111,7 @@ def concurrency(databases: int, of: Product, hanging: float = HANGING) -> int:
 def fleet(
     databases: int, hanging: float = 0.0, during: tuple[float, float] = (0.0, inf)
 ) -> list[Database]:
-    """The same databases for the same numbers, whoever of them hangs."""
+    """The same databases for the same arguments, whichever of them hang."""
     dice = Random(SEED)  # noqa: S311  seeded dice, not cryptography
     usual = [USUAL * dice.lognormvariate(0.0, SPREAD) for _ in range(databases)]
     twice, hang = (
@@ -136,7 +135,7 @@ def run(of: Product, databases: Sequence[Database], schedules: int = SCHEDULES) 
 
 
 def usage(of: Run, schedules: int, of_target: TargetMetrics) -> Usage:
-    """A month like this run."""
+    """The usage of a month that goes like this run."""
     count, deployed = len(of.databases), of.product
     turns = HOURS * 3600 / deployed.period
     share = turns / schedules
@@ -156,19 +155,19 @@ def usage(of: Run, schedules: int, of_target: TargetMetrics) -> Usage:
 
 
 def ordinary_metrics() -> int:
-    """Those of a sweep that saw the server and had nothing to do; the time to the first freed slot
-    is beside them.
+    """The metrics of a sweep that saw the server and had nothing to do, without the time to the
+    first freed slot.
     """
     return len(measures(replace(report(), pressure_remains=False)))
 
 
-# The simulation, told
+# The simulation's results
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a concurrency does for 1,000 databases that answer, and for the same where 5 % hang from
-    the start.
+    """What a concurrency achieves for 1,000 databases that answer, and for the same if 5 % hang
+    from the start.
     """
 
     concurrency: int
@@ -218,7 +217,10 @@ def simulated(effort: Effort) -> Section:
         )
     )
     head = ("at once", "all answer: median", "worst", f"{HANGING:.0%} hang: median", "worst")
-    title = f"Seconds until every database that answers is swept, {schedules} schedules {of.period:.0f} s apart"
+    title = (
+        "Seconds until every database that answers is swept, "
+        f"{schedules} schedules {of.period:.0f} s apart"
+    )
     section.tables += [
         Table(title, head, [trial.row() for trial in tried]),
         Table(
@@ -267,7 +269,7 @@ def time_chart(tried: Sequence[Trial], of: Product) -> str:
 
 
 def backlog_chart() -> str:
-    """What is left of a schedule's messages when the next one comes."""
+    """The messages that are left of a schedule when the next one comes."""
     lines = {f"{size} at once": backlog(size) for size in and_the_rules(DRAWN)}
     began, ended = (f"{at / MINUTE:.0f}" for at in OUTAGE)
     title = f"{HANGING:.0%} of {DATABASES:,} hang, minutes {began} to {ended}"
@@ -346,25 +348,21 @@ def cost_chart(schedules: int) -> str:
 
 # A real invocation, measured
 
-# The function's own process, as Lambda runs it but for the runtime client: the same batch again and
+# The function's process as Lambda runs it, but without the runtime client: the same batch again and
 # again.
 FUNCTION = """
 import json, resource, sys, time
+from lab.context import Context
 from reaper.handler import lambda_handler
-
-class Context:
-    aws_request_id, function_name, memory_limit_in_mb = "1", "reaper", 1024
-    invoked_function_arn = "arn:aws:lambda:eu-central-1:123456789012:function:reaper"
-    def get_remaining_time_in_millis(self):
-        return 60000
 
 record = {"eventSource": "aws:sqs", "attributes": {"ApproximateReceiveCount": "1"}}
 names, turns = sys.argv[2:], int(sys.argv[1])
-event = {"Records": [record | {"messageId": n, "body": json.dumps({"targets": [n]})} for n in names]}
+bodies = {name: json.dumps({"targets": [name]}) for name in names}
+event = {"Records": [record | {"messageId": n, "body": body} for n, body in bodies.items()]}
 processor, errors = [], []
 for turn in range(turns):
     began = time.process_time()
-    reports = lambda_handler(event, Context())["targets"]
+    reports = lambda_handler(event, Context(60, memory_mb=1024))["targets"]
     processor.append(time.process_time() - began)
     errors += [report["error"] for report in reports if report["error"]]
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -374,7 +372,7 @@ print(json.dumps({"processor": processor[1:], "peak_mb": peak, "errors": errors}
 
 @dataclass(frozen=True)
 class Taken:
-    """What invocations with so many targets took."""
+    """What invocations with this many targets took."""
 
     targets: int
     # Seconds, warm
@@ -384,21 +382,21 @@ class Taken:
     log_bytes: float
     # For each sweep
     connections: float
-    # Of each target's own
+    # Metrics of each target
     metrics: int
 
 
 def invocations(
     server: Server, names: Sequence[str], turns: int, of_target: TargetMetrics
 ) -> Taken:
-    """The same targets in all of these invocations; on PostgreSQL each is a database of its own."""
+    """Run invocations with the same targets; on PostgreSQL each is a database of its own."""
     with Proxy(server.host, server.port) as proxy:
         keys = ("name", "database") if server.engine == "postgres" else ("name",)
         near = replace(proxy.through(server), host="localhost")
         tls = {"tls": "verify", "ca": str(bundle())}
         entries = [target(near, **tls, **dict.fromkeys(keys, name)) for name in names]
         settings = {"REAPER_TARGETS": json.dumps(entries), "REAPER_TARGET_METRICS": of_target}
-        # As a fleet's function has it
+        # The memory of a fleet's function
         settings |= {"REAPER_KEEP_SEAT": "false"}
         environ = {
             name: value for name, value in os.environ.items() if not name.startswith("REAPER_")
@@ -432,7 +430,9 @@ def invocations(
 
 @cache
 def bundle() -> Path:
-    """As many certificates as RDS has and more, the servers' own among them, for a login to read."""
+    """At least as many certificates as RDS's bundle has, including the server's own, for a login to
+    read.
+    """
     file = authority().folder / "bundle.pem"
     file.write_text(
         authority().ca.read_text() + Path(botocore.__file__).with_name("cacert.pem").read_text()
@@ -441,7 +441,9 @@ def bundle() -> Path:
 
 
 def metrics_of_a_target(log: Sequence[str]) -> int:
-    """As many as CloudWatch would make of the log for each, which is what it charges for."""
+    """The number of metrics that CloudWatch would create from the log for each target, which is
+    what it charges for.
+    """
     documents = [document for line in log if "_aws" in (document := json.loads(line))]
     names = {
         metric["Name"]
@@ -457,8 +459,8 @@ def metrics_of_a_target(log: Sequence[str]) -> int:
 def of_one(
     server: Server, turns: int = TURNS, of_target: TargetMetrics = TargetMetrics.ALL
 ) -> dict[str, float]:
-    """What a target takes: of memory (MB) and processor (ms) what ten take beyond one, of the rest
-    its part.
+    """What one target takes: a ninth of the memory (MB) and processor time (ms) that ten take
+    beyond one, and its share of the rest.
     """
     with ExitStack() as made:
         names = [f"target_{place}" for place in range(TARGETS)]

@@ -1,5 +1,5 @@
-"""One look at thousands of sessions against the bare list, the judgement over them, and what it
-costs the server.
+"""One look at thousands of sessions compared with the bare list, the judgement over them, and the
+cost for the server.
 """
 
 from __future__ import annotations
@@ -27,30 +27,25 @@ from reaper.policy import judge
 from reaper.sweep import uncollected
 
 from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios, rest
+from .chart import chart
 from .reaping import exponent
-from .svg import chart
 
 SIZES = (1000, 4000, 16000)
 POSTGRES_SIZES = (500, 1000, 2000)
 ROUNDS = 9
 MEMORY_MB = 128
-# Told in processor time, since they wait for nobody
+# Measured in processor time, since these wait for nothing
 PURE = ("its meaning", "judging")
 
-# The function's own process, as Lambda runs it but for the runtime client; it says what it has ever
-# held.
+# The function's process as Lambda runs it, but without the runtime client. It prints its peak
+# memory.
 FUNCTION = """
 import json
+from lab.context import Context
 from reaper.handler import AllSweepsFailed, lambda_handler
 
-class Context:
-    aws_request_id, function_name, memory_limit_in_mb = "1", "reaper", 128
-    invoked_function_arn = "arn:aws:lambda:eu-central-1:123456789012:function:reaper"
-    def get_remaining_time_in_millis(self):
-        return 300000
-
 try:
-    error = lambda_handler({"dry_run": False}, Context())["targets"][0]["error"]
+    error = lambda_handler({"dry_run": False}, Context(300))["targets"][0]["error"]
 except AllSweepsFailed as failed:
     error = {"message": str(failed)}
 # What getrusage calls the most is that of whoever started this process, where it was more.
@@ -145,9 +140,7 @@ _LIMIT = (
 
 
 def looks(server: Server, size: int, effort: Effort) -> dict[str, list[float]]:
-    """Seconds for the bare list, a look with all that belongs to it, its meaning, and the
-    judgement.
-    """
+    """Seconds for the bare list, for a whole look, for reading it, and for the judgement."""
     engine = engine_for(EngineName(server.engine))
     with (
         closing(seat(server)) as connection,
@@ -176,8 +169,8 @@ def looks(server: Server, size: int, effort: Effort) -> dict[str, list[float]]:
 
 
 def as_a_sweep(do: Callable[[], object]) -> Callable[[], object]:
-    """As a sweep does it: without Python's search for cycles, which the bare list has as everybody
-    has it.
+    """Run it as a sweep does, with Python's cyclic garbage collector off. The bare list runs with
+    it on, as usual.
     """
 
     def done() -> object:
@@ -189,21 +182,21 @@ def as_a_sweep(do: Callable[[], object]) -> Callable[[], object]:
 
 @contextmanager
 def ending_with(census: Census) -> Iterator[None]:
-    """Wait at the end until all have gone who came since: a server that buries thousands lets
-    nobody in.
+    """Wait at the end until all sessions opened since are gone: while a server ends thousands it
+    lets nobody in.
     """
     yield
     census.wait_until_gone()
 
 
 def seat(server: Server) -> Any:
-    """The connection of a reaper."""
+    """A connection as the reaper opens it."""
     at = SweepTarget.from_mapping(target(server)).target
     return driver_for(at.engine).connect(at, at.password, Deadline.after(600), batch=True)
 
 
 def bare_list(server: Server, connection: Any) -> Callable[[], object]:
-    """What anybody would type, fetched as the driver alone gives it."""
+    """The statement that anybody would type, fetched with the bare driver."""
     if server.engine == "postgres":
         return lambda: connection.execute("SELECT * FROM pg_stat_activity").fetchall()
 
@@ -222,8 +215,8 @@ def seconds(do: Callable[[], object], clock: Callable[[], float]) -> float:
 
 
 def peak_mb(server: Server, size: int) -> tuple[float, str | None]:
-    """What the function's process holds at most while it reaps as many, in MB; and why it reaped
-    none, if so.
+    """The peak memory of the function's process while it reaps this many, in MB, and the error if
+    it failed.
     """
     rules = {"REAPER_DRY_RUN": "false", "REAPER_IDLE_SECONDS": "0", "REAPER_MAX_KILLS": "1000000"}
     with Crowd(server, size) as crowd:
@@ -249,7 +242,7 @@ def peak_mb(server: Server, size: int) -> tuple[float, str | None]:
 
 
 def costs(server: Server, size: int) -> list[list[str]]:
-    """An operator's questions: how many statements, how much processor time, which locks."""
+    """What an operator would ask: how many statements, how much processor time, which locks."""
     engine = engine_for(EngineName(server.engine))
     with (
         closing(seat(server)) as connection,
@@ -276,7 +269,9 @@ def costs(server: Server, size: int) -> list[list[str]]:
 
 
 def counted(server: Server, observer: Any, look: Callable[[], object]) -> str:
-    """By the server's own counter; on PostgreSQL, which has none, by the driver's calls."""
+    """Statements by the server's own counter; on PostgreSQL, which has none, by the
+    driver's calls.
+    """
     client = server.kind.client(observer, server.root)
     if server.engine == "postgres":
         return "2"
@@ -287,8 +282,8 @@ def counted(server: Server, observer: Any, look: Callable[[], object]) -> str:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Of a process and all its children, those that have ended included, in user mode and in the
-    kernel's.
+    """Processor seconds, in user and kernel mode, of a process and all its children, including
+    those that have ended.
     """
     ticks = 0
     for member in family(pid):

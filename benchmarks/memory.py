@@ -1,5 +1,5 @@
-"""What an invocation takes of a processor, hence how long it takes at each size of memory; and its
-peak.
+"""The processor time of an invocation, hence its duration at each memory size; and its
+peak memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .looking import cpu_seconds
 SERVER = "postgres18"
 SESSIONS, VICTIMS = 250, 100
 ROUNDS = 5
-# MB; the last has a whole processor (AWS, "Configure Lambda function memory")
+# MB; the last one comes with a whole processor (AWS, "Configure Lambda function memory")
 SIZES = (256, 512, 1024, 1769)
 RULES = {"dry_run": False, "idle_seconds": 0, "max_kills": VICTIMS, "allow_users": ["app"]}
 
@@ -59,8 +59,8 @@ def measure(effort: Effort) -> list[Section]:
 
 
 def _processor_seconds(function: Function) -> float:
-    """What the function's process took for one invocation, its start included where it starts for
-    it.
+    """Processor seconds of the function's process for one invocation, including its start if it
+    starts for it.
     """
     before = cpu_seconds(function.runtime.pid) if function.environment else 0.0
     invocation = function.invoke({"trigger": "manual", "rules": RULES})
@@ -87,7 +87,10 @@ def _section(taken: dict[str, list[float]]) -> Section:
         [f"{size:,} MB", *(f"{found * SIZES[-1] / size:.2f}" for found in seconds.values())]
         for size in SIZES
     ]
-    title = f"Seconds of an invocation, by a processor's share: {SESSIONS} sessions on {SERVER}, {VICTIMS} terminated"
+    title = (
+        "Seconds of an invocation, by a processor's share: "
+        f"{SESSIONS} sessions on {SERVER}, {VICTIMS} terminated"
+    )
     section.tables.append(Table(title, ("memory", "the first", "a later one"), rows))
     section.notes.append(
         f"The built function took {Spread(taken['first']).told()} s of a processor for the first "

@@ -1,7 +1,7 @@
-"""What a month of AWS costs by its list: us-east-1, in dollars, free tiers not subtracted. Pure.
+"""What a month of AWS costs at list prices: us-east-1, in dollars, free tiers not subtracted. Pure.
 
 The figures are those of AWS's pricing pages for CloudWatch, Lambda, SQS, EventBridge and Secrets
-Manager, as public guides of 2026 quote them; what AWS's own calculator says today goes over them.
+Manager, as public guides of 2026 quote them. AWS's own calculator takes precedence over them.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-# In a month, as AWS counts
+# Hours in a month, as AWS counts
 HOURS = 730
 
-# How many for how much each, then the next
+# How many at which price each, then the next tier
 Tiers = Sequence[tuple[float, float]]
 
 METRIC: Tiers = ((10_000, 0.30), (240_000, 0.10), (750_000, 0.05), (inf, 0.02))
@@ -26,12 +26,12 @@ SCHEDULE = 1.00 / 1e6
 LOG_GB, KEPT_GB = 0.50, 0.03
 SECRET, SECRET_READ = 0.40, 0.05 / 10_000
 
-# Of an empty queue: Lambda's five pollers wait for 20 seconds each
+# Requests to an empty queue: each of Lambda's five pollers waits for 20 seconds
 POLLS = 5 * 3 * 60 * HOURS
 
 
 def tiered(amount: float, tiers: Tiers) -> float:
-    """What so many cost, the first of them at the first price."""
+    """The price of this many, the first of them at the first tier's price."""
     total = 0.0
     for size, price in tiers:
         total += min(amount, size) * price
@@ -50,13 +50,15 @@ class Usage:
     # Calls that put messages into the queue
     sent: float
     schedules: float
-    # Kept for as long
+    # Stored for a month
     log_gb: float
     secrets: int = 0
     secret_reads: float = 0.0
 
     def bill(self) -> dict[str, float]:
-        """By item. An invocation's messages are received in a call, and deleted in one."""
+        """The month's cost by item. The messages of an invocation are received in one call and
+        deleted in one.
+        """
         return {
             "metrics": tiered(self.metrics, METRIC),
             "function": self.gb_seconds * GB_SECOND + self.invocations * INVOCATION,

@@ -1,12 +1,11 @@
-"""Reaping thousands of sleepers against one raw batch of kills and against pt-kill; the window of
-the race.
+"""Reaping thousands of idle sessions, compared with one raw batch of kills and with pt-kill; and
+the window of the race.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,52 +32,51 @@ from reaper.seat import Seat
 from reaper.sweep import Sweep
 
 from .base import Bar, Effort, Section, Spread, Table, interleaved, percentile, ratios, rest
-from .svg import chart
+from .chart import chart
 
 SIZES = (500, 1000, 2000, 4000, 8000, 16000)
-# Each is a process of its own
+# Each session is a process of its own
 POSTGRES_SIZES = (500, 1000, 2000)
-# mysql.rds_kill reads the whole list for each kill
+# mysql.rds_kill reads the whole process list for each kill
 QUADRATIC_SIZES = (500, 1000, 2000, 4000)
 ROUNDS, ROUNDS_OF_SLOW = 5, 3
-# Seconds: where one took as long, all larger crowds are asked for three times instead of five
+# Seconds. Once a way took this long, larger crowds are measured in fewer rounds.
 SLOW = 2.0
-# Sessions at most that are not the crowd's
+# The most sessions that are not the crowd's
 BESIDE = 20
 SWEEPS = 5
-# Seconds: who takes as long is not asked for twice as many
+# Seconds. A way that takes this long is not measured with larger crowds.
 TOO_LONG = 30.0
 OURS, RAW, PT_KILL = "the reaper", "one raw batch", "pt-kill"
 
 
 class Way(Protocol):
-    """One way to be rid of all sessions of `app`; returns when it has nothing more to do."""
+    """One way to end all sessions of `app`; returns when it has nothing more to do."""
 
     def __call__(self) -> None: ...
 
 
 class GaveUp(Exception):
-    """A way came to no end at this size on this machine."""
+    """A way did not finish at this size on this machine."""
 
 
 @dataclass
 class Windows:
-    """How long after the start of its re-read each victim was dealt with, at most: its whole
-    chunk's time.
+    """The longest time from the start of a victim's re-read to its kill: the time of its whole
+    chunk.
     """
 
     seconds: list[float] = field(default_factory=list)
 
     def add(self, struck: Struck, looks_itself: bool) -> None:
         killed = sum(outcome is Outcome.SIGNALLED for outcome in struck.outcomes.values())
-        # Where the server itself looks right before each kill, a chunk is so many windows one after
-        # the other.
+        # If the server itself looks right before each kill, a chunk is a series of windows.
         each = struck.seconds / max(1, len(struck.outcomes)) if looks_itself else struck.seconds
         self.seconds += [each] * killed
 
 
 class Watched:
-    """An engine whose strikes are timed."""
+    """An engine whose kills are timed."""
 
     def __init__(self, engine: Any, windows: Windows) -> None:
         self._engine, self._windows = engine, windows
@@ -100,7 +98,7 @@ class Watched:
 
 
 class Reaper:
-    """Sweeps with a kept seat, as a warm function does."""
+    """Sweeps on a kept connection, as a warm function does."""
 
     def __init__(self, server: Server, user: str, idle_seconds: float = 0.0) -> None:
         self._target = SweepTarget.from_mapping(target(server, user))
@@ -112,7 +110,7 @@ class Reaper:
                 "idle_seconds": idle_seconds,
                 "max_kills": 10**6,
                 "allow_users": ["app"],
-                # One look: pressure would have it look again afterwards
+                # One look: under pressure it would look again afterwards
                 "trigger_utilization": 1.0,
             }
         )
@@ -120,7 +118,7 @@ class Reaper:
         self.terminated = self.given_up = 0
 
     def __call__(self) -> None:
-        """Until a sweep has come to its end: one that found the machine too slow to be sure is run
+        """Sweep until one has finished: one that found the machine too slow to be sure is run
         again.
         """
         for _ in range(SWEEPS):
@@ -151,7 +149,9 @@ class Reaper:
 
 
 class RawMySQL:
-    """The ids of all that sleep, and their KILLs in one packet; nobody is looked at again."""
+    """The ids of all idle sessions, and their KILLs in one packet, without a second look at any of
+    them.
+    """
 
     def __init__(self, server: Server, user: str) -> None:
         self._connection = pymysql.connect(
@@ -177,13 +177,16 @@ class RawMySQL:
 
 
 class RawPostgres:
-    """One statement over all that are idle, without a guard."""
+    """One statement over all idle sessions, without a guard."""
 
     def __init__(self, server: Server) -> None:
         self._connection = server.connect("reaper")
 
     def __call__(self) -> None:
-        sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app' AND state = 'idle'"
+        sql = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE usename = 'app' AND state = 'idle'"
+        )
         self._connection.execute(sql).fetchall()
 
     def close(self) -> None:
@@ -191,7 +194,7 @@ class RawPostgres:
 
 
 class PtKill:
-    """Percona's, warm: it has connected and waits out its interval, stopped in that until its turn."""
+    """Percona's pt-kill, warm: it has connected and is frozen in its interval until its turn."""
 
     INTERVAL = 1
 
@@ -218,28 +221,28 @@ class PtKill:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        # It says nothing when it has connected; by now it has looked once
+        # It does not tell when it has connected; by now it has looked once
         time.sleep(2 * self.INTERVAL)
         if self._process.poll() is not None:
             raise Unavailable("pt-kill does not start: perl's DBD::mysql may be missing")
         self.stop()
 
     def stop(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
+        processes.freeze(self._process)
         self._ready = time.monotonic() + self.INTERVAL
 
     def get_ready(self) -> None:
-        """Its interval goes on while it is stopped; once that is over it looks the moment it may go
-        on.
+        """Wait until its interval is over, which goes on while it is frozen: then it looks as soon
+        as it is thawed.
         """
-        # Its clock need not be ours to the millisecond
+        # Its clock may differ by a few milliseconds
         time.sleep(max(0.0, self._ready - time.monotonic()) + 0.05)
 
     def __call__(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
+        processes.thaw(self._process)
 
     def close(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
+        processes.thaw(self._process)
         processes.end(self._process)
 
     @staticmethod
@@ -257,7 +260,7 @@ class PtKill:
 
 
 def timed(server: Server, size: int, way: Any) -> float:
-    """Seconds from the start to the last session gone, with as many sessions made for it."""
+    """Seconds from the start to the last session gone, with this many sessions opened for it."""
     with closing(Census(server)) as census, Crowd(server, size) as crowd:
         census.wait(lambda count: count >= census.base + size)
         crowd.doze()
@@ -278,7 +281,9 @@ Times = dict[str, dict[int, list[float]]]
 def grown(
     server: Server, ways: Mapping[str, Any], sizes: Sequence[int], effort: Effort, section: Section
 ) -> Times:
-    """Seconds by way and by size, round by round; who comes to no end goes no further."""
+    """Seconds by way and by size, round by round. A way that does not finish is not measured any
+    further.
+    """
     times: Times = {name: {} for name in ways}
     going = dict(ways)
     for way in ways.values():
@@ -305,7 +310,7 @@ def grown(
 def _tried(server: Server, size: int, way: Any, section: Section) -> float:
     try:
         seconds = timed(server, size, way)
-        # It is a long time
+        # A sign of life, since all of this takes long
         print(f"{server.name} {type(way).__name__} n = {size}: {seconds:.2f} s", flush=True)
         return seconds
     except (GaveUp, TimeoutError) as why:
@@ -316,7 +321,7 @@ def _tried(server: Server, size: int, way: Any, section: Section) -> float:
 
 
 def exponent(points: Mapping[int, float]) -> float:
-    """The slope of the line through the points on logarithmic paper: 1 is linear, 2 quadratic."""
+    """The slope of the line through the points on a log-log plot: 1 is linear, 2 quadratic."""
     across, up = [math.log(n) for n in points], [math.log(value) for value in points.values()]
     middle_x, middle_y = sum(across) / len(across), sum(up) / len(up)
     below = sum((x - middle_x) ** 2 for x in across)
@@ -325,9 +330,7 @@ def exponent(points: Mapping[int, float]) -> float:
 
 
 def fit(points: Mapping[int, float]) -> tuple[float, float]:
-    """Least squares of seconds = a·n + b·n², each point by its own weight: b tells what is
-    quadratic.
-    """
+    """Least squares of the relative errors of seconds = a·n + b·n²; b is the quadratic part."""
     weighted = [(n / seconds, n * n / seconds) for n, seconds in points.items()]
     s11, s12, s22 = (sum(a[i] * a[j] for a in weighted) for i, j in ((0, 0), (0, 1), (1, 1)))
     r1, r2 = (sum(a[i] for a in weighted) for i in (0, 1))
@@ -455,7 +458,7 @@ _GAVE_UP = (
 
 
 def _raw_most(name: str) -> Callable[[int], float | None]:
-    """What one raw batch may be outdone by at each size."""
+    """How many times as long as one raw batch the reaper may take, at each size."""
     at_most = {16000: 2.0} if name == "mariadb" else {}
     return lambda size: 1.3 if size <= 4000 else at_most.get(size)
 
@@ -516,7 +519,9 @@ def _show(section: Section, name: str, how: str, times: Times) -> None:
 
 
 def by_procedure(server: Server, size: int = 500) -> Windows:
-    """The windows of kill_if_idle, which refuses whoever slept for less than half a minute."""
+    """The windows of kill_if_idle, which refuses sessions that slept for less than its least idle
+    time.
+    """
     flavour = grants.Flavour.MARIADB if server.flavour == "mariadb" else grants.Flavour.MYSQL
     account = grants.Account(
         EngineName.MYSQL, flavour, user="idler", host="%", kill_if_idle=True, least_idle=1.0
@@ -525,7 +530,7 @@ def by_procedure(server: Server, size: int = 500) -> Windows:
         for statement in grants.statements(account):
             cursor.execute(statement.replace("BY '…'", "BY ''"))
     with closing(Reaper(server, "idler", 1.0)) as reaper, Crowd(server, size):
-        # Beyond its least idle time, which it counts in whole seconds
+        # Longer than its least idle time, which it counts in whole seconds
         time.sleep(3.0)
         reaper()
         return reaper.windows

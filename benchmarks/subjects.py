@@ -1,13 +1,10 @@
-"""The clients to compare, each in a process of its own that takes a line of JSON and answers with
-one.
-"""
+"""The clients to compare, each in a process that reads lines of JSON and answers each with one."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -23,6 +20,7 @@ from subprocess import PIPE
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from lab.context import Context
 from lab.servers import Server, Unavailable, processes
 
 OURS = "reaper.client"
@@ -33,13 +31,15 @@ OF_ENGINE = {
 ALONE = {"mysql": ("PyMySQL", "mysql2"), "postgres": ("psycopg", "pg")}
 UNDER_NODE = ("serverless-mysql", "serverless-postgres", "mysql2", "pg")
 VERSIONS = {"SQLAlchemy": "SQLAlchemy, pool_pre_ping", "psycopg_pool": "psycopg_pool, check"}
+# Seconds that an invocation has left
+REMAINING = 12.0
 NODE_MODULES = "REAPER_BENCH_NODE"
 
 
 @dataclass(frozen=True)
 class Account:
-    """With what a client logs in: a password, which may stand in a secret, too, for whoever reads
-    secrets.
+    """What a client logs in with: a password, which for clients that read secrets may be in a
+    secret as well.
     """
 
     user: str = "app"
@@ -53,7 +53,9 @@ class Subject(Protocol):
 
 
 class Worker:
-    """One client in its process. `ask` gives what it said, or that it said nothing in time."""
+    """One client in its process. `ask` returns its answer, or an error if there was none
+    in time.
+    """
 
     def __init__(
         self, name: str, server: Server, host: str, port: int, account: Account | None = None
@@ -71,7 +73,7 @@ class Worker:
         else:
             if not find_spec(MODULES[name]):
                 raise Unavailable(f"{name} is not installed")
-            # Without TLS ours sends MySQL no password; the others encrypt it by themselves.
+            # Without TLS this client sends MySQL no password; the others encrypt it themselves.
             tls = (
                 {"tls": "require"}
                 if name == OURS and account.password and server.flavour == "mysql"
@@ -100,7 +102,7 @@ class Worker:
     def tell(self, **asked: Any) -> None:
         if self._process.stdin is None:
             raise RuntimeError(f"{self.name} cannot be told anything")
-        # That it has ended is its answer
+        # That it has ended is told as its answer
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(asked).encode() + b"\n")
             self._process.stdin.flush()
@@ -116,10 +118,10 @@ class Worker:
         return self.hear(seconds)
 
     def freeze(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
+        processes.freeze(self._process)
 
     def thaw(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
+        processes.thaw(self._process)
 
     def close(self) -> None:
         processes.end(self._process)
@@ -128,7 +130,7 @@ class Worker:
 def opened(
     names: tuple[str, ...], server: Server, host: str = "", port: int = 0
 ) -> tuple[list[Worker], list[str]]:
-    """A worker for each that is at hand, and why the others are not."""
+    """A worker for each client that is installed, and why the others are missing."""
     workers, missing = [], []
     for name in names:
         try:
@@ -147,7 +149,7 @@ class _Ours:
 
     def run(self, sql: str) -> Any:
         verb = self._database.query if sql.startswith("SELECT") else self._database.execute
-        return self._invoke(lambda: verb(sql), _Context())
+        return self._invoke(lambda: verb(sql), Context(REMAINING))
 
     def pair(self, first: str, second: str) -> None:
         def work(tx: Any) -> None:
@@ -155,14 +157,7 @@ class _Ours:
             pause()
             tx.execute(second)
 
-        self._invoke(lambda: self._database.transaction(work), _Context())
-
-
-class _Context:
-    aws_request_id = "1"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 12_000
+        self._invoke(lambda: self._database.transaction(work), Context(REMAINING))
 
 
 class _SQLAlchemy:
@@ -170,7 +165,7 @@ class _SQLAlchemy:
         scheme, _, rest = dsn.partition("://")
         dialect = "mysql+pymysql" if scheme == "mysql" else "postgresql+psycopg"
         sqlalchemy = import_module("sqlalchemy")
-        # As the others on loopback
+        # Without TLS, as the others on the loopback interface
         plain = {"ssl_disabled": True} if scheme == "mysql" else {}
         self._engine = sqlalchemy.create_engine(
             f"{dialect}://{rest}", pool_pre_ping=True, pool_size=1, connect_args=plain
@@ -269,7 +264,9 @@ MODULES = {
 
 
 def pause() -> None:
-    """Say so, and go on at the next line: once, for what is run again is not stopped again."""
+    """Say so, and go on at the next line. Only once: a transaction that is run again is not paused
+    again.
+    """
     if _paused:
         return
     _paused.append(True)

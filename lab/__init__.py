@@ -1,5 +1,5 @@
-"""What the project is tried on: real servers, a proxy, frozen processes, Lambda and CloudFormation
-imitated.
+"""What tests, benchmarks and the demo share: real servers, a proxy, frozen processes, imitations of
+Lambda and CloudFormation.
 """
 
 from __future__ import annotations

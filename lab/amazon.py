@@ -1,5 +1,5 @@
-"""AWS's services for a function that runs in a process of its own: a port that passes its calls on
-to moto, here.
+"""AWS's services for a function that runs in another process: a port that passes its calls on to
+moto in this one.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ REGION = "eu-central-1"
 
 
 class Amazon(ThreadingHTTPServer):
-    """Beside `mock_aws`, which answers in this process: what AWS_ENDPOINT_URL names."""
+    """The endpoint for AWS_ENDPOINT_URL, to be used inside `mock_aws`, which answers in this
+    process.
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        # Moto was not made for two at once
+        # Moto is not safe to call from two threads at once.
         self.lock = threading.Lock()
         self.environ = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.server_port}"}
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -44,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in self.headers.items()
             if name not in ("Host", "Content-Length")
         }
-        # Not sent: moto answers in place of the network
+        # Not sent anywhere: moto answers in place of the network.
         with self.server.lock:
             url = f"https://{scope[2]}.{scope[1]}.amazonaws.com{self.path}"
             answer = requests.post(url, data=body, headers=headers, timeout=60)

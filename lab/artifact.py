@@ -1,4 +1,4 @@
-"""What `make build` makes of the template, for one Python and one architecture."""
+"""What `make build` produces from the template, for one Python version and one architecture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SAM = Path(sys.executable).parents[1] / "sam" / "bin" / "sam"
 
 @dataclass(frozen=True)
 class Folder:
-    """Code as Lambda unpacks it: what PYTHONPATH names."""
+    """Code as Lambda unpacks it: a folder that stands on PYTHONPATH."""
 
     path: Path
 
@@ -36,7 +36,7 @@ class Folder:
 
     @property
     def files(self) -> set[str]:
-        """Those that `sam build` made: all but the compiled modules."""
+        """The files that `sam build` wrote: all but the compiled modules."""
         return {file for file in self.all_files if "__pycache__" not in Path(file).parts}
 
     @property
@@ -46,7 +46,7 @@ class Folder:
 
     @property
     def installed_files(self) -> set[str]:
-        """What those packages say they brought."""
+        """The files that those packages list as their own."""
         return {
             str(file)
             for found in distributions(path=[str(self.path)])
@@ -55,7 +55,7 @@ class Folder:
 
     @property
     def machines(self) -> set[str]:
-        """The processors that its binaries are for."""
+        """The processor architectures that its binaries are for."""
         return {_machine(self.path / file) for file in self.files if ".so" in Path(file).suffixes}
 
     @property
@@ -81,7 +81,7 @@ class Build:
 
 
 def build(python: str, architecture: str) -> Build:
-    """Build a copy of the sources; raise Unavailable where a program for it is missing."""
+    """Build a copy of the sources; raise Unavailable if a program that this needs is missing."""
     if not SAM.exists():
         raise Unavailable(f"the SAM CLI is not in {SAM.parent}; `make test` installs it")
     if (python, architecture) == ("3.11", "arm64"):
@@ -141,7 +141,7 @@ def _compile(programs: Path, built: Path) -> None:
 
 
 def _copy_sources(folder: Path) -> None:
-    """The tree as it is committed, and a cache, which a tree in use has many of."""
+    """The tree as it is committed, and a bytecode cache, as any tree in use has them."""
     for name in SOURCES:
         # certs/ holds the operator's CA bundle where there is one
         shutil.copytree(
@@ -179,12 +179,12 @@ def _places(python: str) -> Iterator[Path]:
 
 
 def pinned(requirements: Path) -> dict[str, str]:
-    """What a requirements file asks for, with the files it includes."""
+    """The requirements in a file and in the files that it includes."""
     return {pin.name: pin.version for pin in read(requirements)}
 
 
 def _machine(binary: Path) -> str:
-    """What an ELF header says; see elf(5), e_machine."""
+    """The architecture that an ELF header names; see elf(5), e_machine."""
     header = binary.read_bytes()[:20]
     assert header.startswith(b"\x7fELF"), f"{binary.name} is no Linux binary"
     return {0x3E: "x86_64", 0xB7: "arm64"}[int.from_bytes(header[18:20], "little")]

@@ -1,5 +1,5 @@
-"""What CloudFormation would make of the template: translated by SAM, its conditions and functions
-worked out.
+"""What CloudFormation would make of the template: translated by SAM, with conditions and functions
+evaluated.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def translated() -> dict[str, Any]:
         {}, Parser(), boto_session=boto3.Session(region_name=_PSEUDO["AWS::Region"])
     )
     found: dict[str, Any] = translator.translate(template, {})
-    # To nowhere; else it complains when it is collected
+    # SAM's usage metrics, which go nowhere: unpublished ones make it warn when it is collected
     translator.metrics.publish()
     return found
 
@@ -67,9 +67,8 @@ def environ_of(function: Resource) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Stack:
-    """The template deployed with these parameters.
-
-    What only AWS knows, a resource's ARN or name, stands in <>.
+    """The template deployed with these parameters. What only AWS knows, such as a resource's ARN or
+    name, is shown in <>.
     """
 
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -77,7 +76,7 @@ class Stack:
 
     @property
     def resources(self) -> dict[str, Resource]:
-        """The resources there would be, without those whose condition is false."""
+        """The resources that would exist: those whose condition is not false."""
         return {
             name: self.value(resource)
             for name, resource in translated()["Resources"].items()
@@ -97,7 +96,7 @@ class Stack:
 
     @property
     def planner(self) -> Resource:
-        """The fleet's own function, where there is a fleet."""
+        """The planner's function, if a fleet is deployed."""
         return self.of_type("AWS::Lambda::Function")["FleetFunction"]
 
     @property
@@ -119,7 +118,7 @@ class Stack:
         return bool(self.value(translated()["Conditions"][condition]))
 
     def value(self, given: Any) -> Any:
-        """What a part of the template comes to."""
+        """The value of a part of the template, with its functions evaluated."""
         if isinstance(given, list):
             return [found for item in given if (found := self.value(item)) is not _NO_VALUE]
         if not isinstance(given, dict):

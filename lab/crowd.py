@@ -1,6 +1,4 @@
-"""Thousands of sleeping sessions: bare sockets that log in, many at a time, and then say nothing
-more.
-"""
+"""Thousands of idle sessions: bare sockets that log in, many at a time, and then stay silent."""
 
 from __future__ import annotations
 
@@ -12,13 +10,14 @@ from contextlib import suppress
 
 from lab.servers import Server
 
-# Logins under way at a time; fewer than any server's backlog
+# Logins in progress at a time; fewer than any server's listen backlog
 _WAVE = 64
 _LONG = 60.0
-# Equal counts in a row
+# Equal counts in a row that are taken as stable
 _STILL = 5
 
-# The protocol since 4.1, a database named, an empty password by the plugin that the server names.
+# MySQL's capability flags: protocol 4.1, secure connection, plugin authentication, and a database
+# named at login.
 _CAPABILITIES = 0x00000200 | 0x00008000 | 0x00080000 | 0x00000008
 _UTF8MB4 = 45
 
@@ -28,8 +27,8 @@ _DOZE = 0.4
 
 
 class Crowd:
-    """So many sessions of `app` on one server, asleep since their login; `close` ends those that
-    still live.
+    """A number of sessions of one user on one server, idle since their login. `close` ends those
+    that are still connected.
     """
 
     def __init__(self, server: Server, size: int, user: str = "app") -> None:
@@ -40,10 +39,9 @@ class Crowd:
             log_in(min(_WAVE, missing))
 
     def doze(self) -> None:
-        """Let it sleep until a sweep may take it: for a fifth of a second MySQL's innodb_trx may be
-        late.
-        """
-        # Until then a session may be in a transaction that does not show yet, and is spared
+        """Wait until a sweep may terminate these sessions."""
+        # MySQL's innodb_trx lags by up to a fifth of a second. Until then a session may be in a
+        # transaction that does not show yet, so it is spared.
         time.sleep(_DOZE)
 
     def __enter__(self) -> Crowd:
@@ -62,8 +60,8 @@ class Crowd:
         for _ in range(size):
             connection = socket.socket()
             connection.settimeout(_LONG)
-            # The server hangs up first, so its side of a port stays taken for a minute; each
-            # address has ports anew.
+            # The server closes first, so its side of the connection stays in TIME_WAIT for a
+            # minute. Each source address has a range of ports of its own.
             connection.bind((source, 0))
             connection.connect((self._server.host, self._server.port))
             opened.append(connection)
@@ -82,13 +80,13 @@ class Crowd:
             answer = _packet(connection)
             if answer[0] != 0:
                 raise ConnectionRefusedError(f"{self._server.name} refused a login: {answer[3:]!r}")
-            # Who never ran a statement has an idle time that nobody can tell
+            # The idle time of a session that never ran a statement cannot be determined
             connection.sendall(b"\5\0\0\0\3DO 0")
         for connection in wave:
             _packet(connection)
 
     def _postgres_wave(self, size: int) -> None:
-        # The only address that this server's pg_hba.conf trusts
+        # The only address that the server's pg_hba.conf trusts
         wave = self._opened(size, "127.0.0.1")
         options = {"user": self._user, "database": "shop", "application_name": "lambda"}
         words = b"".join(f"{word}\0".encode() for pair in options.items() for word in pair) + b"\0"
@@ -106,7 +104,7 @@ class Crowd:
 
 
 def _packet(connection: socket.socket) -> bytes:
-    """One packet of MySQL's protocol, without its head."""
+    """One packet of MySQL's protocol, without its header."""
     received = b""
     while len(received) < 4 or len(received) < 4 + int.from_bytes(received[:3], "little"):
         more = connection.recv(4096)
@@ -117,8 +115,8 @@ def _packet(connection: socket.socket) -> bytes:
 
 
 class Census:
-    """Counts the sessions of `app` on a connection of its own, by the counter that costs the server
-    least.
+    """Counts sessions on a connection of its own, by the counter that is cheapest for the
+    server.
     """
 
     def __init__(self, server: Server) -> None:
@@ -136,10 +134,12 @@ class Census:
         return int(self._client.run("SHOW GLOBAL STATUS LIKE 'Threads_connected'")[0][1])
 
     def _settled(self) -> int:
-        """The count once it stands still: who has just hung up is counted for a moment yet."""
+        """The count once it is stable: a session that has just disconnected is still counted for a
+        moment.
+        """
         last, same = self(), 0
         while same < _STILL:
-            # For whoever has just hung up to be gone; the server is asked no more often
+            # Nothing signals that the last sessions are gone, so the counter is polled
             time.sleep(0.01)
             count = self()
             last, same = count, same + 1 if count == last else 0
@@ -148,12 +148,14 @@ class Census:
     def wait(
         self, until: Callable[[int], bool], seconds: float = 60.0, pause: float = 0.002
     ) -> float:
-        """When the count was as it should be, by the monotonic clock."""
+        """The time, by the monotonic clock, at which the count fulfilled the condition; raise
+        TimeoutError if it never did.
+        """
         give_up = time.monotonic() + seconds
         while not until(self()):
             if time.monotonic() > give_up:
                 raise TimeoutError(f"{self()} sessions are still there")
-            # Who counts without one takes the server's time from what is measured
+            # Polling without a pause would take processor time from what is measured
             time.sleep(pause)
         return time.monotonic()
 
@@ -166,6 +168,6 @@ class Census:
 
 
 def held(engine: str, sizes: Sequence[int]) -> dict[str, str]:
-    """Settings of a server that takes as many sessions."""
+    """Server settings that allow as many sessions as the largest of these sizes."""
     most = {"max_connections": str(max(sizes) + 100)}
     return most if engine == "postgres" else {**most, "back_log": "2000", "table_open_cache": "400"}

@@ -1,4 +1,4 @@
-"""The Extensions API: environments that end with a warning, because an external extension is
+"""The Extensions API: environments that are told before they end, because an external extension is
 registered.
 """
 
@@ -17,7 +17,7 @@ from lab.servers import processes, until
 
 from .lambdas import INIT_SECONDS, Call, Code, Environment, Reply, Routes
 
-# What Lambda gives to the runtime alone.
+# Variables that Lambda sets for the runtime only, not for extensions.
 HIDDEN = {
     "AWS_EXECUTION_ENV",
     "AWS_LAMBDA_LOG_GROUP_NAME",
@@ -26,16 +26,15 @@ HIDDEN = {
     "_HANDLER",
 }
 RUNTIME_SECONDS, ALL_SECONDS = 0.3, 2.0
-# How much longer a busy test machine may take
+# Allowance for a busy test machine, in addition to Lambda's own limits
 SLACK = 5
 
 
 class Extended(Environment):
     """An environment with the external extensions of a layer.
 
-    Its end follows the documentation and AWS's own emulator: thaw, SIGTERM to the runtime, then
-    SHUTDOWN to the extensions, and SIGKILL for who takes too long. A timeout ends it in the same
-    way.
+    It ends as the documentation and AWS's emulator say: thaw, SIGTERM to the runtime, then SHUTDOWN
+    to the extensions, and SIGKILL to whichever takes too long. A timeout ends it in the same way.
     """
 
     def __init__(self, code: Code, layer: Path) -> None:
@@ -96,7 +95,7 @@ class Extended(Environment):
 
     @property
     def statuses(self) -> Mapping[str, int | None]:
-        """How the processes ended: 0 of themselves, negative by that signal."""
+        """The exit statuses of the processes; negative if one was ended by that signal."""
         return {"runtime": self.runtime.returncode} | {
             name: process.returncode for name, process in self.extensions.items()
         }

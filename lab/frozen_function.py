@@ -1,5 +1,5 @@
-"""The process behind `Frozen`, a script: one order on standard input, then statements; answers in
-JSON lines.
+"""The script behind `Frozen`: it reads one order from standard input, then statements, and answers
+in JSON lines.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Lambda as a function meets it: environments with an API, frozen, thawed and ended as the platform
-does.
+"""Lambda as a function sees it: environments with a runtime API, frozen, thawed and ended as the
+platform does.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
+from lab.context import Context
 from lab.servers import processes
 
-# What Lambda's Python holds beside the standard library: the runtime client, boto3, and what these
-# two need.
+# What Lambda's Python contains beside the standard library: the runtime client, boto3, and their
+# dependencies.
 PROVIDED = (
     "awslambdaric",
     "simplejson",
@@ -39,15 +40,17 @@ PROVIDED = (
     "six",
     "urllib3",
 )
-# Lambda gives 10; a busy test machine gets more
+# Lambda allows 10; a busy test machine gets more
 INIT_SECONDS = 60
-# How often an environment's death is looked for
+# How often it is checked whether an environment has died
 SIGHT = 0.05
 
 
 @dataclass(frozen=True)
 class Code:
-    """What is deployed: the function's folder and then its layers', the entry point, the settings."""
+    """What is deployed: the folders of the function and its layers, the entry point, the
+    variables.
+    """
 
     folders: Sequence[Path]
     handler: str
@@ -57,18 +60,18 @@ class Code:
 
 @dataclass(frozen=True)
 class Invocation:
-    """What the caller is told, and what the log group received meanwhile."""
+    """What the caller gets, and what the log group received meanwhile."""
 
     answer: Any
     error: Mapping[str, Any] | None
     lines: Sequence[str]
     cold: bool
-    # a cold start's init included
+    # Includes the init phase of a cold start
     seconds: float
 
     @property
     def documents(self) -> list[dict[str, Any]]:
-        """The lines, every one of which must be a JSON object."""
+        """The lines of the log, each of which must be a JSON object."""
         return [json.loads(line) for line in self.lines]
 
     @property
@@ -126,7 +129,7 @@ class Function:
 class Call:
     """A request to the environment's API."""
 
-    # What the groups of the route's path matched
+    # What the groups in the route's pattern matched
     parts: Sequence[str]
     headers: Mapping[str, str]
     body: bytes
@@ -140,7 +143,7 @@ class Reply:
 
 
 Route = Callable[[Call], Reply]
-# By method, and the pattern that the whole path matches
+# By method and by the pattern that the whole path must match
 Routes = Mapping[tuple[str, str], Route]
 
 
@@ -149,14 +152,16 @@ Outcome = tuple[Any, Mapping[str, Any] | None]
 
 
 class Ended(Exception):
-    """What was waited for cannot come: a process has ended, or the environment is closed."""
+    """What was waited for cannot happen any more: a process has ended, or the environment is
+    closed.
+    """
 
 
 @dataclass(frozen=True)
 class _Event:
     id: str
     body: bytes
-    # Wall clock, as the runtime is told it
+    # By the wall clock, as the runtime is told
     deadline: float
 
 
@@ -196,8 +201,7 @@ class Environment:
 
     def start(self) -> None:
         """Start the processes, the runtime last."""
-        # -S: nothing but the standard library, what Lambda provides, and what is deployed can be
-        # imported.
+        # -S: only the standard library, what Lambda provides and what is deployed can be imported
         self.runtime = self.spawn([sys.executable, "-S", "-m", "awslambdaric", self.code.handler])
 
     def spawn(self, command: Sequence[str]) -> processes.Process:
@@ -215,7 +219,7 @@ class Environment:
 
     @property
     def environ(self) -> dict[str, str]:
-        """All that the processes see of the outside."""
+        """The whole environment of the processes."""
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "PYTHONPATH": os.pathsep.join(map(str, [*self.code.folders, provided()])),
@@ -225,7 +229,7 @@ class Environment:
             "_HANDLER": self.code.handler,
             "LAMBDA_TASK_ROOT": str(self.code.folders[0]),
             "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._api.server_port}",
-            # Of an unknown one awslambdaric never calls the handler
+            # With an unknown value awslambdaric never calls the handler
             "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
             "AWS_LAMBDA_FUNCTION_NAME": "reaper",
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
@@ -237,13 +241,13 @@ class Environment:
             "AWS_REGION": "eu-central-1",
             "AWS_DEFAULT_REGION": "eu-central-1",
             "AWS_ACCESS_KEY_ID": "testing",
-            # AWS is out of reach; moto takes this
+            # AWS is not reachable; moto accepts any key
             "AWS_SECRET_ACCESS_KEY": "testing",
             **self.code.environ,
         }
 
     def wait(self, condition: Callable[[], object], seconds: float) -> bool:
-        """Whether the condition came true in time; raise Ended where that cannot happen any more."""
+        """Whether the condition came true in time; raise Ended if it cannot come true any more."""
         deadline = time.monotonic() + seconds
         with self.changed:
             while not condition():
@@ -255,14 +259,14 @@ class Environment:
         return True
 
     def announce(self) -> None:
-        """Wake whoever waits."""
+        """Wake every thread that waits."""
         with self.changed:
             self.changed.notify_all()
 
     @property
     def idle(self) -> bool:
-        """Whether all that was invoked has asked for its next event, so that the platform may
-        freeze.
+        """Whether all processes have asked for their next event, so that the platform may freeze
+        them.
         """
         return self._asks
 
@@ -271,7 +275,7 @@ class Environment:
         return self.closed or any(member.poll() is not None for member in self.members)
 
     def invoke(self, event: Any, cold: bool = False) -> Invocation:
-        """Thaw, hand the event over, wait until the environment is idle again; close it where it
+        """Thaw, hand over the event, and wait until the environment is idle again; close it if it
         never will be.
         """
         self.thaw()
@@ -307,7 +311,7 @@ class Environment:
         return _failed("Runtime.ExitError", f"Runtime exited with error: {how}")
 
     def _printed(self) -> list[str]:
-        """What all processes wrote since the last time."""
+        """The lines that all processes wrote since the last call."""
         with Path(self._log.name).open("rb") as log:
             log.seek(self._read)
             text = log.read()
@@ -318,19 +322,18 @@ class Environment:
         """Stop all processes between two invocations; return when they stand still."""
         assert self.wait(lambda: self.idle, INIT_SECONDS), "the environment is not idle"
         for member in self.members:
-            member.send_signal(signal.SIGSTOP)
-            # WNOWAIT: should it have died instead, its status is left for who asks for it
-            os.waitid(os.P_PID, member.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            # One that has ended instead is noticed at the next invocation
+            processes.freeze(member)
         self.frozen = True
 
     def thaw(self) -> None:
         for member in self.members if self.frozen else ():
-            member.send_signal(signal.SIGCONT)
+            processes.thaw(member)
         self.frozen = False
 
     def close(self) -> None:
-        """End everything without a warning, which is how the platform retires an environment
-        without extensions.
+        """End everything without a warning, as the platform retires an environment without
+        extensions.
         """
         for member in self.members:
             processes.end(member)
@@ -351,7 +354,7 @@ class Environment:
             "Content-Type": "application/json",
             "Lambda-Runtime-Aws-Request-Id": given.id,
             "Lambda-Runtime-Deadline-Ms": str(int(given.deadline * 1000)),
-            "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:eu-central-1:111122223333:function:reaper",
+            "Lambda-Runtime-Invoked-Function-Arn": Context.invoked_function_arn,
         }
         return Reply(200, given.body, headers)
 
@@ -373,7 +376,7 @@ def _failed(kind: str, message: str) -> Outcome:
 
 
 class _Api(ThreadingHTTPServer):
-    """The environment's side of the runtime's (and any extension's) conversation."""
+    """The HTTP server that the runtime, and any extension, talks to."""
 
     daemon_threads = True
 
@@ -401,7 +404,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Api
 
     def handle(self) -> None:
-        # Whoever asked has been killed meanwhile
+        # The process that asked has been killed meanwhile
         with suppress(Ended, ConnectionError):
             super().handle()
 
@@ -422,8 +425,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @cache
 def provided() -> Path:
-    """A folder with what Lambda's Python provides, taken from this environment, and with nothing
-    else of it.
+    """A folder with what Lambda's Python provides, copied from this environment, and nothing else
+    of it.
     """
     folder = processes.run().folder / "provided"
     folder.mkdir()

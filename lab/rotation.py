@@ -16,7 +16,7 @@ READ = "GetSecretValue"
 
 
 class Rotated:
-    """An account whose password is in a secret, and changes when told to."""
+    """An account whose password is kept in a secret and changes on request."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -29,16 +29,16 @@ class Rotated:
         self.secret = str(self._secrets.create_secret(Name=USER, SecretString=self._shape())["ARN"])
 
     def rotate(self) -> None:
-        """What a rotation function does: first the server, then the secret."""
+        """Change the password as a rotation function does: on the server, then in the secret."""
         self.word = self._changed()
         self._secrets.put_secret_value(SecretId=self.secret, SecretString=self._shape())
 
     def diverge(self) -> None:
-        """Change the password and tell nobody."""
+        """Change the password on the server and leave the secret as it was."""
         self._changed()
 
     def change(self, word: str) -> None:
-        """Change the password on the server, to any letters."""
+        """Change the password on the server, to a random one."""
         if self._server.engine == "postgres":
             quoted = word.replace("'", "''")
             self._server.query(f"ALTER ROLE {USER} PASSWORD '{quoted}'")
@@ -52,7 +52,9 @@ class Rotated:
         return word
 
     def _shape(self) -> str:
-        """As a rotation function writes it, with a server's address that nobody must follow."""
+        """The secret as a rotation function writes it. Its server address is wrong on purpose: the
+        client must not use it.
+        """
         return json.dumps(
             {
                 "engine": "oracle",
@@ -78,7 +80,9 @@ _ACCOUNT = {
 
 
 def ask_for_passwords(server: Server) -> None:
-    """Of this one account; a PostgreSQL of the tests trusts everybody."""
+    """Have the server require a password of this account; the lab's PostgreSQL trusts everybody
+    otherwise.
+    """
     if server.engine != "postgres":
         return
     if server.folder is None:

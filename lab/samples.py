@@ -1,4 +1,4 @@
-"""Short ways to say the nouns the unit tests are about."""
+"""Short ways to make the objects that the unit tests are about."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def event(name: str) -> Any:
 
 
 def sleeper(id_: int = 1, idle: float | None = 1000.0, **facts: Any) -> Session:
-    """An application's session, idle for so long."""
+    """An application's session that has been idle for this many seconds."""
     defaults: dict[str, Any] = {
         "user": "app",
         "host": "10.0.1.15",
@@ -46,18 +46,18 @@ def reasons(snapshot: Snapshot, **rules: Any) -> dict[int, str]:
 
 
 def reason(session: Session, **rules: Any) -> str:
-    """The reason of a session that is alone on a quiet server."""
+    """The reason for a session that is alone on a quiet server."""
     return reasons(server(session), **rules)[session.id]
 
 
 def victims(snapshot: Snapshot, **rules: Any) -> list[int]:
-    """Who is terminated, in the order of the kills."""
+    """The sessions to terminate, in the order of the kills."""
     return [v.session.id for v in judged(snapshot, **rules).victims]
 
 
 def report(**facts: Any) -> Report:
-    """A sweep that saw an active, a protected, two idle and one in-transaction session, and struck
-    the two.
+    """The report of a sweep that saw an active, a protected, two idle and one in-transaction
+    session, and terminated the two.
     """
     snapshot = server(
         sleeper(1, 1000.12345),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lab.context import Context
 from lab.servers import Server
 from lab.targets import target
 from reaper import handler
@@ -34,14 +35,6 @@ def settle(server: Server, sees_fractions: bool = True) -> None:
     """
     if server.engine == "mysql":
         time.sleep(0.25 if sees_fractions and server.name != "mysql_nops" else 1.1)
-
-
-class Context:
-    def __init__(self, seconds: float = 60) -> None:
-        self._seconds = seconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        return int(self._seconds * 1000)
 
 
 class Lambda:

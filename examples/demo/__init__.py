@@ -1,1 +1,3 @@
-"""The demo: frozen functions fill a database, the reaper makes room again. Run it with `make demo`."""
+"""The demo: frozen functions fill a database, and the reaper makes room. Run it with
+`make demo`.
+"""

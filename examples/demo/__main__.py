@@ -24,9 +24,7 @@ ARMED = DRY | {"REAPER_DRY_RUN": "false"}
 
 
 def play_all(play: Play, tell: Narrator, by_schedule: bool = False) -> Record:
-    """The whole story, in the order it is told; with `by_schedule` there are sweeps between its
-    steps, too.
-    """
+    """The whole story in its order. With `by_schedule` there are also sweeps between its steps."""
     with ExitStack() as stack:
         stage = Stage(play, stack.enter_context(start(play.server, settings=play.settings)))
         before = introduce(stage, tell)
@@ -66,7 +64,7 @@ def fill(stage: Stage, cast: Cast, tell: Narrator, by_schedule: bool) -> None:
     for number, environment in enumerate(cast.frozen, start=1):
         environment.work()
         environment.freeze()
-        # So that they have not all been idle equally long
+        # So that their idle times differ
         stage.watch(BETWEEN_FREEZES)
         if by_schedule and number % 3 == 1:
             stage.reap(SCHEDULE, DRY)
@@ -101,7 +99,7 @@ def dry_run(stage: Stage, cast: Cast, tell: Narrator) -> Invocation:
         f"that has been "
         f"idle for REAPER_IDLE_SECONDS={IDLE_SECONDS} or longer (by default 900)."
     )
-    # Until the last one frozen has been idle long enough to be a zombie
+    # Until the last frozen one has been idle long enough to be a zombie
     stage.watch(IDLE_SECONDS)
     found = stage.reap({"dry_run": True}, DRY)
     stage.record.note(f"dry run: {len(found.victims)} would go")
@@ -119,7 +117,7 @@ def dry_run(stage: Stage, cast: Cast, tell: Narrator) -> Invocation:
 
 
 def spared(found: Invocation, busy: int) -> str:
-    """Why the busy ones and the reaper itself were spared; a busy one may be seen between two
+    """Why the busy sessions and the reaper's own were spared. A busy one may be seen between two
     statements.
     """
     reasons = ("active", "not_idle_long_enough", "own_account")
@@ -177,9 +175,8 @@ def let_in(stage: Stage, cast: Cast, tell: Narrator) -> None:
 
 
 def go_on(stage: Stage, cast: Cast, by_schedule: bool) -> None:
-    """A little of the time after, for the picture.
-
-    The newcomer works, or a sweep would find it idle as well.
+    """Show a little of the time after, for the picture. The newcomer works, or a sweep would find
+    it idle as well.
     """
     cast.newcomer.start_work()
     stage.watch(0.5)
@@ -226,12 +223,12 @@ def wake(environment: Environment, tell: Narrator) -> None:
 
 
 def show_pictures(record: Record, folder: Path, with_dashboard: bool, tell: Narrator) -> None:
-    """The whole story at a glance, here and as SVG."""
+    """Show the whole story at a glance, in the terminal and as SVG."""
     tell.step("Connections over time")
     tell.plot(record)
     drawn = {"demo.svg": chart(record)}
     if with_dashboard:
-        # It loads SAM's translator, which takes a second
+        # Imported here because it loads SAM's translator, which takes a second
         from examples.demo.dashboard import dashboard
 
         drawn["dashboard.svg"] = dashboard(record)

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from examples.demo import svg
 from examples.demo.record import Moment, Record, Sample
+from lab import svg
 
 WIDTH, HEIGHT = 860, 420
 LEFT, RIGHT, BOTTOM = 48, 24, 40
@@ -16,10 +16,10 @@ _WORKING, _IDLE = "#4878a8", "#f0883e"
 
 
 def chart(record: Record) -> str:
-    across = svg.Scale(0, record.end, LEFT, WIDTH - RIGHT)
+    across = svg.Linear(0, record.end, LEFT, WIDTH - RIGHT)
     lanes = lanes_of(record.moments, across)
     top = _HEAD + _LANE * (max(lanes, default=-1) + 1) + 22
-    up = svg.Scale(0, record.limit, HEIGHT - BOTTOM, top)
+    up = svg.Linear(0, record.limit, HEIGHT - BOTTOM, top)
     return svg.picture(
         WIDTH,
         HEIGHT,
@@ -48,7 +48,7 @@ def _head(record: Record) -> Iterator[str]:
 
 
 def _areas(record: Record, across: svg.Scale, up: svg.Scale) -> Iterator[str]:
-    """One above the other; a count holds until the next one."""
+    """The two areas, one above the other. A count holds until the next one."""
     working = _stairs(
         record.samples, [sample.working for sample in record.samples], record.end, across, up
     )
@@ -61,7 +61,7 @@ def _areas(record: Record, across: svg.Scale, up: svg.Scale) -> Iterator[str]:
 
 def _stairs(
     samples: Sequence[Sample], counts: Sequence[int], end: float, across: svg.Scale, up: svg.Scale
-) -> list[tuple[float, float]]:
+) -> list[svg.Point]:
     until = [*(sample.at for sample in samples[1:]), end]
     steps = zip(samples, counts, until, strict=True)
     return [
@@ -78,8 +78,8 @@ def _limit(record: Record, across: svg.Scale, up: svg.Scale) -> Iterator[str]:
 
 
 def lanes_of(moments: Sequence[Moment], across: svg.Scale) -> list[int]:
-    """The line that each label stands on, from the lowest up, so that it covers no other label and
-    no pole.
+    """The lane of each label, counted from the lowest, such that no label covers another one or a
+    pole.
 
     A label ends at its pole, which goes down from it: so it only has to be above those that it
     would reach.

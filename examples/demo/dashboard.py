@@ -10,32 +10,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from examples.demo import svg
 from examples.demo.record import Record
+from lab import svg
 from lab.cloudformation import Stack
 
-# a dashboard is 24 units wide
+# CloudWatch's dashboards are 24 units wide
 UNIT_X, UNIT_Y, GAP = 40, 34, 8
 _WIDTH = 24 * UNIT_X + GAP
 _LEFT, _RIGHT, _HEAD, _SECONDS, _LEGEND_LINE = 52, 20, 40, 24, 18
-_COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#7f7f7f")
 _AT_REST = "#1a7f37"
 
 Widget = Mapping[str, Any]
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One metric of a panel. Without points the demo has no figures for it."""
+    """One metric of a panel; no points if the demo has no figures for it."""
 
     label: str
-    points: Sequence[Point]
+    points: Sequence[svg.Point]
 
 
 @dataclass(frozen=True)
 class Limit:
-    """One value all the time."""
+    """A constant that a panel shows as a line."""
 
     label: str
     value: float
@@ -72,7 +70,9 @@ def widgets(record: Record) -> list[Widget]:
 
 
 def flow(found: Sequence[Widget]) -> Iterator[Place]:
-    """Side by side while there is room, as CloudWatch places what says no place of its own."""
+    """Place panels side by side while there is room, as CloudWatch does with those that name no
+    place.
+    """
     x = y = height = 0
     for widget in found:
         if x + widget["width"] > 24:
@@ -97,7 +97,9 @@ def panel(widget: Widget, place: Place, record: Record) -> Iterator[str]:
 
 
 def _alarms(arns: Sequence[str], place: Place) -> Iterator[str]:
-    """At rest: where one would still ring at the end, the demo has failed and there is no picture."""
+    """The alarms, all of them OK: if one were still in alarm at the end, the demo would have failed
+    before drawing.
+    """
     room = (place.width - 14) / len(arns)
     for number, arn in enumerate(arns):
         x, y = place.x + 14 + number * room, place.y + place.height - 12
@@ -116,8 +118,8 @@ def _graph(properties: Widget, place: Place, record: Record) -> Iterator[str]:
     limits = list(limits_of(properties))
     legend = list(_legend(found, place))
     floor = place.y + place.height - _SECONDS - _LEGEND_LINE * len(legend) - 4
-    across = svg.Scale(0, record.end, place.x + _LEFT, place.x + place.width - _RIGHT)
-    up = svg.Scale(*_ends(properties, found, limits), floor, place.y + _HEAD)
+    across = svg.Linear(0, record.end, place.x + _LEFT, place.x + place.width - _RIGHT)
+    up = svg.Linear(*_ends(properties, found, limits), floor, place.y + _HEAD)
     yield from svg.levels(across, up, 4)
     yield from svg.seconds(across, floor + 18, 6 if place.width < _WIDTH / 2 else 12)
     for limit in limits:
@@ -127,7 +129,7 @@ def _graph(properties: Widget, place: Place, record: Record) -> Iterator[str]:
             across.start + 6, up(limit.value) - 5, label, kind="limit", size=12, fill=svg.ALERT
         )
     for number, line in enumerate(found):
-        # What lies beneath is wider, or nobody would see it where two lines run together.
+        # The lower line is wider, so that it can be seen where two lines coincide.
         yield from _drawn(line, number, 2 + 3 * (len(found) - 1 - number) / len(found), across, up)
     for row, entries in enumerate(legend):
         yield from _entries(
@@ -146,21 +148,17 @@ def _ends(
     return said.get("min", 0), said.get("max", highest * 1.15 or 1)
 
 
-def _colour(number: int) -> str:
-    return _COLOURS[number % len(_COLOURS)]
-
-
 def _drawn(
     line: Line, number: int, width: float, across: svg.Scale, up: svg.Scale
 ) -> Iterator[str]:
     placed = [(across(time), up(value)) for time, value in line.points]
     if placed:
-        yield svg.curve(placed, _colour(number), width)
-        yield from (svg.dot(x, y, _colour(number), width / 2 + 1) for x, y in placed)
+        yield svg.curve(placed, svg.colour(number), width)
+        yield from (svg.dot(x, y, svg.colour(number), width / 2 + 1) for x, y in placed)
 
 
 def _legend(found: Sequence[Line], place: Place) -> Iterator[list[tuple[float, str, str]]]:
-    """Rows of entries: how far from the panel's edge, which colour, which label."""
+    """Rows of entries: the distance from the panel's edge, the colour, the label."""
     row: list[tuple[float, str, str]] = []
     x = 14.0
     for number, line in enumerate(found):
@@ -168,7 +166,7 @@ def _legend(found: Sequence[Line], place: Place) -> Iterator[list[tuple[float, s
         if row and x + width > place.width:
             yield row
             row, x = [], 14.0
-        row.append((x, _colour(number), line.label))
+        row.append((x, svg.colour(number), line.label))
         x += width
     yield row
 
@@ -180,7 +178,9 @@ def _entries(entries: Sequence[tuple[float, str, str]], place: Place, y: float) 
 
 
 def lines(properties: Widget, record: Record) -> Iterator[Line]:
-    """What the panel's metrics come to. A stack's metric and its one target's are the same figures."""
+    """The panel's metrics with their points. The demo has one target, so its figures are the
+    stack's as well.
+    """
     for row in properties["metrics"]:
         found = row[1] if isinstance(row[0], str) else _searched(row[0]["expression"])
         if found:
@@ -192,7 +192,7 @@ def _searched(expression: str) -> str | None:
     return found and found[1]
 
 
-def _figures(metric: str, record: Record) -> list[Point]:
+def _figures(metric: str, record: Record) -> list[svg.Point]:
     if metric == "DatabaseConnections":
         return [(sample.at, float(sample.taken)) for sample in record.samples]
     return [(sweep.at, sweep.metrics[metric]) for sweep in record.sweeps if metric in sweep.metrics]

@@ -1,4 +1,4 @@
-"""A function as many are written, and the loop that plays one Lambda environment for it.
+"""A function as many people write one, and the loop that plays one Lambda environment for it.
 
 A script of its own.
 
@@ -35,7 +35,7 @@ class Function:
             raise
 
     def work_until(self, done: Callable[[], bool]) -> dict[str, Any]:
-        """Book at least one order, and one after the other until done; tell what came of it."""
+        """Book at least one order, and more until done; return what became of them."""
         sessions: set[int] = set()
         orders, error = 0, None
         try:

@@ -13,13 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from examples.demo.workers import DemoFailed
-
-
-class Context:
-    """As much of Lambda's context object as the handler asks for."""
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 30_000
+from lab.context import Context
 
 
 @dataclass(frozen=True)
@@ -81,4 +75,4 @@ def invoke(event: Mapping[str, Any], settings: Mapping[str, str]) -> Invocation:
 if __name__ == "__main__":
     from reaper.handler import lambda_handler
 
-    print(json.dumps(lambda_handler(json.loads(sys.argv[1]), Context())))
+    print(json.dumps(lambda_handler(json.loads(sys.argv[1]), Context(30))))

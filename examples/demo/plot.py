@@ -10,7 +10,7 @@ from rich.text import Text
 
 from examples.demo.record import Moment, Record
 
-# One for each slot of the demo's servers
+# One row for each slot of the demo's servers
 ROWS = 16
 _MARGIN = 5
 _STYLES = {"working": "green", "idle": "red"}
@@ -67,7 +67,9 @@ def _lettered(record: Record) -> Iterator[tuple[str, Moment]]:
 
 
 def _letters(record: Record, columns: int) -> str:
-    """Where each moment is; of two in one column the later one moves on."""
+    """A letter at each moment's column. If two fall into one column, the later one moves to the
+    right.
+    """
     line = [" "] * columns
     for letter, (at, _) in _lettered(record):
         place = min(int(at / record.end * columns), columns - 1)

@@ -64,13 +64,13 @@ class Record:
 
     @property
     def end(self) -> float:
-        """The last thing that is known."""
+        """The time of the last thing that was recorded."""
         return max(
             moment.at for moments in (self.samples, self.moments, self.sweeps) for moment in moments
         )
 
     def at(self, time: float) -> Sample:
-        """What the server had said last by then; before the first look, what that one found."""
+        """The latest sample at that time; before the first one, the first."""
         return self.samples[
             max(0, bisect_right(self.samples, time, key=lambda sample: sample.at) - 1)
         ]

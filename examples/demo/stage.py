@@ -27,8 +27,9 @@ class Play:
 
     `book` is the workers' statement: it takes a moment and tells its session.
 
-    `count` asks for the slots that applications have; a look that has not quite left takes none of
-    theirs. Who works is asleep for a millisecond between two statements: that is not idle.
+    `count` asks for the slots that applications have; the session of an earlier count does not
+    occupy one of them. A worker sleeps for a millisecond between two statements, which does not
+    count as idle.
     """
 
     title: str
@@ -58,9 +59,12 @@ PLAYS = {
         driver="psycopg",
         book="INSERT INTO orders SELECT '{name}' FROM pg_sleep(0.05) RETURNING pg_backend_pid()",
         count="""
-            SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+            SELECT current_setting('max_connections')::int
+                     - current_setting('superuser_reserved_connections')::int
                      - current_setting('reserved_connections')::int,
-                   count(*), count(*) FILTER (WHERE state = 'idle' AND clock_timestamp() - state_change > '50 ms')
+                   count(*),
+                   count(*) FILTER (
+                     WHERE state = 'idle' AND clock_timestamp() - state_change > '50 ms')
             FROM pg_stat_activity WHERE usename = 'app'""",
         refusals=("too many clients", "remaining connection slots are reserved"),
         version="SHOW server_version",
@@ -76,7 +80,8 @@ PLAYS = {
         driver="pymysql",
         book="INSERT INTO orders SELECT IF(SLEEP(0.05), '', '{name}') RETURNING CONNECTION_ID()",
         count="""
-            SELECT @@max_connections, count(*), count(IF(COMMAND = 'Sleep' AND TIME_MS > 50, 1, NULL))
+            SELECT @@max_connections, count(*),
+                   count(IF(COMMAND = 'Sleep' AND TIME_MS > 50, 1, NULL))
             FROM information_schema.processlist WHERE USER = 'app'""",
         refusals=("Too many connections",),
         version="SELECT VERSION()",
@@ -157,14 +162,16 @@ class Stage:
         return found
 
     def watch(self, seconds: float) -> None:
-        """Let time pass, and look at the slots every now and then."""
+        """Let time pass, and look at the slots every quarter of a second."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(left, BETWEEN_LOOKS))
             self.slots()
 
     def _count(self) -> Slots:
-        """A full MariaDB has one slot for this, and the last look may not have left it yet."""
+        """Count the slots, with patience: a full MariaDB has one spare slot for this, and the
+        previous look's session may still hold it.
+        """
         found: list[tuple[Any, ...]] = []
 
         def look() -> list[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""How the demo speaks: numbered steps on 80 columns, a table of victims, a JSON document made
+"""The demo's output: numbered steps on 80 columns, a table of victims, a JSON document made
 readable.
 """
 
@@ -35,11 +35,11 @@ class Narrator:
         self._print(self._filled(text, INDENT), style)
 
     def quote(self, text: str) -> None:
-        """Words that are not ours: the server's, the handler's."""
+        """Print a message of the server's or the handler's as a quotation."""
         self._print(self._filled(text, INDENT + 2), "yellow")
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """A JSON document on a few lines; _aws, which is long, on its own."""
+        """Print a JSON document on a few lines; _aws, which is long, on its own."""
         parts = [
             f"{json.dumps(key)}:{json.dumps(value, separators=(', ', ':'))}"
             for key, value in document.items()
@@ -52,9 +52,8 @@ class Narrator:
         self._print(self._filled("{" + text + "}", INDENT + 2), "yellow")
 
     def victims(self, victims: Sequence[Mapping[str, Any]]) -> None:
-        """Who, where from, idle how long, why.
-
-        A column that this engine knows nothing of is left out.
+        """Print who, from where, idle for how long, and why. A column that this engine does not
+        fill is left out.
         """
         shown = [column for column in _COLUMNS if any(victim[column] for victim in victims)]
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
@@ -79,7 +78,7 @@ class Narrator:
                 initial_indent=margin,
                 subsequent_indent=margin,
                 break_on_hyphens=False,
-                # a path is there to be copied
+                # Not wrapped, so that a path can be copied
                 break_long_words=False,
             )
             for line in text.splitlines()

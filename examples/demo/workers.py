@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import select
-import signal
-import subprocess
-import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
-from lab.servers import processes
+from lab.frozen import FreezableScript
 
 PATIENCE = 30.0
 
@@ -22,38 +16,28 @@ class DemoFailed(Exception):
 
 
 def check(held: bool, otherwise: str) -> None:
+    """Raise DemoFailed with these words unless it held."""
     if not held:
         raise DemoFailed(otherwise)
 
 
-class Environment:
+class Environment(FreezableScript):
     """One process with one function in it.
 
-    It starts in the background and connects when first invoked.
-
-    `sessions` and `orders` are what it says of its work: the server's sessions it used, the orders
-    it booked.
+    It starts in the background and connects when first invoked. `sessions` and `orders` are what it
+    says of its work: the server's sessions that it used, the orders that it booked.
     """
 
     def __init__(self, name: str, function: dict[str, Any]) -> None:
+        super().__init__(Path(__file__).with_name("function.py"), PATIENCE)
         self.name = name
         self.sessions: set[int] = set()
         self.orders = 0
-        script = Path(__file__).with_name("function.py")
-        pipe = subprocess.PIPE
-        # `-I`: an application's process, which knows nothing of the reaper.
-        self.process = processes.spawn(
-            [sys.executable, "-I", str(script)], stdin=pipe, stdout=pipe, bufsize=0
-        )
-        self._commands, self._answers = (
-            cast(IO[bytes], self.process.stdin),
-            cast(IO[bytes], self.process.stdout),
-        )
-        self._send(json.dumps(function))
+        self.send(json.dumps(function))
 
     def invoke(self) -> str | None:
         """Have it book one order; return the error its caller would see."""
-        self._send("invoke")
+        self.send("invoke")
         return self._answer()
 
     def work(self) -> None:
@@ -63,39 +47,25 @@ class Environment:
 
     def start_work(self) -> None:
         """Run statement after statement until `finish_work`."""
-        self._send("work")
+        self.send("work")
 
     def finish_work(self) -> str | None:
         """Let it end the statement it is at; return the error that stopped it earlier."""
-        self._send("stop")
+        self.send("stop")
         return self._answer()
 
     def freeze(self) -> None:
-        """Stop the process as Lambda does between invocations; return when it stands still."""
-        os.kill(self.process.pid, signal.SIGSTOP)
-        _, status = os.waitpid(self.process.pid, os.WUNTRACED)
-        check(os.WIFSTOPPED(status), f"{self.name} ended instead of freezing")
-
-    def thaw(self) -> None:
-        os.kill(self.process.pid, signal.SIGCONT)
-
-    def close(self) -> None:
-        """End it, frozen or not."""
-        processes.end(self.process)
-        self._commands.close()
-        self._answers.close()
-
-    def _send(self, line: str) -> None:
-        # It has ended, which the missing answer will tell
-        with suppress(BrokenPipeError):
-            self._commands.write(line.encode() + b"\n")
+        """Return when it stands still; raise DemoFailed if it has ended instead."""
+        try:
+            super().freeze()
+        except EOFError as problem:
+            raise DemoFailed(f"{self.name} {problem}") from problem
 
     def _answer(self) -> str | None:
-        answers = bool(select.select([self._answers], [], [], PATIENCE)[0])
-        check(answers, f"{self.name} did not answer within {PATIENCE:.0f} s")
-        line = self._answers.readline()
-        check(bool(line), f"{self.name} has ended")
-        answer = json.loads(line)
+        try:
+            answer = self.receive()
+        except (TimeoutError, EOFError) as problem:
+            raise DemoFailed(f"{self.name} {problem}") from problem
         self.sessions.update(answer["sessions"])
         self.orders += answer["orders"]
         error: str | None = answer["error"]

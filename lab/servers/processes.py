@@ -50,7 +50,7 @@ class Run:
         self.warden.stdin.close()
 
     def end(self) -> None:
-        # a forked child's exit is not the end of the run
+        # The exit of a forked child is not the end of the run
         if os.getpid() != self.pid:
             return
         for process, last_signal in list(self.live.values()):
@@ -98,3 +98,18 @@ def end(
     with _lock:
         if run().live.pop(process.pid, None):
             run().tell(process.pid, 0)
+
+
+def freeze(process: Process) -> bool:
+    """Stop it as Lambda stops an environment between two invocations, and return when it stands
+    still: False if it has ended instead.
+    """
+    process.send_signal(signal.SIGSTOP)
+    # WNOWAIT: the status of one that has ended is left for whoever asks for it
+    seen = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    return seen is not None and seen.si_code == os.CLD_STOPPED
+
+
+def thaw(process: Process) -> None:
+    """Let a frozen process go on where it was stopped."""
+    process.send_signal(signal.SIGCONT)

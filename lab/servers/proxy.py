@@ -1,5 +1,4 @@
-"""A way to a server that fails as networks fail: what it carries can be lost, delayed, cut or
-forgotten.
+"""A proxy that fails as networks fail: what it carries can be lost, delayed, cut or forgotten.
 
 It knows no protocol. A client's request is what it sends after the server has spoken (or from the
 start): a login's packets and a goodbye are requests, too, and pipelined statements are one. Nothing
@@ -52,9 +51,7 @@ class Counts:
 
 
 class Trap:
-    """Cuts the connection whose client sends what it lies in wait for, `times` times from the n-th
-    match on.
-    """
+    """Cuts the connection whose client sends a pattern, `times` times from the n-th match on."""
 
     def __init__(
         self,
@@ -86,8 +83,8 @@ class Trap:
         self._times = 0
 
     def caught(self, link: Link, piece: bytes, asks: bool) -> int | None:
-        """Where in this piece of the client's stream the match begins that springs it: 0 if in an
-        earlier piece.
+        """The offset in this piece of the client's stream at which the match begins that triggers
+        it; 0 if it began in an earlier piece.
         """
         for at in self._matches(link, piece, asks):
             if self._before:
@@ -120,7 +117,7 @@ class Flow:
         self.shut = False
 
     def send(self, most: int = PIECE) -> None:
-        """Pass on what can be passed on now, its end included."""
+        """Pass on what can be passed on now, including the end of the stream."""
         if self.pending:
             sent = self.sink.send(self.pending[:most])
             del self.pending[:sent]
@@ -136,7 +133,7 @@ class Link:
         self.up = Flow(client, server)
         self.down = Flow(server, client)
         self.route: Literal["open", "silence", "lost"] = "open"
-        # Nothing asked yet
+        # The client has made no request yet
         self.asking: bool | None = None
         self.quiet = False
         self.held = b""
@@ -191,7 +188,9 @@ class Proxy:
         self.close()
 
     def close(self) -> None:
-        """End all connections with a FIN to both sides, and the thread; a second time does nothing."""
+        """End the thread and, with a FIN to both sides, all connections. A second call does
+        nothing.
+        """
         if self._thread.is_alive():
             self._ask(lambda: setattr(self, "_closed", True))
             self._thread.join(30)
@@ -201,7 +200,7 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """How many are open now; `counts.accepted` are those that ever were."""
+        """The connections that are open now; `counts.accepted` counts all that ever were."""
         return len(self._links)
 
     @property
@@ -210,7 +209,7 @@ class Proxy:
         return replace(self._counts)
 
     def through(self, server: Server) -> Server:
-        """The same server as seen through this proxy: to connect to, not to start or stop."""
+        """The same server at this proxy's address: to connect to, not to start or stop."""
         return replace(server, host=self.host, port=self.port)
 
     # What a test does
@@ -315,15 +314,17 @@ class Proxy:
         self._ask(order)
 
     def reset(self) -> None:
-        """RST to both sides of all connections."""
+        """Send RST to both sides of all connections."""
         self._ask(lambda: self._end_all(reset=True))
 
     def cut(self) -> None:
-        """FIN to both sides of all connections; who sends all the same meets a RST."""
+        """Send FIN to both sides of all connections; a side that sends anything after that gets a
+        RST.
+        """
         self._ask(lambda: self._end_all(reset=False))
 
     def refuse(self) -> None:
-        """Have connects refused; open connections stay."""
+        """Refuse new connections; open ones stay."""
         self._ask(self._shut_door)
 
     def accept(self) -> None:
@@ -338,7 +339,7 @@ class Proxy:
     # The loop, in its own thread from here on
 
     def _ask(self, order: Callable[[], T]) -> T:
-        """Have the loop do it; return when it is done."""
+        """Have the loop's thread run this; return when it is done."""
         done: Future[T] = Future()
 
         def obeyed() -> None:
@@ -405,7 +406,7 @@ class Proxy:
         return self._seconds_a_byte > 0 and flow is link.down
 
     def _pause(self) -> float | None:
-        """How long nothing happens unless a socket makes it happen."""
+        """Seconds until something is due even if no socket becomes ready."""
         if any(link.trap and link.trap.where == "during" for link in self._links):
             return POLL
         dues = [
@@ -437,7 +438,7 @@ class Proxy:
         try:
             client, _peer = self._door.accept()
         except OSError:
-            # It has gone again
+            # The client has disconnected again
             return
         server = socket.socket()
         link = Link(client, server)
@@ -470,7 +471,9 @@ class Proxy:
             self._receive(link, reads)
 
     def _carries(self, link: Link) -> bool:
-        """Whether it still does: an earlier event of the same round may have ended or stalled it."""
+        """Whether it still carries data: an earlier event of the same round may have ended or
+        stalled it.
+        """
         return link in self._links and not self._stalled
 
     def _receive(self, link: Link, flow: Flow) -> None:
@@ -496,7 +499,7 @@ class Proxy:
         if link.route != "open":
             return
         if link.forgotten or link.down.shut:
-            # As the kernel of a server that has closed does
+            # This is what the kernel of a server that has closed does
             self._end(link, reset=True)
             return
         self._speak_late(link)
@@ -512,9 +515,7 @@ class Proxy:
             link.trap = trap
 
     def _caught(self, link: Link, piece: bytes, asks: bool) -> tuple[Trap | None, int]:
-        """The first trap that this springs, and where; a connection that is caught is not caught
-        again.
-        """
+        """The first trap that this triggers, and where. A connection is caught once only."""
         if link.trap:
             return None, 0
         for trap in self._traps:
@@ -525,7 +526,7 @@ class Proxy:
         return None, 0
 
     def _speak_late(self, link: Link) -> None:
-        """Give the client what was kept back lest it be the server's last word."""
+        """Give the client what was held back in case it was the last thing that the server sent."""
         held, link.held, link.quiet = link.held, b"", False
         self._carry(link, link.down, held)
 
@@ -561,7 +562,7 @@ class Proxy:
             self._end(link, reset=False)
 
     def _ended(self, link: Link, flow: Flow, problem: OSError | None = None) -> None:
-        """The source has sent FIN or, if there is a problem, RST."""
+        """Handle the end of the source: FIN or, if there is a problem, RST."""
         flow.ended = True
         if link.route == "lost":
             return
@@ -573,7 +574,9 @@ class Proxy:
             self._flush(link, flow)
 
     def _hides_end(self, link: Link, problem: OSError | None) -> bool:
-        """Whether the client does not learn of the server's end, or learns it from a trap."""
+        """Whether the end of the server's stream is hidden from the client, or left to a trap to
+        show.
+        """
         if link.trap:
             if link.trap.where == "after":
                 self._spring(link, link.trap)
@@ -585,7 +588,7 @@ class Proxy:
         return link.route == "silence"
 
     def _spring(self, link: Link, trap: Trap) -> None:
-        # First: who sees the cut may look
+        # Set first, since a test that sees the cut may look at once
         trap.cuts += 1
         if trap.then in ("silence", "lost"):
             link.lose(trap.then)
@@ -636,7 +639,7 @@ def bound(port: int) -> socket.socket:
 
 
 def anywhere(attempts: int = 5) -> socket.socket:
-    """A socket on a free port; another process may be quicker to take one."""
+    """A socket that listens on a free port; tried again if another process takes the port first."""
     for _ in range(attempts):
         with suppress(OSError):
             return bound(free_port())

@@ -1,4 +1,4 @@
-"""Replicas, as far as a process list tells: they ask for the log and read none of it."""
+"""Replicas as far as a process list shows: they ask for the log and read none of it."""
 
 from __future__ import annotations
 

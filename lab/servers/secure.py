@@ -23,7 +23,8 @@ from . import processes
 from .base import Server
 from .catalogue import start
 
-# How PostgreSQL lets the accounts in: the usual ones without a password, no other without an entry.
+# PostgreSQL's pg_hba.conf: the standard accounts log in without a password, others only with an
+# entry of their own.
 HBA = """
 host  all  postgres,app,reaper  127.0.0.1/32  trust
 host  all  asked                127.0.0.1/32  password
@@ -32,7 +33,7 @@ host  all  rotating             127.0.0.1/32  scram-sha-256
 
 
 class Authority:
-    """A certificate authority of our own, its files in a folder that ends with the run."""
+    """A certificate authority for the tests; its folder is removed at the end of the run."""
 
     def __init__(self, name: str) -> None:
         self.folder = processes.run().folder / name
@@ -45,8 +46,8 @@ class Authority:
         self.ca = self._written("ca.pem", certificate.public_bytes(serialization.Encoding.PEM))
 
     def certificate(self, host: str) -> tuple[Path, Path]:
-        """A certificate for one host name, and its key: files that PostgreSQL, too, takes for
-        private.
+        """A certificate for one host name, and its key, with file permissions that PostgreSQL
+        accepts.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
@@ -88,8 +89,8 @@ def authority(name: str = "authority") -> Authority:
 
 
 class Front:
-    """TLS for a PostgreSQL that was built without it, as a pooler has it; what comes in plain text
-    goes through.
+    """Terminates TLS before a PostgreSQL that was built without it, as a pooler does. Plain-text
+    connections pass through.
     """
 
     _SSL_REQUEST = bytes([0, 0, 0, 8, 4, 210, 22, 47])

@@ -43,10 +43,10 @@ class Sessions:
         return [self._open(user, database, application) for _ in range(n)]
 
     def active(self, n: int, user: str = "app", holder: str = "other") -> list[Client]:
-        """In the middle of a statement until `release_active`.
+        """Sessions that are running a statement until `release_active`.
 
-        They wait for a lock that one more session keeps: `holder`, idle in a transaction, of its
-        own user so that a rule can leave it out.
+        They wait for a lock of one more session, `holder`, which is idle in a transaction and has a
+        user of its own so that a rule can exclude it.
         """
         if self.holder is None:
             self.holder = self._open(holder)
@@ -69,8 +69,8 @@ class Sessions:
         return clients
 
     def release_active(self) -> None:
-        """Let the statements of all `active` sessions that still live finish, and read their
-        results.
+        """Let the statements of all `active` sessions that are still connected finish, and read
+        their results.
         """
         if self.holder is not None:
             self.holder.close()
@@ -82,8 +82,8 @@ class Sessions:
         self._active.clear()
 
     def in_transaction(self, n: int, rows: int = 1, user: str = "app") -> list[Client]:
-        """Idle in a transaction that has changed `rows` rows: items while there are enough, else a
-        scratch table.
+        """Idle in a transaction that has changed `rows` rows: of items while there are enough, else
+        of a scratch table.
         """
         return [self._changed(self._open(user), rows) for _ in range(n)]
 
@@ -91,7 +91,7 @@ class Sessions:
         client.run("BEGIN")
         items = list(itertools.islice(self._items, rows)) if rows <= 100 else []
         if items and items[-1] <= 100:
-            # One by one: a range would lock its neighbour's row, too
+            # One by one, since a range would lock a neighbouring row as well
             for item in items:
                 client.run(f"UPDATE items SET value = value + 1 WHERE id = {item}")
         else:
@@ -103,12 +103,12 @@ class Sessions:
         return self._ran(n, lambda: "BEGIN", user)
 
     def lock_holders(self, n: int, user: str = "app") -> list[Client]:
-        """Idle, each with a lock of its own that no transaction shows: GET_LOCK, pg_advisory_lock."""
+        """Idle, each with a lock that shows in no transaction: GET_LOCK, pg_advisory_lock."""
         lock = "SELECT pg_advisory_lock({})" if self._postgres else "SELECT GET_LOCK('lock {}', 0)"
         return self._ran(n, lambda: lock.format(next(self._locks)), user)
 
     def table_lock_holders(self, n: int, user: str = "app") -> list[Client]:
-        """Idle with LOCK TABLES (MySQL and MariaDB), on a table that no other session here uses."""
+        """Idle with LOCK TABLES (MySQL and MariaDB), on a table that no other session uses."""
         return self._ran(n, lambda: "LOCK TABLES stock READ", user)
 
     def listeners(self, n: int, user: str = "app") -> list[Client]:
@@ -122,11 +122,13 @@ class Sessions:
         return clients
 
     def superuser(self, n: int) -> list[Client]:
-        """Idle sessions of an account that no ordinary reaper may terminate (on MariaDB it may)."""
+        """Idle sessions of an account that an ordinary reaper may not terminate (on MariaDB it
+        may).
+        """
         return self.sleeping(n, "boss" if self._postgres else self.server.root)
 
     def provider(self, n: int) -> list[Client]:
-        """Idle sessions of the cloud provider's own account, which has no rights on the customer's
+        """Idle sessions of the cloud provider's account, which has no rights on the customer's
         database.
         """
         return self.sleeping(n, "rdsadmin", self.server.home, application=None)
@@ -168,13 +170,15 @@ class Sessions:
         assert done, f"sessions do not get there: {self.server.states()}"
 
     def close(self) -> None:
-        """Close all; return when the server has forgotten them, so that the next test counts right."""
+        """Close all; return when the server no longer lists them, so that the next test counts
+        correctly.
+        """
         for client in self.clients:
             client.close()
         ids = {client.id for client in self.clients}
         self.clients.clear()
         self._active.clear()
         self.holder = None
-        # a test may have stopped the server
+        # A test may have stopped the server
         with suppress(*self.server.kind.errors):
             until(lambda: ids.isdisjoint(self.server.states()), timeout=30)

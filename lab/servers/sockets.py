@@ -1,4 +1,6 @@
-"""Bare sockets: handshakes that never end, and a look at a connection that leaves it untouched."""
+"""Bare sockets: handshakes that never end, and a way to see whether a connection is closed without
+touching it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from .base import Rows
 
 
 def hung_up(fileno: int) -> bool:
-    """Whether the other side has closed, read or unread data notwithstanding."""
+    """Whether the other side has closed, even if there is data that has not been read."""
     poll = select.poll()
     poll.register(fileno, getattr(select, "POLLRDHUP", select.POLLHUP))
     return bool(poll.poll(0))
@@ -24,7 +26,7 @@ class Socket(Protocol):
 
 
 class SocketClient:
-    """A connection that no statement can run on, as a Client: a stuck handshake, a replica."""
+    """A connection on which no statement can run, as a Client: a stuck handshake, a replica."""
 
     def __init__(self, connection: Socket, session: int = 0, user: str = "") -> None:
         self.connection = connection
@@ -48,9 +50,8 @@ class SocketClient:
 
 
 def handshake(host: str, port: int, engine: str) -> SocketClient:
-    """Connect and say nothing.
-
-    MySQL speaks first and tells the session's id; PostgreSQL has none yet.
+    """Connect and send nothing. MySQL's greeting contains the session's id; PostgreSQL has not
+    assigned one yet.
     """
     connection = socket.create_connection((host, port), timeout=10)
     if engine == "postgres":

@@ -1,5 +1,5 @@
-"""Kill what a test run started and remove its folder when the run is gone: a script, at the far end
-of a pipe.
+"""A script that kills what a test run started and removes its folder once the run is gone, which it
+learns from a pipe.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 def main(folder: str) -> None:
     watched: dict[int, int] = {}
-    # Ends when the run has ended, be it by SIGKILL: the kernel closes its end of the pipe
+    # Ends when the run has ended, even by SIGKILL: the kernel closes its end of the pipe
     for line in sys.stdin:
         pid, last_signal = map(int, line.split())
         watched[pid] = last_signal
@@ -34,12 +34,12 @@ def main(folder: str) -> None:
 
 
 def exists(pid: int) -> bool:
-    """Whether it runs, for a zombie may wait for ever: some containers have nobody to reap it."""
+    """Whether it runs. A zombie does not count: in some containers nothing ever reaps it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    # Gone meanwhile, or a system without /proc
+    # It is gone meanwhile, or the system has no /proc
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True

@@ -19,12 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lab.context import Context
 from reaper.client import Database, OutcomeUnknown, Settings, Transaction
 from reaper.client.deadline import RESERVE
 from reaper.client.drivers import driver_for
 from reaper.client.kept import Clocks
 from tests.hardening.ledger import ACCOUNTS, Kind, Told
-from tests.harness import Context
 from tests.live.fleet import Environment, forked
 
 # Seconds that a deed is given

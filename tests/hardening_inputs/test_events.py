@@ -16,6 +16,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lab import ROOT
+from lab.context import Context
 from lab.servers import Proxy, Server, Sessions
 from lab.targets import target
 from reaper import consult, fleet, handler
@@ -31,7 +32,7 @@ from reaper.request import Trigger
 from reaper.sweep import Sweep
 from tests.aws import Asked, aws
 from tests.conftest import Servers
-from tests.harness import Context, Lambda
+from tests.harness import Lambda
 
 # The fixture, for pytest to find here
 __all__ = ["aws"]

@@ -21,6 +21,7 @@ import pytest
 from psycopg.rows import dict_row
 from pymysql.constants import COMMAND
 
+from lab.context import Context
 from lab.samples import server as snapshot_of
 from lab.servers import Client, Server, Sessions, start, until
 from lab.targets import target
@@ -36,7 +37,7 @@ from reaper.model import Outcome, Reason, Rules, Session, State, SweepTarget
 from reaper.policy import judge
 from reaper.report import ErrorKind, Report
 from tests.conftest import Servers, names
-from tests.harness import Context, Lambda, settle, sweep
+from tests.harness import Lambda, settle, sweep
 from tests.live.stage import engine_server, seen
 from tests.live.test_cli import asked, dsn, reaper
 

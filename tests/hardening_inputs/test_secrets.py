@@ -23,6 +23,7 @@ import typer.main
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.context import Context
 from lab.rotation import USER, Rotated
 from lab.servers import Proxy, Server, Sessions, free_port
 from lab.targets import target
@@ -36,7 +37,6 @@ from reaper.client.target import ConfigurationError, Target, hide_passwords, red
 from reaper.client.transaction import Transaction
 from reaper.environment import parse_targets
 from tests.aws import Asked, aws
-from tests.harness import Context
 from tests.live.test_client import LEFT_OUT, dead, end, endless, session
 from tests.live.test_client_told import proxy
 from tests.live.test_credentials import rotated

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lab.context import Context
 from lab.servers import Server, free_port, start, until
 from reaper.client.attempt import OutcomeUnknown
 from reaper.client.database import Database
@@ -22,7 +23,6 @@ from reaper.client.target import ConfigurationError, EngineName
 from reaper.client.tokens import DDL
 from reaper.client.transaction import Transaction
 from tests.conftest import Servers
-from tests.harness import Context
 
 # performance_schema means nothing to the client
 LEFT_OUT = ("mysql_nops",)
@@ -128,9 +128,7 @@ def test_query_takes_reads_only(db: Database) -> None:
 
 
 def test_killed_while_idle_is_not_noticed(db: Database, server: Server) -> None:
-    """K5: a connection that ended while idle is replaced before the write: one row, no error, no
-    retry.
-    """
+    """A connection that ended while idle is replaced before the write: one row, no error, no retry."""
     db.query("SELECT 1")
     end(server, session(db))
     dead(db)
@@ -140,7 +138,7 @@ def test_killed_while_idle_is_not_noticed(db: Database, server: Server) -> None:
 
 
 def test_the_servers_own_timeout_is_not_noticed(db: Database, server: Server) -> None:
-    """K13: ended by wait_timeout or idle_session_timeout while frozen: the next write is right, one
+    """Ended by wait_timeout or idle_session_timeout while frozen: the next write is right, one
     reconnect.
     """
     limit = "SET SESSION wait_timeout = 1" if db.is_mysql else "SET idle_session_timeout = '1s'"
@@ -183,7 +181,7 @@ def test_a_long_pause_costs_one_ping(db: Database, wall: Wall) -> None:
 
 
 def test_a_hundred_invocations_cost_a_hundred_statements(db: Database, server: Server) -> None:
-    """K15: the server's own counter grows by one for each invocation of one query."""
+    """The server's own counter grows by one for each invocation of one query."""
     handler = db.handler(lambda event, context: db.query("SELECT 1"))
     handler({}, Context())
     before = questions(db)
@@ -218,9 +216,7 @@ def test_a_transaction_is_whole(db: Database) -> None:
 
 
 def test_killed_between_statements_runs_the_whole_again(db: Database, server: Server) -> None:
-    """K1: a session killed in the middle of a transaction: both rows, from a second run of the
-    whole.
-    """
+    """A session killed in the middle of a transaction: both rows, from a second run of the whole."""
     runs: list[int] = []
 
     def work(tx: Transaction) -> None:
@@ -314,8 +310,8 @@ def test_postgres_never_commits_a_failed_transaction(db: Database) -> None:
 
 
 def test_the_works_own_error_rolls_back(db: Database) -> None:
-    """I26: an exception of the work's passes through, nothing of it is ever stored, and the next
-    starts clean.
+    """An exception of the work's passes through, nothing of it is ever stored, and the next starts
+    clean.
     """
 
     def fails(tx: Transaction) -> None:
@@ -329,9 +325,7 @@ def test_the_works_own_error_rolls_back(db: Database) -> None:
 
 
 def test_a_deadlock_runs_the_whole_again(db: Database, server: Server) -> None:
-    """K3: the loser of a real deadlock is run again as a whole: both changes are there, none
-    twice.
-    """
+    """The loser of a real deadlock is run again as a whole: both changes are there, none twice."""
     other = server.kind.client(server.connect("app"), "app")
     other.run("BEGIN")
     # The server ends the cheaper one: thirty rows make the other side dear.
@@ -478,7 +472,7 @@ def test_a_transaction_left_open_ends_with_the_invocation(db: Database, server: 
 
 
 def test_both_threads_fail_before_the_deadline(server: Server) -> None:
-    """K7: two threads, a port that refuses: both get the driver's error in time, and none hangs."""
+    """Two threads, a port that refuses: both get the driver's error in time, and none hangs."""
     scheme = "mysql" if server.engine == "mysql" else "postgresql"
     failed: list[BaseException] = []
     with closing(
@@ -503,9 +497,7 @@ def test_both_threads_fail_before_the_deadline(server: Server) -> None:
 
 @pytest.mark.parametrize("scheme", ["mysql", "postgresql"])
 def test_a_silent_listener_costs_the_deadline_and_no_more(scheme: str, silent_port: int) -> None:
-    """K8: a listener that never answers: an error before the deadline that Lambda's context
-    gives.
-    """
+    """A listener that never answers: an error before the deadline that Lambda's context gives."""
     with closing(Database(f"{scheme}://app@127.0.0.1:{silent_port}/shop")) as silent:
         handler = silent.handler(lambda event, context: silent.query("SELECT 1"))
         began = time.monotonic()
@@ -569,7 +561,7 @@ def running(server: Server, id_: int) -> bool:
 
 @pytest.mark.parametrize("sleeps", [False, True])
 def test_the_deadline_stops_a_statement(db: Database, server: Server, sleeps: bool) -> None:
-    """I5: a read that runs out of time raises in time, is stopped on the server, and the connection
+    """A read that runs out of time raises in time, is stopped on the server, and the connection
     stays.
     """
     db.query("SELECT 1")

@@ -1,5 +1,5 @@
-"""A transaction whose connection is cut, at every point and in every way (K1, K4): never two
-effects, never half.
+"""A transaction whose connection is cut, at every point and in every way: never two effects, never
+half.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import cast
 
 import pytest
 
+from lab.context import Context
 from lab.servers import Server, until
 from lab.servers.proxy import Proxy, Then, Where
 from reaper.client.attempt import OutcomeUnknown
@@ -21,7 +22,6 @@ from reaper.client.deadline import RESERVE
 from reaper.client.kept import Clocks
 from reaper.client.transaction import Transaction
 from tests.conftest import Servers
-from tests.harness import Context
 from tests.live.test_client import end, fresh_tables, session
 
 SLOW = 0.25

@@ -7,13 +7,13 @@ from contextlib import closing
 
 import pytest
 
+from lab.context import Context
 from lab.servers import Proxy, Server, until
 from reaper.client.attempt import OutcomeUnknown
 from reaper.client.database import Database
 from reaper.client.deadline import RESERVE
 from reaper.client.transaction import Transaction
 from tests.conftest import Servers
-from tests.harness import Context
 from tests.live.test_client import fresh_tables
 
 INSERT = "INSERT INTO orders (what) VALUES ('once')"

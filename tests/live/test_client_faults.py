@@ -51,9 +51,7 @@ def stored(server: Server) -> list[str]:
 
 
 def test_a_lost_answer_to_a_write_is_doubt(db: Database, proxy: Proxy, server: Server) -> None:
-    """K2: the server has done it and the answer is lost: OutcomeUnknown, one row, nothing sent
-    twice.
-    """
+    """The server has done it and the answer is lost: OutcomeUnknown, one row, nothing sent twice."""
     proxy.drop_after_request()
     with pytest.raises(OutcomeUnknown, match="INSERT"):
         db.execute(INSERT)
@@ -176,7 +174,7 @@ def test_silence_at_commit_ends_at_the_deadline(server: Server, proxy: Proxy) ->
 
 
 def test_a_trickled_answer_keeps_to_the_deadline(server: Server, proxy: Proxy) -> None:
-    """K11: an answer that comes a byte at a time does not win a new timeout with every byte."""
+    """An answer that comes a byte at a time does not win a new timeout with every byte."""
     with closing(Database(proxy.through(server).dsn("app"), settings=Settings(timeout=1.0))) as db:
         db.query("SELECT 1")
         proxy.trickle(0.05)
@@ -189,7 +187,7 @@ def test_a_trickled_answer_keeps_to_the_deadline(server: Server, proxy: Proxy) -
 
 
 def test_a_silent_server_keeps_to_the_deadline(server: Server, proxy: Proxy) -> None:
-    """K9: a server that stops answering costs the deadline, and letting go of it costs nothing."""
+    """A server that stops answering costs the deadline, and letting go of it costs nothing."""
     with closing(Database(proxy.through(server).dsn("app"), settings=Settings(timeout=1.0))) as db:
         db.query("SELECT 1")
         proxy.stall()

@@ -57,9 +57,7 @@ def read_only(server: Server) -> Iterator[Callable[[], None]]:
 
 @pytest.mark.own_server
 def test_a_read_only_server_is_left(server: Server, read_only: Callable[[], None]) -> None:
-    """K12: a write that a read-only server refuses drops the connection and is tried again on a new
-    one.
-    """
+    """A write that a read-only server refuses drops the connection and is tried again on a new one."""
     with closing(patient(server, read_only)) as db:
         db.execute(INSERT)
         assert orders(db) == ["once"]
@@ -93,8 +91,8 @@ FUNCTIONS = 50
 
 
 def test_thawed_functions_notice_nothing(server: Server) -> None:
-    """K13: real processes, frozen past the server's idle limit and thawed all at once: every first
-    write is right.
+    """Real processes, frozen past the server's idle limit and thawed all at once: every first write
+    is right.
     """
     fresh_tables(server)
     limit = (

@@ -9,13 +9,13 @@ from contextlib import closing
 
 import pytest
 
+from lab.context import Context
 from lab.servers import Proxy, Server
 from reaper.client.database import Database
 from reaper.client.deadline import DeadlineExceeded
 from reaper.client.events import Event, EventKind
 from reaper.client.kept import Settings, is_proxy
 from reaper.client.transaction import Transaction
-from tests.harness import Context
 from tests.live.test_client import endless, fresh_tables, orders, session
 
 # performance_schema means nothing to the client

@@ -14,6 +14,7 @@ from contextlib import closing
 
 import pytest
 
+from lab.context import Context
 from lab.servers import Proxy, Server, start
 from reaper.client.attempt import OutcomeUnknown
 from reaper.client.database import Database
@@ -22,7 +23,6 @@ from reaper.client.emf import emf
 from reaper.client.events import Event, EventKind
 from reaper.client.kept import Clocks, Settings
 from reaper.client.transaction import Transaction
-from tests.harness import Context
 from tests.live.test_client import dead, end, endless, fresh_tables, session
 
 # performance_schema means nothing to the client
@@ -47,10 +47,6 @@ def proxy(server: Server) -> Iterator[Proxy]:
 def db(server: Server, proxy: Proxy, events: list[Event]) -> Iterator[Database]:
     with closing(Database(proxy.through(server).dsn("app"), on_event=events.append)) as database:
         yield database
-
-
-class Request(Context):
-    aws_request_id = "request-1"
 
 
 def test_the_log_says_what_the_observer_is_told(db: Database, events: list[Event]) -> None:
@@ -95,7 +91,7 @@ def test_an_invocation_is_told_from_end_to_end(
         with pytest.raises(OutcomeUnknown):
             db.execute(INSERT)
 
-    db.handler(handler)({}, Request())
+    db.handler(handler)({}, Context())
     told = [event.kind for event in events]
     assert told == [
         EventKind.CONNECTED,
@@ -124,7 +120,7 @@ def test_an_invocation_is_told_from_end_to_end(
 def test_a_statement_out_of_time_is_told(db: Database, events: list[Event]) -> None:
     """The deadline's end is an event of its own: a query's timeout is no loss of the connection."""
     with pytest.raises(DeadlineExceeded):
-        db.handler(lambda event, context: db.query(endless(db)))({}, Request(2.4))
+        db.handler(lambda event, context: db.query(endless(db)))({}, Context(2.4))
     assert [(event.kind, event.statement) for event in events[1:]] == [
         (EventKind.TIMED_OUT, "SELECT")
     ]

@@ -19,6 +19,7 @@ import psycopg
 import pymysql
 import pytest
 
+from lab.context import Context
 from lab.rotation import READ, USER, Rotated, ask_for_passwords
 from lab.servers import Client, Proxy, Server, Sessions, start, until
 from reaper.client.attempt import OutcomeUnknown
@@ -29,7 +30,6 @@ from reaper.client.retry import Patience
 from reaper.client.transaction import Transaction
 from tests.aws import Asked, aws
 from tests.conftest import Servers
-from tests.harness import Context
 from tests.live.test_client import dead, end, fresh_tables, orders, session
 
 # The fixture, for pytest to find here
@@ -163,7 +163,7 @@ def refusal(server: Server) -> str:
 
 @pytest.mark.own_server
 def test_an_exhausted_call_leaves_the_next_its_retries(server: Server) -> None:
-    """K6: the account's own limit, held: each call tries as often as the one before, and its error
+    """The account's own limit, held: each call tries as often as the one before, and its error
     keeps its code.
     """
     capped = "capped" if server.engine == "postgres" else "capped@'%'"
@@ -209,8 +209,8 @@ def is_user_limit(error: BaseException) -> bool:
 
 
 def test_no_sibling_is_broken(small: Server) -> None:
-    """K10: eight idle siblings on a server that is nearly full, then full: every one of them stays
-    what it was.
+    """Eight idle siblings on a server that is nearly full, then full: every one of them stays what
+    it was.
     """
     fresh_tables(small)
     with Sessions(small) as sessions, closing(Database(small.dsn("app"))) as db:
@@ -340,8 +340,8 @@ def stop(process: int) -> None:
 
 @pytest.mark.own_server
 def test_a_frozen_server_costs_the_deadline(db: Database, server: Server) -> None:
-    """K9: the process that answers is stopped: an error in time, nothing to wait for when letting
-    go, then life.
+    """The process that answers is stopped: an error in time, nothing to wait for when letting go,
+    then life.
     """
     process = session(db) if server.engine == "postgres" else server.pid
     stop(process)
@@ -368,8 +368,8 @@ def rotated(aws: Asked, small: Server) -> Rotated:
 
 
 def test_a_rotated_password_is_read_again_once(aws: Asked, small: Server, rotated: Rotated) -> None:
-    """K14: the password was rotated between two invocations: the secret is read once more, and
-    nobody notices.
+    """The password was rotated between two invocations: the secret is read once more, and nobody
+    notices.
     """
     # MySQL's own way to check a password needs TLS.
     dsn = small.dsn(

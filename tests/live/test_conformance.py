@@ -1,13 +1,12 @@
-"""The test suite of the best-known client for JavaScript, asked of this one: its cases by their
-numbers, U1 to I26.
+"""What the test suite of serverless-mysql, the best-known such client for JavaScript, asks of it,
+asked of this client.
 
-Where a case stands for something that is mysql2's own it is not asked: I8's and U7's `dateStrings`
-and other options of that driver (values come as PyMySQL and psycopg give them; an option that is
-not ours is refused, see U7); I17, I19 and I20, changeUser on an open connection (an account and a
-database belong to a Database object; make another one); I21, I22 and half of I25, the substituted
-SQL on results and errors (SQL text reaches nobody here); I24's `SET ?` (a mapping gives named
-parameters instead); S1 to S8, streaming. I11 and I26 and the killer cases K1 to K15 stand in the
-test_client modules beside this one.
+The numbers at the end of a docstring are that suite's cases. Left out is what is particular to its
+driver, mysql2: `dateStrings` and the driver's other options (an option that is not ours is
+refused), `changeUser` on an open connection (an account and a database belong to a Database
+object), the substituted SQL on results and errors (SQL text reaches nobody here), `SET ?` (a
+mapping gives named parameters instead), and streaming. What that suite shows of transactions is in
+the test_client modules beside this one.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ import psycopg
 import pymysql
 import pytest
 
+from lab.context import Context
 from lab.servers import Server, until
 from reaper.client.attempt import OutcomeUnknown
 from reaper.client.database import Database
@@ -32,8 +32,8 @@ from reaper.client.kept import Clocks, Settings
 from reaper.client.retry import Patience
 from reaper.client.target import ConfigurationError
 from reaper.client.transaction import Transaction
-from tests.harness import Context
 from tests.live.test_client import dead, end, fresh_tables, kept, orders, session
+from tests.live.test_client import dead, end, fresh_tables, orders, session
 
 # performance_schema means nothing to the client
 LEFT_OUT = ("mysql_nops",)
@@ -60,7 +60,7 @@ def code(error: BaseException) -> Any:
 
 
 def test_a_dsn_reads_back() -> None:
-    """U1, U2: host, database, user and password are what was said; the port is a number."""
+    """Host, database, user and password are what was said; the port is a number. (U1, U2.)"""
     target = Database("mysql://user:password@localhost:3306/database").target
     assert (target.host, target.database, target.user, target.password) == (
         "localhost",
@@ -74,23 +74,23 @@ def test_a_dsn_reads_back() -> None:
 @pytest.mark.parametrize(
     ("dsn", "words"),
     [
-        # U3
+        # No host
         ("mysql://:3306/database", "has no host"),
         ("mysql://:3306", "has no host"),
-        # U4
+        # Not a DSN at all
         ("invalid-connection-string", "'invalid-connection-string': begin it with mysql://"),
         ("invalid:hidden@string", "begin it with mysql://"),
-        # U5
+        # A password and no host
         ("mysql://user:hidden@", "has no host"),
-        # U6: better told now than by the server
+        # Better told now than by the server
         ("mysql://localhost:3306/", "has no user"),
-        # U7
+        # Options of another driver
         ("mysql://user:hidden@localhost/shop?connectTimeout=10000", "unknown key 'connectTimeout'"),
         ("mysql://user:hidden@localhost/shop?dateStrings=true", "unknown key 'dateStrings'"),
     ],
 )
 def test_a_bad_dsn_is_told_at_once(dsn: str, words: str) -> None:
-    """U3 to U7: a ValueError where the object is made, which names the DSN and not its password."""
+    """A ValueError where the object is made, which names the DSN and not its password. (U3 to U7.)"""
     with pytest.raises(ValueError, match="DSN") as caught:
         Database(dsn)
     assert isinstance(caught.value, ConfigurationError)
@@ -99,13 +99,13 @@ def test_a_bad_dsn_is_told_at_once(dsn: str, words: str) -> None:
 
 
 def test_a_dsn_is_decoded() -> None:
-    """U7: user, password and options are percent-decoded and have types."""
+    """User, password and options are percent-decoded and have types. (U7.)"""
     target = Database("mysql://us%40er:p%3Aw%2Fd@localhost/shop?tls=require").target
     assert (target.user, target.password, target.tls) == ("us@er", "p:w/d", "require")
 
 
 def test_retries_are_configured(server: Server) -> None:
-    """I6: attempts and waits are settings; one that does not exist is an error."""
+    """Attempts and waits are settings; one that does not exist is an error. (I6.)"""
     patience = Patience(attempts=4, first_wait=0.05, longest_wait=0.5)
     with closing(Database(server.dsn("app"), settings=Settings(patience=patience))) as db:
         assert db.query("SELECT 1 AS value") == [{"value": 1}]
@@ -117,13 +117,13 @@ def test_retries_are_configured(server: Server) -> None:
 
 
 def test_from_the_environment(server: Server) -> None:
-    """I1, I7, I9: the first query on a database named by its DSN."""
+    """The first query on a database named by its DSN. (I1, I7, I9.)"""
     with closing(Database.from_env({"DATABASE_URL": server.dsn("app")})) as db:
         assert db.query("SELECT 1 AS value") == [{"value": 1}]
 
 
 def test_one_after_the_other(db: Database) -> None:
-    """I2: two queries, two answers, one session."""
+    """Two queries, two answers, one session. (I2.)"""
     sql = "SELECT {} AS value, {} AS id".format(
         "%s", "connection_id()" if db.is_mysql else "pg_backend_pid()"
     )
@@ -133,7 +133,7 @@ def test_one_after_the_other(db: Database) -> None:
 
 
 def test_five_at_once(db: Database) -> None:
-    """I3, I13: five threads get five answers, each its own."""
+    """Five threads get five answers, each its own. (I3, I13.)"""
     sleep = "SLEEP(0.05)" if db.is_mysql else "length(pg_sleep(0.05)::text)"
     answers: dict[int, Any] = {}
 
@@ -149,7 +149,7 @@ def test_five_at_once(db: Database) -> None:
 
 
 def test_invocation_after_invocation(db: Database) -> None:
-    """I4: the session of one invocation is the next one's, and the count of reuses grows."""
+    """The session of one invocation is the next one's, and the count of reuses grows. (I4.)"""
     handler = db.handler(lambda event, context: db.query("SELECT 1"))
     handler({}, Context())
     first = session(db)
@@ -160,7 +160,7 @@ def test_invocation_after_invocation(db: Database) -> None:
 
 
 def test_rows_in_order(db: Database) -> None:
-    """I10: three rows by one statement: counted, and read back in order."""
+    """Three rows by one statement: counted, and read back in order. (I10.)"""
     assert (
         db.execute("INSERT INTO orders (what) VALUES (%s), (%s), (%s)", ("a", "b", "c")).rowcount
         == 3
@@ -169,7 +169,7 @@ def test_rows_in_order(db: Database) -> None:
 
 
 def test_parameters(db: Database) -> None:
-    """I23, I24: a date travels as the driver sends it; a mapping gives named parameters."""
+    """A date travels as the driver sends it; a mapping gives named parameters. (I23, I24.)"""
     new_year = datetime.datetime(2020, 1, 1)
     (row,) = db.query(
         "SELECT CAST(%(day)s AS date) AS day, %(word)s AS word", {"day": new_year, "word": "it's"}
@@ -178,8 +178,8 @@ def test_parameters(db: Database) -> None:
 
 
 def test_the_applications_own_error_is_unchanged(db: Database) -> None:
-    """I25: an unknown column is the driver's error with its number, after a single attempt, without
-    a note.
+    """An unknown column is the driver's error with its number, after a single attempt, without a
+    note. (I25.)
     """
     with pytest.raises((psycopg.Error, pymysql.Error)) as caught:
         db.query("SELECT no_such_column FROM orders")
@@ -189,7 +189,7 @@ def test_the_applications_own_error_is_unchanged(db: Database) -> None:
 
 
 def test_an_account_that_does_not_exist(server: Server) -> None:
-    """I18: refused credentials keep their code, whoever asks and however often."""
+    """Refused credentials keep their code, whoever asks and however often. (I18.)"""
     with closing(Database(server.dsn("nobody"))) as db:
         for _ in range(2):
             with pytest.raises((psycopg.Error, pymysql.Error), match="nobody") as caught:
@@ -200,8 +200,8 @@ def test_an_account_that_does_not_exist(server: Server) -> None:
 
 
 def test_another_database_lasts_as_long_as_the_session(server: Server) -> None:
-    """I14: USE (search_path) holds for the session; a new one is in the configured place, and
-    events tell of it.
+    """USE (search_path) holds for the session; a new one is in the configured place, and events
+    tell of it. (I14.)
     """
     told: list[Event] = []
     with closing(Database(server.dsn("app"), on_event=told.append)) as db:
@@ -222,8 +222,8 @@ def test_another_database_lasts_as_long_as_the_session(server: Server) -> None:
 
 
 def test_a_failed_transaction_leaves_nothing(db: Database) -> None:
-    """I12: the second statement fails: its own error, no row of the first, and no transaction left
-    open.
+    """The second statement fails: its own error, no row of the first, and no transaction left open.
+    (I12.)
     """
 
     def work(tx: Transaction) -> None:
@@ -283,9 +283,9 @@ LOCK_TIMEOUT = {True: "1205", False: "'55P03'"}
 
 @pytest.mark.usefixtures("flaky")
 def test_a_procedure_that_succeeds_at_the_third_call(db: Database) -> None:
-    """I15: two deadlocks, then success: called three times, two retries told, one row.
+    """Two deadlocks, then success: called three times, two retries told, one row.
 
-    The caller allowed it.
+    The caller allowed it. (I15.)
     """
     db.execute(f"CALL flaky('a', 2, {DEADLOCK[db.is_mysql]})", idempotent=True)
     assert db.stats.retried == 2
@@ -295,8 +295,8 @@ def test_a_procedure_that_succeeds_at_the_third_call(db: Database) -> None:
 
 @pytest.mark.usefixtures("flaky")
 def test_a_procedure_is_called_once(db: Database) -> None:
-    """I15, without the caller's word: a procedure may have committed half before its error, so it
-    is not repeated.
+    """Without the caller's word: a procedure may have committed half before its error, so it is not
+    repeated. (I15.)
     """
     with pytest.raises((psycopg.Error, pymysql.Error), match="flaky"):
         db.execute(f"CALL flaky('a', 2, {DEADLOCK[db.is_mysql]})")
@@ -306,8 +306,8 @@ def test_a_procedure_is_called_once(db: Database) -> None:
 
 @pytest.mark.usefixtures("flaky")
 def test_a_transaction_that_succeeds_in_the_third_run(db: Database) -> None:
-    """I15 in a transaction: an error that only claims to have rolled all back does not leave a half
-    behind.
+    """In a transaction: an error that only claims to have rolled all back does not leave a half
+    behind. (I15.)
     """
     runs: list[int] = []
 
@@ -332,8 +332,8 @@ def raises(db: Database) -> str:
 
 @pytest.mark.usefixtures("flaky")
 def test_giving_up(server: Server, db: Database) -> None:
-    """I16: it never succeeds: as many calls as allowed, the last error with its code and a note, no
-    row.
+    """It never succeeds: as many calls as allowed, the last error with its code and a note, no row.
+    (I16.)
     """
     patient = Settings(patience=Patience(attempts=4))
     with closing(
@@ -357,7 +357,7 @@ LIMIT = 2.0
 
 
 def test_a_query_out_of_time(db: Database, server: Server) -> None:
-    """I5: an error in time, the statement stopped on the server, the next one right."""
+    """An error in time, the statement stopped on the server, the next one right. (I5.)"""
     db.query("SELECT 1")
     first = session(db)
     handler = db.handler(lambda event, context: db.query(f"SELECT count(*) AS n FROM {HEAVY}"))
@@ -371,7 +371,7 @@ def test_a_query_out_of_time(db: Database, server: Server) -> None:
 
 
 def test_a_write_out_of_time(db: Database, server: Server) -> None:
-    """I5 for a write: stopped on the server as well, so that nothing of it is ever there."""
+    """For a write: stopped on the server as well, so that nothing of it is ever there. (I5.)"""
     db.query("SELECT 1")
     first = session(db)
     write = f"INSERT INTO orders (what) SELECT coalesce(max('x'), 'once') FROM {HEAVY}"

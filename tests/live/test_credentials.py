@@ -15,6 +15,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
+from lab.context import Context
 from lab.rotation import READ, USER, Rotated
 from lab.servers import Proxy, Server, until
 from lab.targets import target
@@ -32,7 +33,7 @@ from reaper.model import Rules, SweepTarget
 from reaper.report import ErrorKind
 from reaper.sweep import Sweep
 from tests.aws import Asked, aws
-from tests.harness import Context, Lambda
+from tests.harness import Lambda
 from tests.live.test_client import dead, end, session
 from tests.live.test_tls import ca, secured
 
@@ -66,8 +67,8 @@ def sweep(server: Server, ca: str, secret: str, **more: Any) -> Sweep:
 def test_rotated_between_two_invocations_of_the_client(
     aws: Asked, secured: Server, ca: str, rotated: Rotated
 ) -> None:
-    """K14: the kept connection outlives a rotation; when it has ended the secret is read once more,
-    no error.
+    """The kept connection outlives a rotation; when it has ended the secret is read once more, no
+    error.
     """
     with closing(Database(dsn(secured, ca), secret=rotated.secret)) as db:
         handler = db.handler(lambda event, context: db.query("SELECT 7 AS a"))

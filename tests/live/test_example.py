@@ -15,8 +15,8 @@ import pytest
 from cfnlint.api import lint_file  # type: ignore[import-untyped]  # ships no types
 
 from lab import ROOT
+from lab.context import Context
 from lab.servers import Server
-from tests.harness import Context
 from tests.live.test_client import dead, end, fresh_tables, session
 
 # performance_schema means nothing to the client

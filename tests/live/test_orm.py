@@ -18,6 +18,7 @@ from sqlalchemy import Engine, String, exc, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from lab import ROOT
+from lab.context import Context
 from lab.servers import Proxy, Server, Sessions, until
 from reaper.client import (
     ConfigurationError,
@@ -28,7 +29,6 @@ from reaper.client import (
 )
 from reaper.client.kept import Clocks
 from reaper.client.orm import create_engine
-from tests.harness import Context
 from tests.live.test_client import Wall, dead, end, fresh_tables, orders, session
 
 # performance_schema means nothing to the client
@@ -121,7 +121,7 @@ def asked(db: Database) -> int:
 
 
 def test_killed_while_idle_is_not_noticed(engine: Engine, db: Database, server: Server) -> None:
-    """K5 for the ORM: a connection that ended while idle is replaced before the first statement,
+    """In the ORM: a connection that ended while idle is replaced before the first statement,
     without an error.
     """
     add(engine, "a")
@@ -133,9 +133,7 @@ def test_killed_while_idle_is_not_noticed(engine: Engine, db: Database, server: 
 
 
 def test_the_servers_own_timeout_is_not_noticed(engine: Engine, db: Database) -> None:
-    """K13 for the ORM: ended by the server's idle limit, as in a freeze: the next session is
-    right.
-    """
+    """In the ORM: ended by the server's idle limit, as in a freeze: the next session is right."""
     db.execute("SET SESSION wait_timeout = 1" if db.is_mysql else "SET idle_session_timeout = '1s'")
     add(engine, "a")
     dead(db)
@@ -233,8 +231,8 @@ def test_a_statement_that_commits_by_itself(mysql: Server) -> None:
 def test_what_a_deadlock_has_undone_is_not_half_committed(
     mysql: Server, sessions: Sessions
 ) -> None:
-    """K3 for the ORM: after a deadlock on MySQL nothing more runs or is committed before the
-    session rolls back.
+    """In the ORM: after a deadlock on MySQL nothing more runs or is committed before the session
+    rolls back.
     """
     fresh_tables(mysql)
     (other,) = sessions.sleeping(1)

@@ -30,6 +30,7 @@ from botocore.validate import ParamValidator
 from lab import ROOT
 from lab.artifact import SAM
 from lab.cloudformation import source
+from lab.context import Context
 from lab.servers import Server, Sessions, Unavailable, start
 from lab.targets import target
 from reaper import cli
@@ -37,7 +38,6 @@ from reaper.environment import targets_from_environ
 from reaper.model import Rules
 from reaper.request import parse
 from tests.conftest import Servers
-from tests.harness import Context
 from tests.live import test_example
 
 from .account import USER, granted

@@ -179,3 +179,41 @@ def test_light_modules_load_nothing_heavy(module: str) -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def importers(package: str, *folders: str) -> dict[str, set[str]]:
+    """The files in these folders that import anything of a package, with what they import."""
+    found = {
+        str(path.relative_to(ROOT)): {
+            name for name in imported(path) if name.partition(".")[0] == package
+        }
+        for folder in folders
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    }
+    return {path: names for path, names in found.items() if names}
+
+
+SOURCES = ("reaper", "lab", "benchmarks", "examples", "release", "extension")
+
+
+def test_nothing_but_tests_imports_from_tests() -> None:
+    """What benchmarks and demo need, too, belongs in lab/; a test's helper serves tests only."""
+    assert importers("tests", *SOURCES) == {}
+
+
+def test_what_is_shipped_imports_nothing_that_it_is_tried_with() -> None:
+    """Neither lab nor benchmarks, examples and release are in the function's package."""
+    for package in ("lab", "benchmarks", "examples", "release"):
+        assert importers(package, "reaper", "extension") == {}
+
+
+def test_lab_serves_everybody() -> None:
+    """lab/ may use reaper, and knows none of those that use lab."""
+    for package in ("tests", "benchmarks", "examples"):
+        assert importers(package, "lab") == {}
+
+
+def test_those_who_import_are_really_found() -> None:
+    """The tests above would prove nothing if they saw no imports."""
+    assert "benchmarks/reaping.py" in importers("lab", *SOURCES)
+    assert "tests/unit/test_architecture.py" in importers("lab", "tests")

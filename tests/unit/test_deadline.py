@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from lab.context import Context
 from reaper.client.deadline import Deadline, DeadlineExceeded
 
 
@@ -15,16 +16,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@dataclass(frozen=True)
-class Context:
-    """What Lambda hands the function, as far as time is concerned."""
-
-    milliseconds: int
-
-    def get_remaining_time_in_millis(self) -> int:
-        return self.milliseconds
 
 
 @pytest.mark.parametrize(("passed", "left"), [(0.0, 10.0), (9.5, 0.5), (10.0, 0.0), (99.0, 0.0)])
@@ -51,9 +42,9 @@ def test_a_passed_deadline_affords_nothing() -> None:
 
 def test_from_context() -> None:
     """Lambda's remaining time less the reserve that pays for report and metrics."""
-    assert Deadline.from_context(Context(30_000), clock=Clock()).remaining() == 28.0
-    assert Deadline.from_context(Context(30_000), reserve=5.0, clock=Clock()).remaining() == 25.0
-    assert Deadline.from_context(Context(1_000), clock=Clock()).remaining() == 0.0
+    assert Deadline.from_context(Context(30), clock=Clock()).remaining() == 28.0
+    assert Deadline.from_context(Context(30), reserve=5.0, clock=Clock()).remaining() == 25.0
+    assert Deadline.from_context(Context(1), clock=Clock()).remaining() == 0.0
 
 
 @pytest.mark.parametrize(("seconds", "left"), [(3.0, 3.0), (10.0, 10.0), (50.0, 10.0)])

@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import pytest
 
+from lab.context import Context
 from reaper import fleet
 from reaper.client.target import ConfigurationError
 from reaper.discovery import TAG_PREFIX, Why
@@ -39,15 +40,6 @@ LISTED = [
 ]
 
 
-class Context:
-    def __init__(self, run: str = "run-1", seconds: float = 120) -> None:
-        self.aws_request_id = run
-        self._seconds = seconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        return int(self._seconds * 1000)
-
-
 class Planner:
     """The planner with its environment and its queue, and every line that it printed."""
 
@@ -65,7 +57,8 @@ class Planner:
     def plan(self, event: Any = None, context: Context | None = None) -> dict[str, Any]:
         try:
             return fleet.lambda_handler(
-                {"trigger": "schedule"} if event is None else event, context or Context()
+                {"trigger": "schedule"} if event is None else event,
+                context or Context(120, "run-1"),
             )
         finally:
             self.lines += [
@@ -226,10 +219,10 @@ def test_who_asks_for_few_gets_few(planner: Planner) -> None:
     assert planner.plan(asked)["targets"] == ["shop"]
     assert planner.sent()["shop"]["rules"] == {"idle_seconds": 60}
     alarm = {"alarmData": {"state": {"value": "ALARM"}, "configuration": {"metrics": [METRIC]}}}
-    answer = planner.plan(alarm, Context("run-2"))
+    answer = planner.plan(alarm, Context(120, "run-2"))
     assert (answer["targets"], answer["trigger"]) == (["orders"], Trigger.ALARM)
     alarm["alarmData"]["state"] = {"value": "OK"}
-    assert planner.plan(alarm, Context("run-3"))["targets"] == []
+    assert planner.plan(alarm, Context(120, "run-3"))["targets"] == []
 
 
 def test_a_clusters_alarm_is_for_its_instances(planner: Planner) -> None:
@@ -268,9 +261,9 @@ def test_no_target_has_two_messages_out(planner: Planner) -> None:
     planner.plan()
     planner.plan()
     (first,) = planner.queue.drained()
-    planner.plan(context=Context("run-2"))
+    planner.plan(context=Context(120, "run-2"))
     assert planner.queue.drained() == []
-    planner.plan({"trigger": "alarm"}, Context("run-3"))
+    planner.plan({"trigger": "alarm"}, Context(120, "run-3"))
     (urgent,) = planner.queue.drained()
     assert [json.loads(message["Body"])["trigger"] for message in (first, urgent)] == [
         "schedule",

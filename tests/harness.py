@@ -10,9 +10,10 @@ import pytest
 
 from lab.servers import Server
 from lab.targets import target
-from reaper import handler
+from reaper import handler, running
 from reaper.client.deadline import Deadline
-from reaper.model import Rules, SweepTarget
+from reaper.model import SweepTarget
+from reaper.rules import Rules
 from reaper.sweep import Sweep
 
 
@@ -20,7 +21,7 @@ def sweep(server: Server, user: str = "reaper", trigger: str = "manual", **rules
     """A sweep of a test server, live unless the rules say otherwise."""
     return Sweep(
         target=SweepTarget.from_mapping(target(server, user)),
-        rules=Rules().override({"dry_run": False, **rules}),
+        rules=Rules.from_json({"dry_run": False, **rules}),
         trigger=trigger,
         deadline=Deadline.after(60),
         two_looks=trigger == "manual",
@@ -54,9 +55,9 @@ class Lambda:
 
     def end(self) -> None:
         """What becomes of the environment: nothing is remembered, and its seats are left."""
-        handler._SIGHTINGS.clear()
-        while handler._SEATS:
-            handler._SEATS.popitem()[1].discard("the environment ends")
+        running.SIGHTINGS.clear()
+        while running.SEATS:
+            running.SEATS.popitem()[1].discard("the environment ends")
 
     def configure(self, *targets: dict[str, Any], **environ: str) -> None:
         self._monkeypatch.setenv("REAPER_TARGETS", json.dumps(targets))

@@ -18,7 +18,7 @@ from botocore.awsrequest import AWSResponse
 from lab.rotation import READ, USER, Rotated
 from lab.servers import Proxy, Server, until
 from lab.targets import target
-from reaper import handler
+from reaper import running
 from reaper.client.credentials import CredentialsUnavailable
 from reaper.client.database import Database
 from reaper.client.deadline import Deadline
@@ -27,8 +27,9 @@ from reaper.client.drivers.base import Driver
 from reaper.client.faults import Fault
 from reaper.client.kept import Settings
 from reaper.client.target import EngineName
-from reaper.model import Rules, SweepTarget
+from reaper.model import SweepTarget
 from reaper.report import ErrorKind
+from reaper.rules import Rules
 from reaper.sweep import Sweep
 from tests.aws import Asked, aws
 from tests.harness import Context, Lambda
@@ -139,7 +140,7 @@ def test_rotated_between_two_invocations_of_the_reaper(
     rotated.rotate()
     assert [report["error"] for report in function.invoke({})["targets"]] == [None]
     assert aws[READ] == 1
-    (seat,) = handler._SEATS.values()
+    (seat,) = running.SEATS.values()
     connection: Any = seat.connection
     end(
         secured,

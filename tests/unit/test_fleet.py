@@ -12,13 +12,15 @@ from typing import Any
 import boto3
 import pytest
 
+from lab.samples import messages
 from reaper import fleet
 from reaper.client.target import ConfigurationError
 from reaper.discovery import TAG_PREFIX, Why
 from reaper.fleet import FleetIncomplete, Message
-from reaper.message import FREE_RULES, Notice
+from reaper.message import Notice
 from reaper.metrics import Tally
-from reaper.request import Trigger, parse
+from reaper.request.events import QueuedSweep, Trigger
+from reaper.rules import DELEGATED_RULES
 from tests.aws import Asked, aws
 from tests.fleets import ON, Queue, cluster, instance, know_the_services, proxy, refuse
 
@@ -406,13 +408,13 @@ def test_the_readme_knows_the_fleet() -> None:
     assert names("skipped") == [why.value for why in Why]
     assert names("metric of the fleet") == list(Tally(planned=1).measures())
     tags = [tag.removeprefix(TAG_PREFIX).partition("=")[0] for tag in names("tag")]
-    assert set(tags) - set(FREE_RULES) == {"secret", "wake"}
+    assert set(tags) - set(DELEGATED_RULES) == {"secret", "wake"}
     assert set(Notice) <= set(re.findall(r"`(rds_proxy\w+)`", README))
     (shown,) = re.findall(r"```jsonc\n(.*?)```", README, re.DOTALL)
-    records = parse({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": shown}]})
-    assert isinstance(records, list)
-    assert records[0].errand is not None, records[0].problem
-    assert records[0].errand.to_json() == json.loads(shown)["target"]
+    (found,) = messages({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": shown}]})
+    assert isinstance(found, QueuedSweep), found.problem
+    assert found.discovered is not None
+    assert found.discovered.to_json() == json.loads(shown)["target"]
 
 
 def test_batches_keep_to_sqs_limits() -> None:

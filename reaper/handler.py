@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from reaper.client.deadline import LambdaContext
+from reaper.client.target import hide_passwords
 from reaper.invocation import Invocation
 from reaper.log import logged_as, logger
 from reaper.metrics import Tally, publish
@@ -96,10 +97,16 @@ def _answer(plan: Plan, reports: Sequence[Report]) -> dict[str, Any]:
 def _tell_messages(plan: Plan) -> None:
     """One log line for each message that has no sweep."""
     for late in plan.stale:
-        logger().warning("stale message", extra={"message_id": late.id, "targets": late.names})
+        logger().warning("stale message", extra={"message_id": late.id, **_named(late.names)})
     for bad in plan.bad:
-        named = {} if bad.names is None else {"targets": bad.names}
-        logger().error("bad message", extra={"message_id": bad.id, "problem": bad.problem, **named})
+        said = {"message_id": bad.id, "problem": bad.problem, **_named(bad.names)}
+        logger().error("bad message", extra=said)
+
+
+def _named(names: Sequence[str] | None) -> dict[str, Any]:
+    """A message's targets. Their names were not checked: somebody may have taken a DSN for one."""
+    shown = [hide_passwords(name) for name in names or ()]
+    return ({"targets": shown} if shown else {}) | ({"target": shown[0]} if len(shown) == 1 else {})
 
 
 def _tell(reports: Sequence[Report], stack: StackSettings) -> None:

@@ -37,7 +37,8 @@ def settle(server: Server, sees_fractions: bool = True) -> None:
 
 
 class Context:
-    def __init__(self, seconds: float = 60) -> None:
+    def __init__(self, seconds: float = 60, request_id: str = "request-0") -> None:
+        self.aws_request_id = request_id
         self._seconds = seconds
 
     def get_remaining_time_in_millis(self) -> int:
@@ -51,6 +52,7 @@ class Lambda:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
         self.lines: list[dict[str, Any]] = []
+        self._invocations = 0
         self.end()
 
     def end(self) -> None:
@@ -65,8 +67,11 @@ class Lambda:
             self._monkeypatch.setenv(name, value)
 
     def invoke(self, event: Any, seconds: float = 60) -> dict[str, Any]:
+        """The answer; the invocations' requests are called request-1, request-2 and so on."""
+        self._invocations += 1
+        context = Context(seconds, f"request-{self._invocations}")
         try:
-            return handler.lambda_handler(event, Context(seconds))
+            return handler.lambda_handler(event, context)
         finally:
             self.lines += [
                 json.loads(line) for line in self._capsys.readouterr().out.splitlines() if line
@@ -84,5 +89,10 @@ class Lambda:
                 found[line["Target"]] = {name: line[name][0] for name in names}
         return found
 
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """Every line that is no document of metrics."""
+        return [line for line in self.lines if "_aws" not in line]
+
     def logged(self, message: str) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line.get("message") == message]
+        return [line for line in self.log if line.get("message") == message]

@@ -134,6 +134,30 @@ def test_each_target_has_a_message(planner: Planner, aws: Asked) -> None:
     assert planner.logged("plan")[0]["targets"] == 24
 
 
+def test_every_line_says_which_request_it_is_of(planner: Planner) -> None:
+    """Its id, who asked, and the target where there is one; the next invocation has its own."""
+    instance("shop")
+    instance("closed", EnableIAMDatabaseAuthentication=False)
+    fail_to_send({"shop"}, times=9)
+    refuse("rds.DescribeDBClusters")
+    for run, trigger in (("run-1", "schedule"), ("run-2", "alarm")):
+        with pytest.raises(FleetIncomplete):
+            planner.plan({"trigger": trigger}, Context(run))
+    log = [line for line in planner.lines if "_aws" not in line]
+    assert [
+        (line["message"], line["request_id"], line["trigger"], line.get("target")) for line in log
+    ] == [
+        (message, run, trigger, target)
+        for run, trigger in (("run-1", "schedule"), ("run-2", "alarm"))
+        for message, target in (
+            ("skipped", "closed"),
+            ("not sent", "shop"),
+            ("not found", None),
+            ("plan", None),
+        )
+    ]
+
+
 def test_what_was_found_travels(planner: Planner) -> None:
     """The message has the endpoint, the login, the tags' rules and the proxy's addresses; the same
     event gives the same message, but for its time.

@@ -34,14 +34,17 @@ def lambda_handler(event: Any, context: LambdaContext | None) -> dict[str, Any]:
     stack = StackSettings.from_environ(os.environ)
     match parse(event):
         case SweepRequest() as request:
-            return _sweep(plan_sweeps(request, stack), stack, invocation)
+            return _sweep_targets(request, stack, invocation)
         case Batch() as batch:
-            return _sweep_batch(batch, plan_batch(batch, stack, time.time()), stack, invocation)
+            return _sweep_batch(batch, stack, invocation)
         case AdviceRequest() as request:
             return _advise(request, stack, invocation)
 
 
-def _sweep(plan: Plan, stack: StackSettings, invocation: Invocation) -> dict[str, Any]:
+def _sweep_targets(
+    request: SweepRequest, stack: StackSettings, invocation: Invocation
+) -> dict[str, Any]:
+    plan = plan_sweeps(request, stack)
     with logged_as(invocation.id, plan.trigger):
         reports = run_side_by_side(Sweep.run, plan.jobs, stack, invocation)
         _tell(reports, stack)
@@ -52,12 +55,11 @@ def _sweep(plan: Plan, stack: StackSettings, invocation: Invocation) -> dict[str
     return _answer(plan, reports)
 
 
-def _sweep_batch(
-    batch: Batch, plan: Plan, stack: StackSettings, invocation: Invocation
-) -> dict[str, Any]:
+def _sweep_batch(batch: Batch, stack: StackSettings, invocation: Invocation) -> dict[str, Any]:
     """A bad message, or one whose sweep failed, is told to SQS, which brings it again; nothing is
     raised.
     """
+    plan = plan_batch(batch, stack, time.time())
     with logged_as(invocation.id, plan.trigger):
         _tell_messages(plan)
         reports = run_side_by_side(Sweep.run, plan.jobs, stack, invocation)
@@ -78,7 +80,8 @@ def _advise(request: AdviceRequest, stack: StackSettings, invocation: Invocation
     # A good part of a cold start, and no sweep needs it
     from reaper.consult import consult
 
-    found = run_side_by_side(consult, plan_advice(request, stack), stack, invocation)
+    jobs = plan_advice(request, stack)
+    found = run_side_by_side(consult, jobs, stack, invocation)
     advice = [one.to_json() for one in found]
     with logged_as(invocation.id, Trigger.MANUAL):
         for one in advice:

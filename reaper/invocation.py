@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from dataclasses import dataclass
 
 from reaper.client.deadline import RESERVE, Deadline, LambdaContext
@@ -30,5 +30,5 @@ class Invocation:
         """The invocation that begins now."""
         began = time.monotonic()
         deadline = Deadline.from_context(context) if context else Deadline.after(_WITHOUT_LAMBDA)
-        id_ = getattr(context, "aws_request_id", None) or uuid.uuid4().hex
+        id_ = getattr(context, "aws_request_id", None) or os.urandom(16).hex()
         return cls(id_, began, deadline, deadline.remaining() + RESERVE)

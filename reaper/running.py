@@ -52,7 +52,7 @@ def run_side_by_side(
 
     def run_in_turn(places: Sequence[int]) -> None:
         for place in places:
-            answers[place] = do(_sweep(jobs[place], seats[place], invocation, share))
+            answers[place] = do(_prepared(jobs[place], seats[place], invocation, share))
 
     with ThreadPoolExecutor(min(len(chains), SIDE_BY_SIDE)) as pool:
         # Read to its end, the iterator raises what a chain has raised.
@@ -95,7 +95,8 @@ def _seats(jobs: Sequence[Job], stack: StackSettings) -> list[Seat | None]:
     return seats
 
 
-def _sweep(job: Job, seat: Seat | None, invocation: Invocation, share: float) -> Sweep:
+def _prepared(job: Job, seat: Seat | None, invocation: Invocation, share: float) -> Sweep:
+    """The sweep of a job, with what the environment keeps for its target."""
     is_queued = job.message_id is not None
     return Sweep(
         target=job.target,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from enum import StrEnum
+from enum import Enum, auto
 
 from reaper.client.target import ConfigurationError, hint, shown
 from reaper.message import DiscoveredTarget, Notice
@@ -167,15 +167,15 @@ def _is_dry(request: SweepRequest, target: SweepTarget, stack: StackSettings) ->
     )
 
 
-class Decider(StrEnum):
+class Decider(Enum):
     """For whom it is decided whether a run is dry."""
 
     # The function that sweeps
-    REAPER = "reaper"
+    REAPER = auto()
     # The function that plans: what it decides travels with its messages
-    PLANNER = "planner"
+    PLANNER = auto()
     # The operator, whose `kill` refuses rather than do less than it was told
-    COMMAND_LINE = "command line"
+    COMMAND_LINE = auto()
 
 
 _HOW_TO_KILL = {

@@ -141,18 +141,31 @@ def said(dry_run: bool | None) -> RulesPatch:
 @pytest.mark.parametrize(
     ("decider", "words"),
     [
-        (Decider.REAPER, r"REAPER_DRY_RUN=false.*REAPER_MANUAL_KILL=true"),
-        (Decider.PLANNER, "REAPER_DRY_RUN true; set it to false"),
-        (Decider.COMMAND_LINE, "REAPER_DRY_RUN is true, .*; unset it, or use scan"),
+        (
+            Decider.REAPER,
+            "set REAPER_DRY_RUN=false, or REAPER_MANUAL_KILL=true to let manual events with "
+            '"dry_run": false kill',
+        ),
+        (Decider.PLANNER, "set it to false"),
+        (Decider.COMMAND_LINE, "unset it, or use scan"),
     ],
 )
 def test_the_error_for_a_false_against_the_stack_names_the_parameters(
     decider: Decider, words: str
 ) -> None:
     """Never a quiet dry run: the error says which settings would let it kill."""
-    with pytest.raises(ConfigurationError, match=words) as caught:
+    with pytest.raises(ConfigurationError, match="REAPER_DRY_RUN (is )?true") as caught:
         decide_dry_run(decider, SweepRequest(dry_run=False), Rules())
+    assert str(caught.value).endswith(f"; {words}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("decider", list(Decider))
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_it_can_be_decided_before_the_targets_are_known(decider: Decider, dry_run: bool) -> None:
+    """As the planner does, whose messages leave what a target says to the sweep."""
+    request = SweepRequest(dry_run=dry_run)
+    assert decide_dry_run(decider, request, Rules(dry_run=False)) is dry_run
 
 
 def test_a_kill_names_who_says_that_it_is_dry() -> None:

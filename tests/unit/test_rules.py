@@ -130,6 +130,24 @@ def test_a_share_is_no_percentage(name: str) -> None:
         Rules.from_json({name: 1.01})
 
 
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [("idle_seconds", "seconds"), ("trigger_utilization", "a share of the connections")],
+)
+def test_an_error_says_what_the_number_is(name: str, unit: str) -> None:
+    """Its unit, and that nothing is the least."""
+    with pytest.raises(ConfigurationError, match=f"give {unit} as a number, 0 or more$"):
+        Rules.from_json({name: -1})
+
+
+@pytest.mark.parametrize("name", ["idle_seconds", "max_kills"])
+def test_a_number_is_at_most_a_billion(name: str) -> None:
+    """The bound itself is allowed; what is beyond was mistyped."""
+    assert getattr(Rules.from_json({name: 10**9}), name) == 10**9
+    with pytest.raises(ConfigurationError, match=f"{name} is 1000000001; give "):
+        Rules.from_json({name: 10**9 + 1})
+
+
 @pytest.mark.parametrize("name", FLAGS)
 @pytest.mark.parametrize(
     ("text", "value"),
@@ -148,6 +166,36 @@ def test_a_list_is_a_list_of_names(name: str, value: object) -> None:
     """A text would be taken letter by letter, an empty name matches nobody."""
     with pytest.raises(ConfigurationError, match=f"^rules: {name} is "):
         Rules.from_json({name: value})
+
+
+@pytest.mark.parametrize(
+    ("names", "fits"),
+    [
+        (["a" * 255] * 1000, True),
+        (["a" * 256], False),
+        (["a"] * 1001, False),
+    ],
+    ids=["longest", "longer", "more"],
+)
+def test_a_list_is_not_endless(names: list[str], fits: bool) -> None:
+    """Each session is compared with each name: a thousand of 255 letters, and no more."""
+    if fits:
+        assert Rules.from_json({"protect_users": names}).protect_users == tuple(names)
+    else:
+        with pytest.raises(ConfigurationError, match="at most 1000 names of 255 letters"):
+            Rules.from_json({"protect_users": names})
+
+
+def test_a_list_in_the_environment_may_have_gaps() -> None:
+    """What stands between two commas and is nothing is no name."""
+    environ = {"REAPER_PROTECT_USERS": "a, , b,"}
+    assert Rules.from_environ(environ).protect_users == ("a", "b")
+
+
+def test_a_word_in_the_environment_is_taken_as_it_stands() -> None:
+    """Quotes are no part of it."""
+    with pytest.raises(ConfigurationError, match="REAPER_IN_TRANSACTION is "):
+        Rules.from_environ({"REAPER_IN_TRANSACTION": '"spare"'})
 
 
 @pytest.mark.parametrize("text", ["[app", '["app"', '["app", 5]', '{"app": 1}', "5"])
@@ -178,7 +226,8 @@ def test_an_empty_allow_list_is_an_error(name: str) -> None:
 @pytest.mark.parametrize("name", ["allow_hosts", "protect_hosts"])
 @pytest.mark.parametrize("host", ["10.0.0.0/33", "10.0.0/24/8", "2001:db8::/129", "a/b"])
 def test_a_network_is_a_network(name: str, host: str) -> None:
-    """A CIDR that is none would silently match nobody."""
+    """A CIDR that is none would silently match nobody; one with bits beside its mask is one."""
+    assert Rules.from_json({name: ["10.0.1.2/16"]})
     with pytest.raises(ConfigurationError, match=f"{name} holds '{host}', which is no network"):
         Rules.from_json({name: ["10.0.0.1", host]})
 
@@ -225,6 +274,24 @@ def test_a_misspelt_variable_is_an_error(rule: str) -> None:
             Rules.from_environ({wrong: "1"})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("REAPER_ALLOWED", "REAPER_ALLOW_USERS"),
+        ("REAPER_DRY", "REAPER_DRY_RUN"),
+        ("REAPER_PROTECTED_ACCOUNTS", "REAPER_PROTECT_"),
+    ],
+)
+def test_whoever_meant_to_spare_somebody_is_told(wrong: str, meant: str) -> None:
+    """A variable that begins like a protection and is none is an error, however far it is from
+    one.
+    """
+    with pytest.raises(ConfigurationError, match=f"unknown setting {wrong}; did you mean {meant}"):
+        Rules.from_environ({wrong: "1"})
+    # Only of our own variables
+    assert Rules.from_environ({wrong.replace("REAPER_", "LEAPER_"): "1"}) == Rules()
+
+
 def test_other_variables_are_left_alone() -> None:
     """What is not the rules' is not the rules' business; an empty variable is an unset one."""
     names = (
@@ -265,6 +332,12 @@ def test_a_patch_says_what_it_overrides_and_nothing_else() -> None:
     assert RulesPatch.from_json(patch.to_json()) == patch
     assert RulesPatch.from_environ({"REAPER_MAX_KILLS": "7"}) == RulesPatch((("max_kills", 7),))
     assert RulesPatch.from_environ({}) == RulesPatch()
+
+
+def test_a_patchs_errors_say_rules_unless_told_better() -> None:
+    """As those of `Rules` do."""
+    with pytest.raises(ConfigurationError, match=r"^rules: max_kills is -1; "):
+        RulesPatch.from_json({"max_kills": -1})
 
 
 @pytest.mark.parametrize("entry", [{}, {"rules": None}, {"rules": {}}])

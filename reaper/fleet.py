@@ -27,22 +27,23 @@ from reaper.rules import Rules, check_delegated
 
 DISCOVER, QUEUE_URL, STALE_SECONDS = "REAPER_DISCOVER", "REAPER_QUEUE_URL", "REAPER_STALE_SECONDS"
 
-# Seconds that the search leaves
+# Seconds that the search for databases leaves for sending the messages
 _FOR_SENDING = 15.0
 _STALE_SECONDS = 600.0
-# SQS's limits for one call; newer queues take more
+# SQS's limits for one call, in messages and bytes; newer queues accept larger ones.
 BATCH, _BATCH_BYTES = 10, 256 * 1024
 
 
 class FleetIncomplete(RuntimeError):
-    """Not all targets could be found or asked for; the others' sweeps are on their way."""
+    """Not all targets could be found or queued; the messages for the others have been sent."""
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """What can be swept, in the order of the names, and what cannot.
+    """The targets that can be swept, in the order of their names, and those that cannot.
 
-    `discovered` are those that no list holds, by name.
+    `discovered` are the targets that are in no list, by name. `problems` are what AWS refused to
+    tell.
     """
 
     targets: tuple[SweepTarget, ...] = ()
@@ -56,7 +57,7 @@ class Fleet:
 class Message:
     """The request for one target's sweep.
 
-    Of a group's messages one is out at a time; a second of an id is dropped.
+    SQS hands out one message of a `group` at a time, and drops a second one with the same `id`.
     """
 
     target: str
@@ -77,8 +78,8 @@ class Message:
 def lambda_handler(event: Any, context: LambdaContext | None) -> dict[str, Any]:
     """Plan, and put a message for each target into the queue, from which the reaper sweeps.
 
-    Raises ConfigurationError for an event that is not understood, before anything is asked;
-    FleetIncomplete, after all the rest is done and told, where AWS would not tell or take
+    Raises ConfigurationError for an event that is not understood, before AWS is asked anything, and
+    FleetIncomplete, after everything else is done and logged, where AWS did not tell or accept
     everything.
     """
     invocation = Invocation.begin(context)
@@ -120,9 +121,10 @@ def _sweeps_asked_for(event: Any) -> SweepRequest:
 
 
 def find_fleet(environ: Mapping[str, str], deadline: Deadline) -> Fleet:
-    """All that is listed or found.
+    """All targets that are listed or discovered.
 
-    What one source would not tell is a problem, and keeps nothing of the other.
+    Where one of these sources fails, that is one of the fleet's problems, and the other is used all
+    the same.
     """
     listed, problems = _listed(environ)
     found = _found(environ, deadline)
@@ -181,7 +183,7 @@ def _message(
     discovered = fleet.discovered.get(name)
     body = {
         "trigger": None if request.trigger is Trigger.MANUAL else request.trigger,
-        # Never false: that the stack is live is for the sweep to find
+        # Never false: whether the stack is live is decided again by the sweep.
         "dry_run": True if dry_run else None,
         "rules": request.rules.to_json(),
         "targets": None if discovered else [name],
@@ -192,13 +194,13 @@ def _message(
         {key: value for key, value in body.items() if value not in (None, {})},
         separators=(",", ":"),
     )
-    # By the trigger, too: who calls in an emergency must not wait behind a schedule's message that
-    # failed.
+    # Grouped by the trigger, too: an emergency's message must not wait behind a schedule's message
+    # that failed and is tried again.
     return Message(name, text, _digest(request.trigger, name), _digest(run, name))
 
 
 def _digest(*words: str) -> str:
-    """Names may hold what SQS takes for no id."""
+    """An id for SQS, which does not accept every character that a name may hold."""
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
@@ -216,7 +218,7 @@ def _stale_seconds(environ: Mapping[str, str]) -> float:
 def _send(
     messages: Sequence[Message], environ: Mapping[str, str], deadline: Deadline
 ) -> dict[str, str]:
-    """Put all into the queue; say why of each that could not be."""
+    """Send all; return the reason for each target whose message could not be sent."""
     if not messages:
         return {}
     queue = environ.get(QUEUE_URL)
@@ -225,8 +227,8 @@ def _send(
             f"{QUEUE_URL} is not set; name the queue that the reaper sweeps from"
         )
     sqs = aws_client("sqs", deadline)
-    # Not always from the same end: where there is too little time for all, it would always be the
-    # same who get none.
+    # Start somewhere else each time: where there is too little time for all, it would always be the
+    # same targets that get no message.
     start = int(time.time()) % len(messages)
     unsent: dict[str, str] = {}
     for batch in _batches([*messages[start:], *messages[:start]]):
@@ -235,7 +237,7 @@ def _send(
 
 
 def _batches(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    """As many at a time as SQS takes in one call."""
+    """Batches as large as SQS accepts in one call."""
     batch: list[Message] = []
     size = 0
     for message in messages:
@@ -252,7 +254,10 @@ def _batches(messages: Sequence[Message]) -> Iterator[list[Message]]:
 def _send_batch(
     sqs: Any, queue: str, batch: Sequence[Message], deadline: Deadline
 ) -> dict[str, str]:
-    """Send, and what failed once more: SQS drops what it had taken after all."""
+    """Send a batch, and once more what failed; SQS drops a message that it had accepted before.
+
+    Returns the reason for each target whose message failed twice.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
 
     failed = {message.id: "no time was left to send it" for message in batch}
@@ -272,9 +277,9 @@ def _send_batch(
 
 
 def _tell(answer: Mapping[str, Any], stack: str, invocation: Invocation) -> None:
-    """One log line for each target that is not swept, one for the plan, and the fleet's metrics."""
-    # Powertools, which the command line has no use for and this module's importers must not pay
-    # for.
+    """Write one log line for each target that is not swept, one for the plan, and the metrics."""
+    # These import Powertools, which takes long to load and which importers of this module do not
+    # need.
     from reaper.log import logged_as, logger
     from reaper.metrics import Tally, publish
 

@@ -56,8 +56,8 @@ def _sweep_targets(
 
 
 def _sweep_batch(batch: Batch, stack: StackSettings, invocation: Invocation) -> dict[str, Any]:
-    """A bad message, or one whose sweep failed, is told to SQS, which brings it again; nothing is
-    raised.
+    """Bad messages and those whose sweeps failed are returned to SQS, which delivers them again;
+    nothing is raised.
     """
     plan = plan_batch(batch, stack, time.time())
     with logged_as(invocation.id, plan.trigger):
@@ -74,10 +74,10 @@ def _sweep_batch(batch: Batch, stack: StackSettings, invocation: Invocation) -> 
 
 
 def _advise(request: AdviceRequest, stack: StackSettings, invocation: Invocation) -> dict[str, Any]:
-    """What to change about the servers: no sweep, so it has no metrics, and its errors stand in the
-    answer alone.
+    """What to change about the servers. This is no sweep, so it has no metrics, and its errors are
+    in the answer only.
     """
-    # A good part of a cold start, and no sweep needs it
+    # Imported here because it takes a good part of a cold start and no sweep needs it.
     from reaper.consult import consult
 
     jobs = plan_advice(request, stack)
@@ -98,7 +98,7 @@ def _answer(plan: Plan, reports: Sequence[Report]) -> dict[str, Any]:
 
 
 def _tell_messages(plan: Plan) -> None:
-    """One log line for each message that has no sweep."""
+    """Write one log line for each message that has no sweep."""
     for late in plan.stale:
         logger().warning("stale message", extra={"message_id": late.id, **_named(late.names)})
     for bad in plan.bad:
@@ -107,13 +107,13 @@ def _tell_messages(plan: Plan) -> None:
 
 
 def _named(names: Sequence[str] | None) -> dict[str, Any]:
-    """A message's targets. Their names were not checked: somebody may have taken a DSN for one."""
+    """A message's targets for the log. Their names are unchecked: somebody may have sent a DSN."""
     shown = [hide_passwords(name) for name in names or ()]
     return ({"targets": shown} if shown else {}) | ({"target": shown[0]} if len(shown) == 1 else {})
 
 
 def _tell(reports: Sequence[Report], stack: StackSettings) -> None:
-    """For each report one log line a session that was dealt with, one for the sweep, and the
+    """For each report write one log line per session that was acted on, one for the sweep, and the
     metrics.
     """
     for report in reports:

@@ -15,8 +15,8 @@ from aws_lambda_powertools import Logger
 
 
 class _StandardOutput:
-    """Standard output as it is now; a logger keeps the stream it was made with, which may be closed
-    by then.
+    """Writes to the current standard output; a logger keeps the stream that it was created with,
+    which may have been closed since.
     """
 
     def write(self, text: str) -> int:
@@ -28,9 +28,9 @@ class _StandardOutput:
 
 @contextmanager
 def logged_as(request_id: str, trigger: str) -> Iterator[None]:
-    """Every line that is logged meanwhile carries these; a line's own trigger takes precedence.
+    """Every line logged inside the block carries these; a line's own trigger takes precedence.
 
-    Afterwards they are forgotten, so that the environment's next invocation has its own.
+    They are removed afterwards, since the environment's next invocation has its own.
     """
     with logger().append_context_keys(request_id=request_id, trigger=trigger):
         yield
@@ -39,7 +39,7 @@ def logged_as(request_id: str, trigger: str) -> Iterator[None]:
 @cache
 def logger() -> Logger:
     """The one logger of both functions."""
-    # In ASCII: names may hold what ends a line or commands a terminal, and JSON escapes only a part
-    # of that.
+    # Output is ASCII: names may contain line ends or terminal control characters, and JSON escapes
+    # only some of them by itself.
     to_text = partial(json.dumps, default=str, separators=(",", ":"))
     return Logger(service="reaper", stream=cast(TextIO, _StandardOutput()), json_serializer=to_text)

@@ -1,4 +1,5 @@
-"""What a message of the fan-out carries: a database that RDS knows, and what it may say of it.
+"""A target that the planner discovered, as a message carries it to the sweep, and what such a
+message is allowed to say.
 
 Pure.
 """
@@ -24,14 +25,14 @@ from reaper.rules import check_delegated
 
 
 class Notice(StrEnum):
-    """What a report must say of a target beside what its server told."""
+    """A warning about a target that its sweeps' reports must carry."""
 
     PROXY = "rds_proxy_protected"
     PROXY_SUBNETS = "rds_proxy_subnets_protected"
 
 
-# An instance's endpoint, and no cluster's or proxy's, whose second label holds a hyphen. Only
-# Amazon gets a certificate for such a name, so a forged message can have no password sent
+# An instance's endpoint; those of clusters and proxies have a hyphen in their second label. Only
+# Amazon can get a certificate for such a name, so a forged message cannot have a password sent
 # elsewhere.
 _ENDPOINT = re.compile(
     r"[a-z][a-z0-9-]*\.[a-z0-9]+\."
@@ -41,15 +42,16 @@ _ENDPOINT = re.compile(
 
 @dataclass(frozen=True)
 class DiscoveredTarget:
-    """A target that no list holds: the message that asks for its sweep has to bring it along.
+    """A target that is in no list, so the message that asks for its sweep has to bring it along.
 
-    `notices` are what the reports of its sweeps must say of it.
+    `notices` are warnings that the reports of its sweeps must carry.
     """
 
     target: SweepTarget
     notices: tuple[Notice, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        """The JSON object that `from_json` reads as this target; it never holds a password."""
         target = self.target.target
         found = {
             "name": target.name,
@@ -69,7 +71,9 @@ class DiscoveredTarget:
     def from_json(cls, given: Any, where: str = "message: target") -> Self:
         """Read what `to_json` wrote.
 
-        Whoever else wrote it cannot say where to send a password, nor whom to take.
+        Raises ConfigurationError naming the key and the value. Anybody who can write to the queue
+        could have written it, so it cannot choose where a password is sent, nor which sessions are
+        terminated beyond what the stack allows.
         """
         reject_unknown_keys(given, _KEYS, where)
         if choice(given, "auth", Auth, where) not in (Auth.IAM, Auth.SECRET):

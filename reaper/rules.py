@@ -1,4 +1,4 @@
-"""The rules that decide who must go, and the patches by which each source overrides them. Pure."""
+"""The rules that decide which sessions are terminated, and the patches that override them. Pure."""
 
 from __future__ import annotations
 
@@ -159,8 +159,8 @@ _RULES = {rule.name: rule for rule in fields(Rules)}
 RULE_NAMES = tuple(_RULES)
 _PROTECTIONS = tuple(name for name in RULE_NAMES if name.startswith("protect_"))
 
-# Whom else to take, what to roll back, and that a dry run is none: only who may deploy the stack
-# decides these.
+# These decide who else may be terminated, what may be rolled back, and whether a run is dry. Only
+# people who may deploy the stack decide that.
 _OF_THE_STACK = ("dry_run", "allow_", "in_transaction", "max_rollback_rows")
 # The rules that the stack lets a database's tags and a queue's message set.
 DELEGATED_RULES = tuple(name for name in RULE_NAMES if not name.startswith(_OF_THE_STACK))
@@ -171,8 +171,8 @@ class RulesPatch:
     """The rules that one source overrides: an event, a target, its tags, a message, the variables
     or the command line.
 
-    It is read and checked once, where it enters, by one of the class's readers.
-    `overrides` are its rules in the order of `Rules`, each with its checked value.
+    A patch is parsed and checked once, where it enters, by one of the `from_` methods. `overrides`
+    holds its rules in the order of `Rules`, each with its checked value.
     """
 
     overrides: tuple[tuple[str, RuleValue], ...] = ()
@@ -196,8 +196,8 @@ class RulesPatch:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """Read the REAPER_<RULE> variables; one that is nearly a rule's name is an error, and one
-        that is empty is unset.
+        """Read the REAPER_<RULE> variables. An empty one counts as not set; one whose name nearly
+        is a rule's is an error.
         """
         variables = {name: f"REAPER_{name.upper()}" for name in RULE_NAMES}
         _reject_near_misses(environ, [*variables.values()])
@@ -264,9 +264,8 @@ class RulesPatch:
 
 
 def check_delegated(names: Iterable[str], where: str, also: Iterable[str] = ()) -> None:
-    """Raise ConfigurationError for the first rule that only the stack may set.
-
-    `also` are names that may stand there as well.
+    """Raise ConfigurationError for the first of the names that only the stack may set, or that is
+    no rule. `also` are names that are allowed in addition.
     """
     known = (*DELEGATED_RULES, *also)
     for name in names:
@@ -298,8 +297,8 @@ def _reject_near_misses(environ: Mapping[str, str], known: list[str]) -> None:
     for variable in environ:
         if not variable.startswith("REAPER_") or variable in known:
             continue
-        # A misspelt protection that was ignored would cost somebody their session, so whatever
-        # begins like one is an error.
+        # If a misspelt protection were ignored, sessions would be terminated that somebody wanted
+        # to protect. So everything that begins like one is an error.
         is_careful = variable.removeprefix("REAPER_").startswith(("ALLOW", "DRY", "PROTECT"))
         if near := nearest(variable, known, cutoff=0.0 if is_careful else 0.9):
             raise ConfigurationError(f"unknown setting {variable}; did you mean {near}?")

@@ -1,5 +1,5 @@
-"""A plan's jobs, run side by side: each with its share of the time, and what the environment keeps
-for it.
+"""Runs a plan's jobs side by side, each with its share of the time and with what this environment
+keeps for its target.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def run_side_by_side(
 ) -> list[_Answer]:
     """What `do` makes of each job's sweep, in the order of the jobs.
 
-    One that fails keeps nothing of the others; what `do` raises is raised when all are done.
+    What `do` raises is raised once all are done.
     """
     seats = _seats(jobs, stack)
     if not jobs:
@@ -61,8 +61,8 @@ def run_side_by_side(
 
 
 def _by_target(jobs: Sequence[Job]) -> list[list[int]]:
-    """The jobs' places, together where they are for the same target: two messages may ask for one,
-    and the second would find the server locked by the first.
+    """The positions of the jobs, grouped by target. Two messages may ask for the same one; side by
+    side, the second sweep would find the server locked by the first.
     """
     chains: dict[str, list[int]] = {}
     for place, job in enumerate(jobs):
@@ -71,10 +71,10 @@ def _by_target(jobs: Sequence[Job]) -> list[list[int]]:
 
 
 def _seats(jobs: Sequence[Job], stack: StackSettings) -> list[Seat | None]:
-    """Each job's seat; none for a second one on the same target, nor for a target that is not
-    listed.
+    """Each job's seat, the connection kept for its target. None for a second job on the same target
+    and for a target that is not listed.
 
-    Seats of targets that are listed no more are given up.
+    Seats of targets that are no longer listed are closed.
     """
     if not any(job.is_listed for job in jobs):
         return [None] * len(jobs)

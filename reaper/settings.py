@@ -14,8 +14,8 @@ from reaper.rules import Rules
 
 
 class TargetMetrics(StrEnum):
-    """How many metrics a target has of its own, each of which CloudWatch charges for; the stack has
-    them all.
+    """How many metrics are published for each target, for each of which CloudWatch charges; the
+    stack always has all of them.
     """
 
     ALL = "all"
@@ -53,9 +53,9 @@ class StackSettings:
 
     @cached_property
     def targets(self) -> Sequence[SweepTarget]:
-        """Those that are listed; raise ConfigurationError where no list is.
+        """The listed targets; raises ConfigurationError where there is no list.
 
-        Read when asked for: a fleet's sweeps may have no list, since each message brings its own
+        Read on first use: a fleet's sweeps may have no list, since each message brings its own
         target.
         """
         return targets_from_environ(self.environ)

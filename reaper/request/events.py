@@ -1,6 +1,6 @@
-"""What an event asks for: AWS's shapes and ours, each read once into a request.
+"""What an event asks for: AWS's shapes and ours, each parsed once into a request.
 
-Pure; what is not recognised is an error, never a sweep.
+Pure. What is not recognised is an error and never starts a sweep.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from reaper.rules import RulesPatch, check_delegated
 
 
 class Trigger(StrEnum):
-    """Who asks."""
+    """What caused the request."""
 
     MANUAL = "manual"
     SCHEDULE = "schedule"
@@ -31,7 +31,7 @@ class Trigger(StrEnum):
 
 
 class Dimension(StrEnum):
-    """The dimensions of a metric that name a target: our own, and those of RDS."""
+    """The dimensions of a metric that name a target: our own, and RDS's."""
 
     TARGET = "Target"
     INSTANCE = "DBInstanceIdentifier"
@@ -55,13 +55,13 @@ class SweepRequest:
 
     @property
     def is_for_all(self) -> bool:
-        """Whether it names nobody, and so means every target."""
+        """Whether it names no target, which means all of them."""
         return self.targets is None and not self.alarmed
 
 
 @dataclass(frozen=True)
 class AdviceRequest:
-    """One request for advice, always by hand; `targets` None means all."""
+    """One request for advice, which is always a manual one; `targets` None means all."""
 
     targets: tuple[str, ...] | None = None
 
@@ -70,8 +70,8 @@ class AdviceRequest:
 class QueuedSweep:
     """An SQS message that is understood.
 
-    `discovered` is the target that the message brought along. After `not_after`, seconds since the
-    epoch, a message that was never tried is not worth a sweep: a newer one stands behind it.
+    `discovered` is the target that the message brought along. After `not_after`, in seconds since
+    the epoch, a message that was never tried is not worth a sweep: a newer one is already queued.
     """
 
     id: str
@@ -86,9 +86,7 @@ class QueuedSweep:
         return (self.discovered.target.name,) if self.discovered else self.request.targets
 
     def is_stale(self, now: float) -> bool:
-        """Whether it waited so long that it is not worth a sweep; `now` in seconds since the
-        epoch.
-        """
+        """Whether it waited too long to be worth a sweep; `now` is in seconds since the epoch."""
         return self.not_after is not None and not self.is_retry and now > self.not_after
 
 
@@ -134,9 +132,9 @@ _MOST_RECORDS = 10_000
 
 
 def _reject_own_keys(event: Mapping[str, Any]) -> None:
-    """Raise ConfigurationError for a key of ours beside AWS's own, where it would be ignored:
-    "dry_run": true would not be obeyed. Only what nobody would type for one of ours passes, since
-    AWS may add keys to its events.
+    """Raise ConfigurationError for one of our keys beside AWS's own, where it would be ignored: a
+    "dry_run": true would not be obeyed. Keys that do not resemble ours are accepted, since AWS may
+    add some to its events.
     """
     if len(event) > _MOST_KEYS:
         raise ConfigurationError(
@@ -163,8 +161,8 @@ def _from_own(event: Mapping[str, Any], default: Trigger = Trigger.MANUAL) -> Sw
 
 
 def _from_advice(event: Mapping[str, Any]) -> AdviceRequest:
-    """Advice terminates nobody, so a key of a sweep beside it is an error: it must not pass for
-    obeyed.
+    """A sweep's keys beside `advise` are errors: they would have no effect, and whoever sent them
+    might believe that they had.
     """
     reject_unknown_keys(event, _KEYS, "event")
     if event["advise"] is not True:
@@ -274,7 +272,7 @@ def _alarm_request(state: Any, metrics: Iterable[Iterable[tuple[Any, Any]]]) -> 
 
 
 def _named(dimension: str, value: Any) -> str:
-    """What a dimension says; one that says nothing must not come to mean every target."""
+    """A dimension's value; an empty one must not come to mean every target."""
     if not isinstance(value, str) or not value:
         raise ConfigurationError(
             f"alarm: {dimension} is {shown(dimension, value)}; it must name a target"
@@ -341,23 +339,25 @@ def _from_message(id_: str, record: Mapping[str, Any]) -> QueuedSweep:
 
 
 def _queued(event: Mapping[str, Any]) -> SweepRequest:
-    """What a message's own keys ask for."""
+    """The request in a message's body."""
     if "advise" in event:
         raise ConfigurationError(
             "event: nobody reads the answer to a queue's message; send advise by hand"
         )
     request = _from_own(event, Trigger.QUEUE)
-    # Whoever put it there, a manual event's power to kill on a dry stack does not come with it.
+    # A manual event may be allowed to kill on a dry stack; a message never is, whoever sent it.
     is_manual = request.trigger is Trigger.MANUAL
     return replace(request, trigger=Trigger.QUEUE) if is_manual else request
 
 
-# What only a queue's message may say
+# The keys that only a message of the queue may have
 _QUEUE_KEYS = ("target", "not_after")
 
 
 def _discovered(body: Mapping[str, Any], request: SweepRequest) -> DiscoveredTarget | None:
-    """The target that a message brings along, and with it no rule that only the stack may set."""
+    """The target that a message brings along. Rules beside it that only the stack may set are
+    errors.
+    """
     if "target" not in body:
         return None
     if request.targets is not None:

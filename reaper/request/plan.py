@@ -1,6 +1,6 @@
 """What is done about a request: which targets are swept, by which rules, and whether that is dry.
 
-Pure; a plan is made whole before anything is touched.
+Pure. A plan is complete before any database is touched.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Clusters = Mapping[str, AbstractSet[str]]
 
 @dataclass(frozen=True)
 class Job:
-    """One target to sweep, by rules that are final, and the message that asked for it where one
+    """One target to sweep by its final rules, and the id of the message that asked for it, if one
     did.
 
-    `notices` are what its report must say of the target. A target that came with its message is not
+    `notices` are warnings that its report must carry. A target that came with its message is not
     listed.
     """
 
@@ -48,9 +48,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done for one event: its jobs, and the messages for which there are none.
+    """What is done for one event: its jobs, and the messages for which there is none.
 
-    `dry_run` is true where nothing of it can terminate anybody. `bad` messages go back to the
+    `dry_run` is true if none of its jobs can terminate a session. `bad` messages go back to the
     queue, `stale` ones are dropped.
     """
 
@@ -94,7 +94,7 @@ def plan_command(
 
 def plan_batch(batch: Batch, stack: StackSettings, now: float) -> Plan:
     """The sweeps of all messages that are understood and not stale; `now` is in seconds since the
-    epoch. What is wrong with one message keeps nothing of the others.
+    epoch. A problem of one message does not affect the others.
     """
     jobs: list[Job] = []
     bad: list[BadMessage] = []
@@ -145,7 +145,7 @@ def _jobs(request: SweepRequest, stack: StackSettings, message_id: str | None = 
 def _discovered_job(
     message: QueuedSweep, discovered: DiscoveredTarget, stack: StackSettings
 ) -> Job:
-    """The sweep of a target that came with its message, whose rules lift none of the stack's
+    """The sweep of a target that came with its message; its rules remove none of the stack's
     protections.
     """
     request, target = message.request, discovered.target
@@ -168,13 +168,13 @@ def _is_dry(request: SweepRequest, target: SweepTarget, stack: StackSettings) ->
 
 
 class Decider(Enum):
-    """For whom it is decided whether a run is dry."""
+    """Which part of the program asks whether a run is dry."""
 
     # The function that sweeps
     REAPER = auto()
     # The function that plans: what it decides travels with its messages
     PLANNER = auto()
-    # The operator, whose `kill` refuses rather than do less than it was told
+    # The operator's commands: a `kill` that would be dry is refused instead
     COMMAND_LINE = auto()
 
 
@@ -202,12 +202,13 @@ def decide_dry_run(
     manual_kill: bool = False,
 ) -> bool:
     """Whether a run may only report: if the stack, the target, the request or the request's rules
-    say so. Nobody else decides this.
+    say so. This is the only place where that is decided.
 
-    Raises ConfigurationError, so that nothing is quietly dry that was asked to kill: for a request
-    that says false where the stack says true, except to the reaper a manual one with exactly
-    `"dry_run": false` where REAPER_MANUAL_KILL (`manual_kill`) allows that; and for a `kill` on the
-    command line where anybody says true. A `scan` is a request that says true, and always dry.
+    A run that was asked to kill is never quietly dry. Raises ConfigurationError for a request that
+    says false where the stack says true; only for the reaper, a manual request with exactly
+    `"dry_run": false` takes precedence over the stack where REAPER_MANUAL_KILL (`manual_kill`)
+    allows that. Also raises for a `kill` on the command line where the options or the target say
+    true. A `scan` is a request that says true, and is always dry.
     """
     is_command = decider is Decider.COMMAND_LINE
     if is_command and request.dry_run:
@@ -225,8 +226,8 @@ def decide_dry_run(
 
 
 def _says_dry(stack: Rules | RulesPatch, is_command: bool) -> bool:
-    """What the stack says; where REAPER_DRY_RUN is not set that is nothing on the command line, and
-    the default elsewhere.
+    """What the stack says. If REAPER_DRY_RUN is not set, the default counts for the functions, and
+    nothing for the command line.
     """
     if stack.dry_run is None:
         return Rules().dry_run and not is_command

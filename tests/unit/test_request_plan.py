@@ -154,7 +154,7 @@ def test_the_error_for_a_false_against_the_stack_names_the_parameters(
     decider: Decider, words: str
 ) -> None:
     """Never a quiet dry run: the error says which settings would let it kill."""
-    with pytest.raises(ConfigurationError, match="REAPER_DRY_RUN (is )?true") as caught:
+    with pytest.raises(ConfigurationError, match=r"REAPER_DRY_RUN (is )?true") as caught:
         decide_dry_run(decider, SweepRequest(dry_run=False), Rules())
     assert str(caught.value).endswith(f"; {words}")
     assert "\n" not in str(caught.value)

@@ -19,8 +19,9 @@ from lab.servers import Proxy, Server, Unavailable, start
 from reaper.client import Database
 from reaper.client.deadline import Deadline
 from reaper.client.target import EngineName
-from reaper.model import Rules, Session, Snapshot, State
+from reaper.model import Session, Snapshot, State
 from reaper.policy import judge
+from reaper.rules import Rules
 
 from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios, rest
 from .chart import chart
@@ -235,7 +236,7 @@ def an_hour() -> Section:
     """
     held = {
         "nothing but a pool": _held(None),
-        "the reaper, every 5 minutes": _held(Rules().override({"dry_run": False})),
+        "the reaper, every 5 minutes": _held(Rules.from_json({"dry_run": False})),
         "serverless-mysql: end() of those that still run": _held_by_ends(),
     }
     section = Section("An hour of a hundred environments, simulated")

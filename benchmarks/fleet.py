@@ -31,8 +31,9 @@ from lab.servers.secure import authority, secure
 from lab.targets import target
 from reaper.client.deadline import RESERVE
 from reaper.fleet import BATCH
-from reaper.handler import SIDE_BY_SIDE
-from reaper.metrics import FEW, Tally, TargetMetrics, measures
+from reaper.metrics import FEW, Tally, measures
+from reaper.running import SIDE_BY_SIDE
+from reaper.settings import TargetMetrics
 from reaper.sweep import SECOND_LOOK
 
 from .base import Bar, Effort, Section, Spread, Table

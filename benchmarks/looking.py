@@ -22,8 +22,9 @@ from reaper.client.deadline import Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.target import EngineName
 from reaper.engines import engine_for
-from reaper.model import Rules, SweepTarget
+from reaper.model import SweepTarget
 from reaper.policy import judge
+from reaper.rules import Rules
 from reaper.sweep import uncollected
 
 from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios, rest

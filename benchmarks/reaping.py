@@ -27,7 +27,8 @@ from reaper.client.events import GivenUp
 from reaper.client.target import EngineName
 from reaper.engines import engine_for
 from reaper.engines.base import Struck
-from reaper.model import Outcome, Rules, SweepTarget
+from reaper.model import Outcome, SweepTarget
+from reaper.rules import Rules
 from reaper.seat import Seat
 from reaper.sweep import Sweep
 
@@ -104,7 +105,7 @@ class Reaper:
         self._target = SweepTarget.from_mapping(target(server, user))
         self._seat = Seat(self._target.target, driver_for(self._target.target.engine))
         self._seat.ready(Deadline.after(10))
-        self._rules = Rules().override(
+        self._rules = Rules.from_json(
             {
                 "dry_run": False,
                 "idle_seconds": idle_seconds,

@@ -7,14 +7,23 @@ from typing import Any
 
 from lab import ROOT
 from reaper.client.target import EngineName
-from reaper.model import Action, Outcome, Reason, Rules, Session, Snapshot, State, Verdict
+from reaper.model import Action, Outcome, Reason, Session, Snapshot, State, Verdict
 from reaper.policy import Judgement, judge
 from reaper.report import Report, Victim
+from reaper.request.events import BadMessage, Batch, QueuedSweep, parse
+from reaper.rules import Rules
 
 
 def event(name: str) -> Any:
     """A fresh copy of a sample from events/."""
     return json.loads((ROOT / "events" / f"{name}.json").read_text())
+
+
+def messages(given: Any) -> tuple[QueuedSweep | BadMessage, ...]:
+    """What a queue's event is parsed as."""
+    found = parse(given)
+    assert isinstance(found, Batch)
+    return found.messages
 
 
 def sleeper(id_: int = 1, idle: float | None = 1000.0, **facts: Any) -> Session:
@@ -37,7 +46,7 @@ def server(*sessions: Session, **facts: Any) -> Snapshot:
 
 
 def judged(snapshot: Snapshot, **rules: Any) -> Judgement:
-    return judge(snapshot, Rules().override(rules))
+    return judge(snapshot, Rules.from_json(rules))
 
 
 def reasons(snapshot: Snapshot, **rules: Any) -> dict[int, str]:

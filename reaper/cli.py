@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from decimal import Decimal
 from functools import partial
 from importlib.metadata import version
@@ -45,10 +44,12 @@ from reaper.engines.base import Look
 from reaper.environment import TARGETS, targets_from_environ
 from reaper.grants import Account, Flavour, own_flavour, script, statements
 from reaper.message import Notice
-from reaper.model import InTransaction, Rules, Snapshot, SweepTarget, Verdict
+from reaper.model import Snapshot, SweepTarget, Verdict
 from reaper.policy import Judgement, judge
 from reaper.report import ErrorKind, Report, Victim, rounded, span
-from reaper.request import Trigger
+from reaper.request.events import SweepRequest, Trigger
+from reaper.request.plan import Job, plan_command
+from reaper.rules import RULE_NAMES, InTransaction, Rules, RulesPatch
 from reaper.sizing import GIB, OTHERS, Load, Step, limit_of_capacity, limit_of_memory, memory_of
 from reaper.sizing import Flavour as Sized
 from reaper.sizing import size as sized
@@ -188,10 +189,10 @@ def scan(
         raise ConfigurationError("--save takes one target at a time")
     looks: list[Look] = []
     observers = Observers(looked=looks.append)
-    settings = _settings(targets, asked)
+    jobs = _jobs(targets, SweepRequest(dry_run=True, rules=asked))
     reports = []
-    for target, base in settings:
-        sweep = _sweep(target, replace(base, dry_run=True), timeout, observers)
+    for job in jobs:
+        sweep = _sweep(job.target, job.rules, timeout, observers)
         reports.append(_run(sweep))
         if not as_json:
             _show(reports[-1])
@@ -218,28 +219,14 @@ def kill(
     as_json: AsJson = False,
 ) -> None:
     """Terminate sleeping sessions, after asking. Each is looked at again right before."""
-    asked = _asked(locals())
-    if os.environ.get("REAPER_DRY_RUN") and _base_rules().dry_run:
-        raise ConfigurationError(
-            "REAPER_DRY_RUN is true, so nothing is terminated; unset it, or use scan"
-        )
-    if asked.get("dry_run"):
-        raise ConfigurationError(
-            "--rules says dry_run true, so nothing is terminated; leave it out, or use scan"
-        )
-    settings = _settings(targets, asked)
-    for target, _ in settings:
-        if target.rules.get("dry_run"):
-            raise ConfigurationError(
-                f"target {target.name!r} says dry_run true in its own rules; use scan"
-            )
+    jobs = _jobs(targets, SweepRequest(dry_run=False, rules=_asked(locals())))
     if not yes and not sys.stdin.isatty():
         raise ConfigurationError(
             "nobody to ask on standard input; say --yes to terminate without being asked"
         )
     reports = []
-    for target, base in settings:
-        reports.append(_kill(target, replace(base, dry_run=False), timeout, yes))
+    for job in jobs:
+        reports.append(_kill(job.target, job.rules, timeout, yes))
         if not as_json:
             _show(reports[-1])
     _finish(reports, as_json, dry_run=False)
@@ -255,7 +242,9 @@ def replay(
     look = Look.from_file(_json_of(_text_of(file), str(file)))
     engine = engine_for(look.engine)
     snapshot = engine.read(look)
-    judgement = judge(snapshot, _base_rules().override(_rules_option(rules), "--rules"))
+    judgement = judge(
+        snapshot, RulesPatch.from_json(_rules_option(rules), "--rules").applied_to(_base_rules())
+    )
     error = blind_error(engine) if snapshot.blind else None
     if as_json:
         _print_json(
@@ -508,9 +497,8 @@ _OPTIONS = {
 }
 
 
-def _asked(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The rules that the command line names, by the rules' own keys."""
-    known = {rule.name for rule in fields(Rules)}
+def _asked(options: Mapping[str, Any]) -> RulesPatch:
+    """The rules that the command line names."""
     # `is`: 0 seconds is an answer, and equal to False.
     given = {
         name: value
@@ -518,9 +506,10 @@ def _asked(options: Mapping[str, Any]) -> dict[str, Any]:
         if value is not None and value is not False and value != []
     }
     named = {_OPTIONS.get(name, name): value for name, value in given.items()}
-    return _rules_option(options["rules"]) | {
-        key: value for key, value in named.items() if key in known
+    given = _rules_option(options["rules"]) | {
+        key: value for key, value in named.items() if key in RULE_NAMES
     }
+    return RulesPatch.from_json(given, "command line")
 
 
 def _rules_option(text: str | None) -> dict[str, Any]:
@@ -537,13 +526,10 @@ def _base_rules() -> Rules:
     return Rules.from_environ(os.environ)
 
 
-def _settings(named: Sequence[str], asked: Mapping[str, Any]) -> list[tuple[SweepTarget, Rules]]:
-    """Every target with its rules, all checked before the first connection."""
-    base = _base_rules()
+def _jobs(named: Sequence[str], request: SweepRequest) -> list[Job]:
+    """Every target with its final rules, all checked before the first connection."""
     targets = [_target(name) for name in named]
-    return [
-        (target, base.override(target.rules).override(asked, "command line")) for target in targets
-    ]
+    return plan_command(request, targets, RulesPatch.from_environ(os.environ))
 
 
 def _target(named: str) -> SweepTarget:

@@ -10,9 +10,10 @@ from typing import Any
 from reaper.advice import Advice, Proxy, Seen, advise, advise_proxy
 from reaper.client.credentials import aws_client
 from reaper.client.deadline import Deadline
-from reaper.model import Reason, Rules, Snapshot
+from reaper.model import Reason, Snapshot
 from reaper.policy import judge
 from reaper.report import ErrorKind, SweepError
+from reaper.rules import Rules
 from reaper.sizing import Flavour, limit_of_memory
 from reaper.sweep import Observers, Sightings, Sweep
 

@@ -21,9 +21,10 @@ from reaper.client.target import (
     shown,
     text,
 )
-from reaper.message import FREE_RULES, Errand, Notice, check_rules
-from reaper.model import Rules, SweepTarget
+from reaper.message import DiscoveredTarget, Notice
+from reaper.model import SweepTarget
 from reaper.rds import QUIET_MINUTES, Aws, AwsRefused, Facts, Proxy
+from reaper.rules import DELEGATED_RULES, Rules, RulesPatch, check_delegated
 
 TAG_PREFIX = "reaper:"
 _SECRET, _WAKE = "secret", "wake"
@@ -97,7 +98,7 @@ class Findings:
     identifier.
     """
 
-    errands: tuple[Errand, ...] = ()
+    errands: tuple[DiscoveredTarget, ...] = ()
     clusters: Mapping[str, frozenset[str]] = field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
     problems: tuple[str, ...] = ()
@@ -236,7 +237,7 @@ class Instance:
         )
 
 
-def _errand(instance: Instance, wanted: Discovery) -> Errand:
+def _errand(instance: Instance, wanted: Discovery) -> DiscoveredTarget:
     """The instance as a target; raise _Skip where it cannot be one. Pure."""
     engine = _ENGINES.get(instance.facts["Engine"])
     if engine is None:
@@ -261,26 +262,27 @@ def _errand(instance: Instance, wanted: Discovery) -> Errand:
         secret=login.get("secret"),
         tls=Tls.VERIFY,
     )
-    return Errand(SweepTarget(target, instance.id, rules))
+    return DiscoveredTarget(SweepTarget(target, instance.id, rules))
 
 
-def _rules(settings: Mapping[str, str]) -> dict[str, Any]:
+def _rules(settings: Mapping[str, str]) -> RulesPatch:
     """The rules that tags set, each as an environment variable would."""
-    found: dict[str, Any] = {}
+    texts: dict[str, str] = {}
     _flag(settings.get(_WAKE, "false"), _WAKE_TAG)
     for name, value in settings.items():
-        tag, variable = f"tag {TAG_PREFIX}{name}", f"REAPER_{name.upper()}"
-        check_rules([name], [*FREE_RULES, _SECRET, _WAKE], tag)
+        tag = _tag_of(name)
+        check_delegated([name], tag, also=(_SECRET, _WAKE))
         if not value:
             raise ConfigurationError(f"{tag} is empty")
-        if name in FREE_RULES:
+        if name in DELEGATED_RULES:
             # A tag's value can hold no comma, so that names in it stand apart by spaces.
-            spelt = ",".join(value.split()) if isinstance(getattr(Rules, name), tuple) else value
-            try:
-                found[name] = getattr(Rules.from_environ({variable: spelt}), name)
-            except ConfigurationError as problem:
-                raise ConfigurationError(str(problem).replace(variable, tag)) from None
-    return found
+            is_list = isinstance(getattr(Rules, name), tuple)
+            texts[name] = ",".join(value.split()) if is_list else value
+    return RulesPatch.from_texts(texts, _tag_of)
+
+
+def _tag_of(name: str) -> str:
+    return f"tag {TAG_PREFIX}{name}"
 
 
 def _login(instance: Instance, wanted: Discovery) -> dict[str, str]:
@@ -317,7 +319,7 @@ def discover(wanted: Discovery, aws: Aws) -> Findings:
     return _Search(wanted, aws).run()
 
 
-_Candidate = tuple[Instance, Errand]
+_Candidate = tuple[Instance, DiscoveredTarget]
 
 
 @dataclass
@@ -383,7 +385,7 @@ class _Search:
         ]
         in_company = self._told(lambda: self.aws.in_company(pausing)) if pausing else None
 
-        def awake(instance: Instance, errand: Errand) -> Errand:
+        def awake(instance: Instance, errand: DiscoveredTarget) -> DiscoveredTarget:
             if instance.id in pausing and instance.id not in (in_company or ()):
                 raise _Skip(
                     Why.ASLEEP,
@@ -405,7 +407,7 @@ class _Search:
             (proxy, *self._shield(proxy)) for proxy in proxies or () if proxy.behind & behind
         ]
 
-        def shielded(instance: Instance, errand: Errand) -> Errand:
+        def shielded(instance: Instance, errand: DiscoveredTarget) -> DiscoveredTarget:
             if proxies is None:
                 raise _Skip(
                     Why.PROXY, "whether an RDS Proxy stands in front of it could not be asked"
@@ -433,13 +435,13 @@ def _clusters(instances: Sequence[Instance]) -> dict[str, frozenset[str]]:
     }
 
 
-def _protected(errand: Errand, proxy: Proxy, hosts: Sequence[str], notice: Notice) -> Errand:
+def _protected(
+    errand: DiscoveredTarget, proxy: Proxy, hosts: Sequence[str], notice: Notice
+) -> DiscoveredTarget:
     if not hosts:
         raise _Skip(
             Why.PROXY,
             f"the addresses of {proxy.name}, the RDS Proxy in front of it, could not be read",
         )
-    rules = errand.target.rules
-    protected = tuple(dict.fromkeys((*rules.get("protect_hosts", ()), *hosts)))
-    target = replace(errand.target, rules={**rules, "protect_hosts": protected})
-    return Errand(target, tuple(dict.fromkeys((*errand.notices, notice))))
+    target = replace(errand.target, rules=errand.target.rules.protecting_hosts(hosts))
+    return DiscoveredTarget(target, tuple(dict.fromkeys((*errand.notices, notice))))

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,35 +17,37 @@ from reaper.client.deadline import Deadline, LambdaContext
 from reaper.client.target import ConfigurationError
 from reaper.discovery import Discovery, Findings, Skipped, Why, discover
 from reaper.environment import TARGETS, TARGETS_PARAMETER, stack_name, targets_from_environ
-from reaper.message import FREE_RULES, Errand, check_rules
-from reaper.model import Rules, SweepTarget
+from reaper.invocation import Invocation
+from reaper.message import DiscoveredTarget
+from reaper.model import SweepTarget
 from reaper.rds import Aws
-from reaper.request import Clusters, Request, Trigger, choose, parse
+from reaper.request.events import SweepRequest, Trigger, parse
+from reaper.request.plan import Clusters, Decider, choose, decide_dry_run
+from reaper.rules import Rules, check_delegated
 
 DISCOVER, QUEUE_URL, STALE_SECONDS = "REAPER_DISCOVER", "REAPER_QUEUE_URL", "REAPER_STALE_SECONDS"
 
-# Seconds for a call by hand that brings no context
-_WITHOUT_LAMBDA = 60.0
-# Seconds that the search leaves
+# Seconds that the search for databases leaves for sending the messages
 _FOR_SENDING = 15.0
 _STALE_SECONDS = 600.0
-# SQS's limits for one call; newer queues take more
+# SQS's limits for one call, in messages and bytes; newer queues accept larger ones.
 BATCH, _BATCH_BYTES = 10, 256 * 1024
 
 
 class FleetIncomplete(RuntimeError):
-    """Not all targets could be found or asked for; the others' sweeps are on their way."""
+    """Not all targets could be found or queued; the messages for the others have been sent."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be swept, in the order of the names, and what is not.
+class Fleet:
+    """The targets that can be swept, in the order of their names, and those that cannot.
 
-    Those that no list holds have an errand.
+    `discovered` are the targets that are in no list, by name. `problems` are what AWS refused to
+    tell.
     """
 
     targets: tuple[SweepTarget, ...] = ()
-    errands: Mapping[str, Errand] = field(default_factory=dict)
+    discovered: Mapping[str, DiscoveredTarget] = field(default_factory=dict)
     clusters: Clusters = field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
     problems: tuple[str, ...] = ()
@@ -56,7 +57,7 @@ class Plan:
 class Message:
     """The request for one target's sweep.
 
-    Of a group's messages one is out at a time; a second of an id is dropped.
+    SQS hands out one message of a `group` at a time, and drops a second one with the same `id`.
     """
 
     target: str
@@ -77,73 +78,67 @@ class Message:
 def lambda_handler(event: Any, context: LambdaContext | None) -> dict[str, Any]:
     """Plan, and put a message for each target into the queue, from which the reaper sweeps.
 
-    Raises ConfigurationError for an event that is not understood, before anything is asked;
-    FleetIncomplete, after all the rest is done and told, where AWS would not tell or take
+    Raises ConfigurationError for an event that is not understood, before AWS is asked anything, and
+    FleetIncomplete, after everything else is done and logged, where AWS did not tell or accept
     everything.
     """
-    deadline = Deadline.from_context(context) if context else Deadline.after(_WITHOUT_LAMBDA)
-    asked, dry_run = _asked(event, os.environ)
-    plan = make_plan(os.environ, deadline.less(_FOR_SENDING)) if asked.is_due else Plan()
-    run = getattr(context, "aws_request_id", None) or uuid.uuid4().hex
+    invocation = Invocation.begin(context)
+    request = _sweeps_asked_for(event)
+    dry_run = decide_dry_run(Decider.PLANNER, request, Rules.from_environ(os.environ))
+    until = invocation.deadline.less(_FOR_SENDING)
+    fleet = find_fleet(os.environ, until) if request.is_due else Fleet()
     stale = time.time() + _stale_seconds(os.environ)
-    messages = [_message(asked, dry_run, plan, name, run, stale) for name in _chosen(asked, plan)]
-    unsent = _send(messages, os.environ, deadline)
-    is_for_all = asked.targets is None and not asked.alarmed
+    messages = [
+        _message(request, dry_run, fleet, name, invocation.id, stale)
+        for name in _chosen(request, fleet)
+    ]
+    unsent = _send(messages, os.environ, invocation.deadline)
     answer = {
-        "trigger": asked.trigger,
+        "trigger": request.trigger,
         "dry_run": dry_run,
         "targets": [message.target for message in messages],
-        "skipped": [skipped.to_json() for skipped in plan.skipped] if is_for_all else [],
+        "skipped": [one.to_json() for one in fleet.skipped] if request.is_for_all else [],
         "unsent": unsent,
-        "problems": list(plan.problems),
+        "problems": list(fleet.problems),
     }
-    _tell(answer, stack_name(os.environ))
-    if unsent or plan.problems:
+    _tell(answer, stack_name(os.environ), invocation)
+    if unsent or fleet.problems:
         raise FleetIncomplete(
-            "; ".join((*plan.problems, *(f"{name}: {why}" for name, why in unsent.items())))
+            "; ".join((*fleet.problems, *(f"{name}: {why}" for name, why in unsent.items())))
         )
     return answer
 
 
-def _asked(event: Any, environ: Mapping[str, str]) -> tuple[Request, bool]:
-    """What the event asks for, and whether that is dry: what a message says can only be safer than
-    the stack.
-    """
-    asked = parse(event)
-    if isinstance(asked, list) or asked.advise:
+def _sweeps_asked_for(event: Any) -> SweepRequest:
+    """The event as a request to sweep, with no rule that may not travel in a message."""
+    request = parse(event)
+    if not isinstance(request, SweepRequest):
         raise ConfigurationError(
             "the planner only plans sweeps; queues and advice are the reaper's function's"
         )
-    check_rules(asked.rules, ("dry_run", *FREE_RULES), "event: rules")
-    stack_is_dry = Rules.from_environ(environ).dry_run
-    said = (asked.dry_run, asked.rules.get("dry_run"))
-    if stack_is_dry and False in said:
-        raise ConfigurationError(
-            "the event says dry_run false but the stack says REAPER_DRY_RUN true; set it to false"
-        )
-    return asked, stack_is_dry or True in said
+    check_delegated(request.rules.names, "event: rules", also=("dry_run",))
+    return request
 
 
-def make_plan(environ: Mapping[str, str], deadline: Deadline) -> Plan:
-    """All that is listed or found.
+def find_fleet(environ: Mapping[str, str], deadline: Deadline) -> Fleet:
+    """All targets that are listed or discovered.
 
-    What one source would not tell is a problem, and keeps nothing of the other.
+    Where one of these sources fails, that is one of the fleet's problems, and the other is used all
+    the same.
     """
     listed, problems = _listed(environ)
     found = _found(environ, deadline)
     names = {target.name for target in listed}
-    taken = [name for errand in found.errands if (name := errand.target.name) in names]
-    errands = {
-        errand.target.name: errand for errand in found.errands if errand.target.name not in names
-    }
-    targets = [*listed, *(errand.target for errand in errands.values())]
+    taken = [name for one in found.errands if (name := one.target.name) in names]
+    discovered = {one.target.name: one for one in found.errands if one.target.name not in names}
+    targets = [*listed, *(one.target for one in discovered.values())]
     skipped = [
         *found.skipped,
         *(Skipped(name, Why.NAME, "a listed target has its name") for name in taken),
     ]
-    return Plan(
+    return Fleet(
         tuple(sorted(targets, key=lambda target: target.name)),
-        errands,
+        discovered,
         found.clusters,
         tuple(sorted(skipped, key=lambda one: one.target)),
         (*problems, *found.problems),
@@ -166,46 +161,46 @@ def _found(environ: Mapping[str, str], deadline: Deadline) -> Findings:
     return discover(wanted, Aws(deadline, wanted.role))
 
 
-def _chosen(asked: Request, plan: Plan) -> list[str]:
-    """The names of those the request means; raise ConfigurationError for one that is unknown, or
-    skipped.
+def _chosen(request: SweepRequest, fleet: Fleet) -> list[str]:
+    """The names of the targets that the request selects; raise ConfigurationError for one that is
+    unknown, or skipped.
     """
-    for skipped in plan.skipped:
-        if skipped.target in (asked.targets or ()):
+    for skipped in fleet.skipped:
+        if skipped.target in (request.targets or ()):
             raise ConfigurationError(f"target {skipped.target!r} is not swept: {skipped.detail}")
     try:
-        return [target.name for target in choose(asked, plan.targets, plan.clusters)]
+        return [target.name for target in choose(request, fleet.targets, fleet.clusters)]
     except ConfigurationError:
-        # Which may be why it is not known
-        if plan.problems:
-            raise FleetIncomplete("; ".join(plan.problems)) from None
+        # It may be unknown only because AWS refused to tell of it.
+        if fleet.problems:
+            raise FleetIncomplete("; ".join(fleet.problems)) from None
         raise
 
 
 def _message(
-    asked: Request, dry_run: bool, plan: Plan, name: str, run: str, stale: float
+    request: SweepRequest, dry_run: bool, fleet: Fleet, name: str, run: str, stale: float
 ) -> Message:
-    errand = plan.errands.get(name)
+    discovered = fleet.discovered.get(name)
     body = {
-        "trigger": None if asked.trigger is Trigger.MANUAL else asked.trigger,
-        # Never false: that the stack is live is for the sweep to find
+        "trigger": None if request.trigger is Trigger.MANUAL else request.trigger,
+        # Never false: whether the stack is live is decided again by the sweep.
         "dry_run": True if dry_run else None,
-        "rules": dict(asked.rules),
-        "targets": None if errand else [name],
-        "target": errand and errand.to_json(),
+        "rules": request.rules.to_json(),
+        "targets": None if discovered else [name],
+        "target": discovered and discovered.to_json(),
         "not_after": round(stale),
     }
     text = json.dumps(
         {key: value for key, value in body.items() if value not in (None, {})},
         separators=(",", ":"),
     )
-    # By the trigger, too: who calls in an emergency must not wait behind a schedule's message that
-    # failed.
-    return Message(name, text, _digest(asked.trigger, name), _digest(run, name))
+    # Grouped by the trigger, too: an emergency's message must not wait behind a schedule's message
+    # that failed and is tried again.
+    return Message(name, text, _digest(request.trigger, name), _digest(run, name))
 
 
 def _digest(*words: str) -> str:
-    """Names may hold what SQS takes for no id."""
+    """An id for SQS, which does not accept every character that a name may hold."""
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
@@ -223,7 +218,7 @@ def _stale_seconds(environ: Mapping[str, str]) -> float:
 def _send(
     messages: Sequence[Message], environ: Mapping[str, str], deadline: Deadline
 ) -> dict[str, str]:
-    """Put all into the queue; say why of each that could not be."""
+    """Send all; return the reason for each target whose message could not be sent."""
     if not messages:
         return {}
     queue = environ.get(QUEUE_URL)
@@ -232,8 +227,8 @@ def _send(
             f"{QUEUE_URL} is not set; name the queue that the reaper sweeps from"
         )
     sqs = aws_client("sqs", deadline)
-    # Not always from the same end: where there is too little time for all, it would always be the
-    # same who get none.
+    # Start somewhere else each time: where there is too little time for all, it would always be the
+    # same targets that get no message.
     start = int(time.time()) % len(messages)
     unsent: dict[str, str] = {}
     for batch in _batches([*messages[start:], *messages[:start]]):
@@ -242,7 +237,7 @@ def _send(
 
 
 def _batches(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    """As many at a time as SQS takes in one call."""
+    """Batches as large as SQS accepts in one call."""
     batch: list[Message] = []
     size = 0
     for message in messages:
@@ -259,7 +254,10 @@ def _batches(messages: Sequence[Message]) -> Iterator[list[Message]]:
 def _send_batch(
     sqs: Any, queue: str, batch: Sequence[Message], deadline: Deadline
 ) -> dict[str, str]:
-    """Send, and what failed once more: SQS drops what it had taken after all."""
+    """Send a batch, and once more what failed; SQS drops a message that it had accepted before.
+
+    Returns the reason for each target whose message failed twice.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
 
     failed = {message.id: "no time was left to send it" for message in batch}
@@ -278,23 +276,22 @@ def _send_batch(
     return {message.target: failed[message.id] for message in batch if message.id in failed}
 
 
-def _tell(answer: Mapping[str, Any], stack: str) -> None:
-    """One log line for each target that is not swept, one for the plan, and the fleet's metrics."""
-    # Powertools, which the command line has no use for and this module's importers must not pay
-    # for.
-    from reaper.log import logger
+def _tell(answer: Mapping[str, Any], stack: str, invocation: Invocation) -> None:
+    """Write one log line for each target that is not swept, one for the plan, and the metrics."""
+    # These import Powertools, which takes long to load and which importers of this module do not
+    # need.
+    from reaper.log import logged_as, logger
     from reaper.metrics import Tally, publish
 
-    for skipped in answer["skipped"]:
-        logger().info("skipped", extra=skipped)
-    for name, why in answer["unsent"].items():
-        logger().error("not sent", extra={"target": name, "problem": why})
-    for problem in answer["problems"]:
-        logger().error("not found", extra={"problem": problem})
     counts = {key: len(answer[key]) for key in ("targets", "skipped", "unsent", "problems")}
-    logger().info(
-        "plan", extra={"trigger": answer["trigger"], "dry_run": answer["dry_run"], **counts}
-    )
+    with logged_as(invocation.id, answer["trigger"]):
+        for skipped in answer["skipped"]:
+            logger().info("skipped", extra=skipped)
+        for name, why in answer["unsent"].items():
+            logger().error("not sent", extra={"target": name, "problem": why})
+        for problem in answer["problems"]:
+            logger().error("not found", extra={"problem": problem})
+        logger().info("plan", extra={"dry_run": answer["dry_run"], **counts})
     publish(
         Tally(counts["targets"], counts["unsent"] + counts["problems"], counts["skipped"]), stack
     )

@@ -1,4 +1,5 @@
-"""What a message of the fan-out carries: a database that RDS knows, and what it may say of it.
+"""A target that the planner discovered, as a message carries it to the sweep, and what such a
+message is allowed to say.
 
 Pure.
 """
@@ -6,8 +7,8 @@ Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
@@ -15,44 +16,42 @@ from reaper.client.target import (
     Auth,
     ConfigurationError,
     choice,
-    hint,
     reject_unknown_keys,
     shown,
     text,
 )
-from reaper.model import Rules, SweepTarget
+from reaper.model import SweepTarget
+from reaper.rules import check_delegated
 
 
 class Notice(StrEnum):
-    """What a report must say of a target beside what its server told."""
+    """A warning about a target that its sweeps' reports must carry."""
 
     PROXY = "rds_proxy_protected"
     PROXY_SUBNETS = "rds_proxy_subnets_protected"
 
 
-# Whom else to take, what to roll back, and that a dry run is none: for that one must be able to
-# deploy.
-_OF_THE_STACK = ("dry_run", "allow_", "in_transaction", "max_rollback_rows")
-FREE_RULES = tuple(rule.name for rule in fields(Rules) if not rule.name.startswith(_OF_THE_STACK))
-
-# An instance's endpoint, and no cluster's or proxy's, whose second label holds a hyphen. Only
-# Amazon gets a certificate for such a name, so a forged message can have no password sent
+# An instance's endpoint; those of clusters and proxies have a hyphen in their second label. Only
+# Amazon can get a certificate for such a name, so a forged message cannot have a password sent
 # elsewhere.
 _ENDPOINT = re.compile(
-    r"[a-z][a-z0-9-]*\.[a-z0-9]+\.(?:[a-z]+(?:-[a-z]+)+-\d+\.rds\.amazonaws\.com|rds\.cn-[a-z]+-\d+\.amazonaws\.com\.cn)"
+    r"[a-z][a-z0-9-]*\.[a-z0-9]+\."
+    r"(?:[a-z]+(?:-[a-z]+)+-\d+\.rds\.amazonaws\.com|rds\.cn-[a-z]+-\d+\.amazonaws\.com\.cn)"
 )
 
 
 @dataclass(frozen=True)
-class Errand:
-    """A target that was found, not listed: the message that asks for its sweep has to bring it
-    along.
+class DiscoveredTarget:
+    """A target that is in no list, so the message that asks for its sweep has to bring it along.
+
+    `notices` are warnings that the reports of its sweeps must carry.
     """
 
     target: SweepTarget
     notices: tuple[Notice, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        """The JSON object that `from_json` reads as this target; it never holds a password."""
         target = self.target.target
         found = {
             "name": target.name,
@@ -63,7 +62,7 @@ class Errand:
             "user": target.user,
             "auth": target.auth,
             "secret": target.secret,
-            "rules": dict(self.target.rules),
+            "rules": self.target.rules.to_json(),
             "notices": list(self.notices),
         }
         return {key: value for key, value in found.items() if value not in (None, {}, [])}
@@ -72,7 +71,9 @@ class Errand:
     def from_json(cls, given: Any, where: str = "message: target") -> Self:
         """Read what `to_json` wrote.
 
-        Whoever else wrote it cannot say where to send a password, nor whom to take.
+        Raises ConfigurationError naming the key and the value. Anybody who can write to the queue
+        could have written it, so it cannot choose where a password is sent, nor which sessions are
+        terminated beyond what the stack allows.
         """
         reject_unknown_keys(given, _KEYS, where)
         if choice(given, "auth", Auth, where) not in (Auth.IAM, Auth.SECRET):
@@ -85,7 +86,7 @@ class Errand:
             )
         entry = {key: value for key, value in given.items() if key != "notices"}
         target = SweepTarget.from_mapping(entry | {"tls": "verify"}, where)
-        check_rules(target.rules, FREE_RULES, f"{where}: rules")
+        check_delegated(target.rules.names, f"{where}: rules")
         return cls(target, _notices(given, where))
 
 
@@ -99,22 +100,3 @@ def _notices(given: Mapping[str, Any], where: str) -> tuple[Notice, ...]:
             f"{where}: notices is {shown('notices', value)}; known: {', '.join(Notice)}"
         )
     return tuple(map(Notice, value))
-
-
-def check_rules(names: Iterable[str], free: Iterable[str], where: str) -> None:
-    """Raise ConfigurationError for the first rule that only the stack may set."""
-    for name in names:
-        if name not in (known := tuple(free)):
-            is_rule = name in (rule.name for rule in fields(Rules))
-            why = "; only the stack may set it" if is_rule else hint(name, known)
-            raise ConfigurationError(f"{where}: {name} may not be set here{why}")
-
-
-def put_over(rules: Rules, given: Mapping[str, Any]) -> Rules:
-    """The rules with the given ones, known to be good, over them; who is protected already stays
-    so.
-    """
-    more = {
-        name: (*getattr(rules, name), *given[name]) for name in given if name.startswith("protect_")
-    }
-    return rules.override({**given, **more})

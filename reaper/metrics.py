@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
@@ -15,19 +14,11 @@ from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import (
 from reaper.client.emf import dimension
 from reaper.model import Outcome, State
 from reaper.report import ErrorKind, Report
+from reaper.settings import TargetMetrics
 
 NAMESPACE = "Reaper"
 
 Measures = dict[str, tuple[MetricUnit, float]]
-
-
-class TargetMetrics(StrEnum):
-    """How many metrics a target has of its own, each of which CloudWatch charges for; the stack has
-    them all.
-    """
-
-    ALL = "all"
-    FEW = "few"
 
 
 # Which target fills up, which was relieved, which is not swept; the log has the rest.

@@ -11,18 +11,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from operator import attrgetter
 from typing import NamedTuple
 
-from reaper.model import (
-    Action,
-    Holding,
-    InTransaction,
-    Mode,
-    Reason,
-    Rules,
-    Session,
-    Snapshot,
-    State,
-    Verdict,
-)
+from reaper.model import Action, Holding, Mode, Reason, Session, Snapshot, State, Verdict
+from reaper.rules import InTransaction, Rules
 
 # Exact names: `admin` and `root` belong to the customer. Source: RDS master account documentation
 # and the engines' own reserved accounts.

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from reaper.client.target import ConfigurationError
-from reaper.model import Rules
+from reaper.rules import Rules
 
 GIB = 2**30
 # Connections for people, jobs and the reaper, where nobody says otherwise

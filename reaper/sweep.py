@@ -21,9 +21,10 @@ from reaper.client.retry import Dice, Patience
 from reaper.client.target import ConfigurationError, EngineName
 from reaper.engines import engine_for
 from reaper.engines.base import Engine, Look, Server, TooSlowToStrikeError, strike_all
-from reaper.model import Mode, Outcome, Reason, Rules, Session, Snapshot, SweepTarget, Verdict
+from reaper.model import Mode, Outcome, Reason, Session, Snapshot, SweepTarget, Verdict
 from reaper.policy import Judgement, Scope, find_pressure, judge, pressure_remains
 from reaper.report import Entry, ErrorKind, Report, SweepError, Victim
+from reaper.rules import Rules
 from reaper.seat import SERVER_ENDS_AFTER, Seat
 
 # Seconds between two looks at a session whose true idle time the server does not tell
@@ -141,7 +142,7 @@ class Sweep:
     the target. `two_looks` confirms those within this sweep: in manual runs, and always under
     pressure. `seat` is kept for the next sweep; without one a connection is opened and closed. A
     sweep's lock that its holder has slept on for `frozen_after` seconds is taken over. `invoked` is
-    when the whole invocation began, on this sweep's clock.
+    when the whole invocation began, on this sweep's clock. `notices` lead the report's warnings.
     """
 
     target: SweepTarget
@@ -154,6 +155,7 @@ class Sweep:
     seat: Seat | None = None
     frozen_after: float = SERVER_ENDS_AFTER
     invoked: float | None = None
+    notices: Sequence[str] = ()
     drivers: Callable[[EngineName], Driver] = driver_for
     engines: Callable[[EngineName], Engine] = engine_for
     clock: Clock = time.monotonic
@@ -193,6 +195,7 @@ class Sweep:
         return replace(
             course.report,
             victims=course.victims,
+            warnings=(*self.notices, *course.report.warnings),
             pressure_remains=pressure_remains(saw, self.rules, gone) if saw else None,
             first_freed_seconds=None if course.first_freed is None else course.first_freed - since,
             duration_seconds=self.clock() - began,

@@ -11,10 +11,11 @@ import pytest
 from lab.context import Context
 from lab.servers import Server
 from lab.targets import target
-from reaper import handler
+from reaper import handler, running
 from reaper.client.deadline import Deadline
 from reaper.client.events import GivenUp
-from reaper.model import Rules, SweepTarget
+from reaper.model import SweepTarget
+from reaper.rules import Rules
 from reaper.sweep import Sweep
 
 
@@ -22,7 +23,7 @@ def sweep(server: Server, user: str = "reaper", trigger: str = "manual", **rules
     """A sweep of a test server, live unless the rules say otherwise."""
     return Sweep(
         target=SweepTarget.from_mapping(target(server, user)),
-        rules=Rules().override({"dry_run": False, **rules}),
+        rules=Rules.from_json({"dry_run": False, **rules}),
         trigger=trigger,
         deadline=Deadline.after(60),
         two_looks=trigger == "manual",
@@ -44,13 +45,14 @@ class Lambda:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
         self.lines: list[dict[str, Any]] = []
+        self._invocations = 0
         self.end()
 
     def end(self) -> None:
         """What becomes of the environment: nothing is remembered, and its seats are left."""
-        handler._SIGHTINGS.clear()
-        while handler._SEATS:
-            handler._SEATS.popitem()[1].discard(GivenUp.CLOSED)
+        running.SIGHTINGS.clear()
+        while running.SEATS:
+            running.SEATS.popitem()[1].discard(GivenUp.CLOSED)
 
     def configure(self, *targets: dict[str, Any], **environ: str) -> None:
         self._monkeypatch.setenv("REAPER_TARGETS", json.dumps(targets))
@@ -58,8 +60,11 @@ class Lambda:
             self._monkeypatch.setenv(name, value)
 
     def invoke(self, event: Any, seconds: float = 60) -> dict[str, Any]:
+        """The answer; the invocations' requests are called request-1, request-2 and so on."""
+        self._invocations += 1
+        context = Context(seconds, f"request-{self._invocations}")
         try:
-            return handler.lambda_handler(event, Context(seconds))
+            return handler.lambda_handler(event, context)
         finally:
             self.lines += [
                 json.loads(line) for line in self._capsys.readouterr().out.splitlines() if line
@@ -77,5 +82,10 @@ class Lambda:
                 found[line["Target"]] = {name: line[name][0] for name in names}
         return found
 
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """Every line that is no document of metrics."""
+        return [line for line in self.lines if "_aws" not in line]
+
     def logged(self, message: str) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line.get("message") == message]
+        return [line for line in self.log if line.get("message") == message]

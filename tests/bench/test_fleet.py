@@ -21,7 +21,8 @@ from benchmarks.fleet import DATABASES, HANGING, SCHEDULES, concurrency, product
 from benchmarks.prices import HOURS, METRIC, SECRET, SECRET_READ, tiered
 from lab import ROOT
 from lab.cloudformation import source
-from reaper.metrics import FEW, TargetMetrics
+from reaper.metrics import FEW
+from reaper.settings import TargetMetrics
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("\n## A fleet\n")[2].partition("\n## ")[0]

@@ -16,7 +16,8 @@ from benchmarks.fleet import (
 )
 from lab.servers import until
 from lab.servers.secure import secure
-from reaper.metrics import FEW, TargetMetrics
+from reaper.metrics import FEW
+from reaper.settings import TargetMetrics
 from tests.conftest import Servers
 
 

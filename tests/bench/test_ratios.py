@@ -18,8 +18,9 @@ from reaper.client import Database
 from reaper.client.target import EngineName
 from reaper.engines import engine_for
 from reaper.engines.base import Look
-from reaper.model import Outcome, Rules
+from reaper.model import Outcome
 from reaper.policy import judge
+from reaper.rules import Rules
 from tests.conftest import Servers
 from tests.harness import settle, sweep
 from tests.live.stage import engine_server, seen, strike

@@ -26,10 +26,11 @@ from reaper.client.events import Event, EventKind
 from reaper.client.faults import Fault
 from reaper.discovery import Discovery
 from reaper.environment import targets_from_environ
-from reaper.handler import Settings
-from reaper.metrics import NAMESPACE, Tally, TargetMetrics, embedded, embedded_tally
-from reaper.model import InTransaction, Rules
-from reaper.request import Request, Trigger, choose, parse
+from reaper.metrics import NAMESPACE, Tally, embedded, embedded_tally
+from reaper.request.events import SweepRequest, Trigger, parse
+from reaper.request.plan import choose
+from reaper.rules import InTransaction, Rules
+from reaper.settings import StackSettings, TargetMetrics
 
 ACCOUNT = "eu-central-1:111122223333"
 SECRET = f"arn:aws:secretsmanager:{ACCOUNT}:secret:reaper-AbCdEf"
@@ -225,7 +226,7 @@ def test_a_stack_is_dry_and_has_the_rules_of_the_code(bundle: str) -> None:
     """Deployed with as little as possible: one target, dry, no manual kill, every rule at its
     default.
     """
-    settings = Settings.from_environ(Stack(PLAIN | {"CaBundle": bundle}).environ)
+    settings = StackSettings.from_environ(Stack(PLAIN | {"CaBundle": bundle}).environ)
     assert settings.rules == Rules()
     assert settings.rules.dry_run
     assert not settings.manual_kill
@@ -387,7 +388,7 @@ def test_the_schedule_reaches_the_function() -> None:
     (schedule,) = stack.of_type("AWS::Scheduler::Schedule").values()
     assert (schedule["ScheduleExpression"], schedule["State"]) == ("rate(5 minutes)", "DISABLED")
     assert schedule["Target"]["Arn"] == "<ReaperFunction.Arn>"
-    assert parse(json.loads(schedule["Target"]["Input"])) == Request(Trigger.SCHEDULE)
+    assert parse(json.loads(schedule["Target"]["Input"])) == SweepRequest(Trigger.SCHEDULE)
     role = stack.resources[schedule["Target"]["RoleArn"].strip("<>").split(".")[0]]["Properties"]
     assert [(found["Action"], found["Resource"]) for found in statements(role)] == [
         ("lambda:InvokeFunction", "<ReaperFunction.Arn>")
@@ -439,7 +440,7 @@ def test_the_handler_finds_the_alarms_target(name: str, host: str, bundle: str) 
     """
     stack = Stack(FULL | {"Host": host, "TargetsParameter": "", "CaBundle": bundle})
     asked = parse(event_of(calling(stack)[name]))
-    assert isinstance(asked, Request)
+    assert isinstance(asked, SweepRequest)
     assert [
         target.target.host for target in choose(asked, targets_from_environ(stack.environ))
     ] == [host]
@@ -593,7 +594,7 @@ def test_every_metric_exists_with_its_dimensions(of_target: TargetMetrics) -> No
     just so; also where targets have few metrics of their own.
     """
     stack = Stack(FLEET | {"TargetMetrics": of_target})
-    assert Settings.from_environ(stack.environ).target_metrics is of_target
+    assert StackSettings.from_environ(stack.environ).target_metrics is of_target
     watched = [
         (metric["namespace"], metric["name"], tuple(sorted(metric["dimensions"])))
         for alarm in alarms(stack).values()
@@ -828,7 +829,7 @@ def test_a_fleet_is_planned_queued_and_swept() -> None:
     states = {found["Target"]["Arn"]: found["State"] for found in schedules.values()}
     assert states == {"<ReaperFunction.Arn>": "DISABLED", "<FleetFunction.Arn>": "ENABLED"}
     assert all(
-        parse(json.loads(found["Target"]["Input"])) == Request(Trigger.SCHEDULE)
+        parse(json.loads(found["Target"]["Input"])) == SweepRequest(Trigger.SCHEDULE)
         for found in schedules.values()
     )
     queue = stack.of_type("AWS::SQS::Queue")["FleetQueue"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import inf
 
-from reaper.model import InTransaction, Rules
+from reaper.rules import InTransaction, Rules
 
 # Seconds by which two clocks of one machine may disagree
 ROUNDING = 0.02

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reaper.model import Rules
+from reaper.rules import Rules
 from tests.hardening.oracle import Client, Posture, Sight, Swept, may_go, must_go
 
 NOW = 1000.0
@@ -18,7 +18,7 @@ SIGHT = Sight()
 
 def swept(**rules: Any) -> Swept:
     """A sweep of a tenth of a second."""
-    return Swept(Rules().override({**ALL, **rules}), NOW, NOW + 0.1)
+    return Swept(Rules.from_json({**ALL, **rules}), NOW, NOW + 0.1)
 
 
 def asleep(seconds: float, **stands: Any) -> Posture:
@@ -124,7 +124,7 @@ def test_what_does_not_show_cannot_protect() -> None:
 
 def test_who_woke_before_its_turn_is_spared() -> None:
     """What counts is how it stood when it was struck, not when the sweep began."""
-    order = Swept(Rules().override(ALL), NOW, NOW + 2)
+    order = Swept(Rules.from_json(ALL), NOW, NOW + 2)
     awake = NOW + 0.5
     who = client(replace(asleep(2), until=awake), Posture(awake, awake, awake + 0.01))
     assert may_go(who, [], order, (NOW + 0.1, NOW + 0.4), SIGHT)

@@ -25,10 +25,11 @@ from reaper.client.target import ConfigurationError
 from reaper.engines import engine_for
 from reaper.engines.base import Look
 from reaper.environment import parse_targets
-from reaper.model import Mode, Rules
+from reaper.model import Mode
 from reaper.policy import judge
 from reaper.report import Report
-from reaper.request import Trigger
+from reaper.request.events import Trigger
+from reaper.rules import Rules
 from reaper.sweep import Sweep
 from tests.aws import Asked, aws
 from tests.conftest import Servers

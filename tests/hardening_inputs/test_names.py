@@ -33,9 +33,10 @@ from reaper.client.target import ConfigurationError
 from reaper.engines.mysql import may_kill
 from reaper.engines.postgres import PostgresServer
 from reaper.handler import AllSweepsFailed
-from reaper.model import Outcome, Reason, Rules, Session, State, SweepTarget
+from reaper.model import Outcome, Reason, Session, State, SweepTarget
 from reaper.policy import judge
 from reaper.report import ErrorKind, Report
+from reaper.rules import Rules
 from tests.conftest import Servers, names
 from tests.harness import Lambda, settle, sweep
 from tests.live.stage import engine_server, seen
@@ -212,7 +213,7 @@ def test_a_rule_finds_every_name_as_it_is(server: Server, clients: dict[str, Cli
         for kind, found in (("users", session.user), ("databases", session.database)):
             for rule, reason in (("protect", Reason.PROTECTED), ("allow", Reason.IDLE)):
                 judged = judge(
-                    snapshot, Rules().override({"idle_seconds": 0, f"{rule}_{kind}": [found]})
+                    snapshot, Rules.from_json({"idle_seconds": 0, f"{rule}_{kind}": [found]})
                 )
                 assert [v.reason for v in judged.verdicts if v.session.id == client.id] == [
                     reason
@@ -227,7 +228,7 @@ def verdicts(users: tuple[str, ...], **rules: Any) -> dict[str, Reason]:
         Session(place, user, "10.0.0.1", "shop", state=State.IDLE, idle_seconds=1000.0)
         for place, user in enumerate(users)
     )
-    judged = judge(snapshot_of(*sessions), Rules().override(rules))
+    judged = judge(snapshot_of(*sessions), Rules.from_json(rules))
     return {str(verdict.session.user): verdict.reason for verdict in judged.verdicts}
 
 

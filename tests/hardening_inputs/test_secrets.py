@@ -27,7 +27,7 @@ from lab.context import Context
 from lab.rotation import USER, Rotated
 from lab.servers import Proxy, Server, Sessions, free_port
 from lab.targets import target
-from reaper import cli, handler
+from reaper import cli, handler, running
 from reaper.client.attempt import OutcomeUnknown
 from reaper.client.database import Database
 from reaper.client.deadline import DeadlineExceeded
@@ -388,8 +388,8 @@ def test_the_function_shows_no_secret(
         with pytest.raises((ConfigurationError, handler.AllSweepsFailed)) as caught:
             handler.lambda_handler(event, Context())
         said.append(told(caught.value))
-    while handler._SEATS:
-        handler._SEATS.popitem()[1].discard(GivenUp.CLOSED)
+    while running.SEATS:
+        running.SEATS.popitem()[1].discard(GivenUp.CLOSED)
     printed = capsys.readouterr()
     everything = "\n".join([*said, *living, json.dumps([answer, good]), printed.out, printed.err])
     assert [line for line in everything.splitlines() if MARK in line] == []

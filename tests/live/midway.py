@@ -12,7 +12,8 @@ import sys
 from typing import Any
 
 from reaper.client.deadline import Deadline
-from reaper.model import Rules, SweepTarget
+from reaper.model import SweepTarget
+from reaper.rules import Rules
 from reaper.sweep import Observers, Sweep
 
 
@@ -25,7 +26,7 @@ def main() -> None:
     order = json.loads(sys.stdin.readline())
     sweep = Sweep(
         target=SweepTarget.from_mapping(order["target"]),
-        rules=Rules().override(order["rules"]),
+        rules=Rules.from_json(order["rules"]),
         trigger="schedule",
         deadline=Deadline.after(120),
         observers=Observers(looked=wait),

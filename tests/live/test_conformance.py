@@ -33,7 +33,6 @@ from reaper.client.retry import Patience
 from reaper.client.target import ConfigurationError
 from reaper.client.transaction import Transaction
 from tests.live.test_client import dead, end, fresh_tables, kept, orders, session
-from tests.live.test_client import dead, end, fresh_tables, orders, session
 
 # performance_schema means nothing to the client
 LEFT_OUT = ("mysql_nops",)

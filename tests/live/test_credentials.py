@@ -19,7 +19,7 @@ from lab.context import Context
 from lab.rotation import READ, USER, Rotated
 from lab.servers import Proxy, Server, until
 from lab.targets import target
-from reaper import handler
+from reaper import running
 from reaper.client.credentials import CredentialsUnavailable
 from reaper.client.database import Database
 from reaper.client.deadline import Deadline
@@ -29,8 +29,9 @@ from reaper.client.events import GivenUp
 from reaper.client.faults import Fault
 from reaper.client.kept import Settings
 from reaper.client.target import EngineName
-from reaper.model import Rules, SweepTarget
+from reaper.model import SweepTarget
 from reaper.report import ErrorKind
+from reaper.rules import Rules
 from reaper.sweep import Sweep
 from tests.aws import Asked, aws
 from tests.harness import Lambda
@@ -141,7 +142,7 @@ def test_rotated_between_two_invocations_of_the_reaper(
     rotated.rotate()
     assert [report["error"] for report in function.invoke({})["targets"]] == [None]
     assert aws[READ] == 1
-    (seat,) = handler._SEATS.values()
+    (seat,) = running.SEATS.values()
     connection: Any = seat.connection
     end(secured, connection.id)
     assert until(lambda: not connection.is_alive(), timeout=10)

@@ -13,7 +13,7 @@ import pytest
 from lab.servers import Server, Sessions
 from lab.servers.secure import Front, authority
 from lab.targets import target
-from reaper import handler
+from reaper import running
 from tests.aws import Asked, aws
 from tests.conftest import Servers
 from tests.harness import Lambda, settle
@@ -99,8 +99,8 @@ def test_a_target_that_came_with_its_message_is_swept(shop: Shop, function: Lamb
     assert answer["batchItemFailures"] == []
     assert function.metrics["shop-1"]["Terminated"] == 1
     assert tallies(function) == []
-    assert not handler._SEATS
-    assert not handler._SIGHTINGS
+    assert not running.SEATS
+    assert not running.SIGHTINGS
 
 
 def test_a_proxys_sessions_are_spared_and_the_report_says_so(

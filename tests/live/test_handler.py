@@ -99,6 +99,51 @@ def test_a_bad_message_is_returned_and_the_others_are_swept(
     assert {line["message_id"] for line in function.logged("bad message")} == {"1", "3", "4"}
 
 
+def test_every_line_says_which_request_it_is_of(servers: Any, function: Lambda) -> None:
+    """Its id, who asked, and the target where there is one; the next invocation has its own."""
+    server = servers["postgres16"]
+    function.configure(
+        target(server, name="orders"), REAPER_DRY_RUN="false", REAPER_IDLE_SECONDS="0"
+    )
+    with Sessions(server) as sessions:
+        sessions.sleeping(1)
+        function.invoke({"trigger": "schedule"})
+    bodies = [{"targets": ["orders"], "trigger": "alarm"}, {"targets": ["ordres"]}, {"kill": 1}]
+    stale = {"targets": ["orders"], "not_after": 1}
+    records = [
+        {"messageId": str(place), "eventSource": "aws:sqs", "body": json.dumps(body)}
+        for place, body in enumerate([*bodies, stale])
+    ]
+    function.invoke({"Records": records})
+    function.invoke({"advise": True})
+    assert [
+        (line["message"], line["request_id"], line["trigger"], line.get("target"))
+        for line in function.log
+    ] == [
+        ("session", "request-1", "schedule", "orders"),
+        ("sweep", "request-1", "schedule", "orders"),
+        ("stale message", "request-2", "queue", "orders"),
+        ("bad message", "request-2", "queue", "ordres"),
+        ("bad message", "request-2", "queue", None),
+        ("sweep", "request-2", "alarm", "orders"),
+        ("advice", "request-3", "manual", "orders"),
+    ]
+
+
+@pytest.mark.parametrize("body", [{}, {"not_after": 1}], ids=["unknown", "stale"])
+def test_a_dsn_taken_for_a_targets_name_is_logged_without_its_password(
+    function: Lambda, body: dict[str, Any]
+) -> None:
+    """A message's names are not checked before they are logged."""
+    function.configure(nowhere())
+    named = body | {"targets": ["mysql://app:hunter2@db.internal/shop"]}
+    record = {"messageId": "m", "eventSource": "aws:sqs", "body": json.dumps(named)}
+    function.invoke({"Records": [record]})
+    (line,) = function.log
+    assert line["target"] == "mysql://app:***@db.internal/shop"
+    assert "hunter2" not in json.dumps(line)
+
+
 BAD_EVENTS = [
     ({"dryrun": False}, "'dryrun' with value False; did you mean 'dry_run'"),
     ({"targets": ["ordres"]}, "'ordres'"),

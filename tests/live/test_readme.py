@@ -35,8 +35,8 @@ from lab.servers import Server, Sessions, Unavailable, start
 from lab.targets import target
 from reaper import cli
 from reaper.environment import targets_from_environ
-from reaper.model import Rules
-from reaper.request import parse
+from reaper.request.events import parse
+from reaper.rules import Rules
 from tests.conftest import Servers
 from tests.live import test_example
 
@@ -432,7 +432,7 @@ def test_every_object_in_a_line() -> None:
     assert len(found) >= 2
     for written in found:
         if written.keys() <= {rule.name for rule in fields(Rules)}:
-            Rules().override(written, README.name)
+            Rules.from_json(written, README.name)
         else:
             parse(written)
 

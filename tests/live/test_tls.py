@@ -23,8 +23,9 @@ from reaper.client.deadline import Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.faults import Fault
 from reaper.client.target import ConfigurationError, EngineName, Target
-from reaper.model import Rules, SweepTarget
+from reaper.model import SweepTarget
 from reaper.report import ErrorKind, Report
+from reaper.rules import Rules
 from reaper.sweep import Sweep
 from tests.aws import Asked, aws
 from tests.conftest import Servers

@@ -27,7 +27,9 @@ PAGE = Path(__file__).with_name("SURVIVORS.md")
 # Each module, and the tests that must hold it.
 TESTS = {
     "reaper/policy.py": ("test_policy.py",),
-    "reaper/request.py": ("test_request.py", "test_message.py"),
+    "reaper/rules.py": ("test_rules.py",),
+    "reaper/request/events.py": ("test_request_events.py", "test_message.py"),
+    "reaper/request/plan.py": ("test_request_plan.py", "test_request_events.py"),
     "reaper/message.py": ("test_message.py",),
     "reaper/client/retry.py": ("test_retry.py",),
     "reaper/client/statements.py": ("test_statements.py",),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from lab.samples import messages
 from reaper.advice import Finding, Proxy, Rule, Seen, Severity, advise, advise_proxy
 from reaper.client.target import Auth, ConfigurationError, EngineName
 from reaper.model import Snapshot
-from reaper.request import Record, Request, parse
+from reaper.request.events import AdviceRequest, BadMessage, parse
 from tests.live.account import printed
 
 RIGHT: dict[str, dict[str, Any]] = {
@@ -488,10 +489,8 @@ def test_a_proxy(change: dict[str, Any], rule: Rule | None, statement: str) -> N
 
 def test_the_event_that_asks_for_it() -> None:
     """Advice, and the targets to give it on; all without."""
-    assert parse({"advise": True}) == Request(advise=True)
-    assert parse({"advise": True, "targets": ["orders"]}) == Request(
-        targets=("orders",), advise=True
-    )
+    assert parse({"advise": True}) == AdviceRequest()
+    assert parse({"advise": True, "targets": ["orders"]}) == AdviceRequest(("orders",))
 
 
 @pytest.mark.parametrize(
@@ -518,6 +517,6 @@ def test_an_event_that_half_asks_for_it(event: dict[str, Any], said: str) -> Non
 def test_a_queue_is_not_asked() -> None:
     """Nobody reads the answer to a message, so one that asks for advice is a bad one."""
     record = {"messageId": "1", "eventSource": "aws:sqs", "body": '{"advise": true}'}
-    (found,) = cast("list[Record]", parse({"Records": [record]}))
-    assert found.request is None
-    assert "nobody reads" in str(found.problem)
+    (found,) = messages({"Records": [record]})
+    assert isinstance(found, BadMessage)
+    assert "nobody reads" in found.problem

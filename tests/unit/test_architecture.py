@@ -22,11 +22,13 @@ PACKAGE = ROOT / "reaper"
 FLOORS = (
     {"__main__"},
     {"cli", "handler"},
-    {"consult", "display"},
+    {"consult", "display", "running"},
     {"fleet", "sweep", "grants"},
     {"metrics", "request", "discovery", "advice", "sizing", "policy", "engines", "seat"},
-    {"report", "message", "rds", "environment", "log"},
+    {"settings"},
+    {"report", "message", "rds", "environment", "log", "invocation"},
     {"model"},
+    {"rules"},
     {"client"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -115,11 +117,12 @@ def test_the_imports_are_really_read() -> None:
     """The test above would prove nothing if it saw no imports."""
     assert rooms_imported(PACKAGE / "handler.py") >= {
         "client",
-        "environment",
+        "log",
         "metrics",
-        "model",
         "report",
         "request",
+        "running",
+        "settings",
         "sweep",
     }
 
@@ -164,7 +167,7 @@ def test_the_dependencies_are_really_known() -> None:
     [
         "reaper.client",
         "reaper.policy",
-        "reaper.request",
+        "reaper.request.plan",
         "reaper.discovery",
         "reaper.fleet",
         "reaper.engines",

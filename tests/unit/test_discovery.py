@@ -56,7 +56,7 @@ def skipped(findings: Findings) -> dict[str, str]:
 
 def rules(findings: Findings) -> dict[str, Any]:
     (errand,) = findings.errands
-    return dict(errand.target.rules)
+    return dict(errand.target.rules.overrides)
 
 
 def test_a_large_fleet_is_found_whole(aws: Asked) -> None:
@@ -364,9 +364,9 @@ def test_a_proxys_pool_is_protected(kind: str) -> None:
         "shop-proxy", "shop-1" if kind == "DBInstanceIdentifiers" else "shop", kind=kind
     )
     shop, zoo = found().errands
-    assert shop.target.rules["protect_hosts"] == ("10.9.8.7", *addresses)
+    assert dict(shop.target.rules.overrides)["protect_hosts"] == ("10.9.8.7", *addresses)
     assert shop.notices == (Notice.PROXY,)
-    assert (dict(zoo.target.rules), zoo.notices) == ({}, ())
+    assert (zoo.target.rules.names, zoo.notices) == ((), ())
 
 
 def test_a_proxy_without_addresses_has_its_networks_protected() -> None:
@@ -375,7 +375,7 @@ def test_a_proxy_without_addresses_has_its_networks_protected() -> None:
     """
     _, networks = proxy("shop-proxy", instance("shop"), interfaces=0)
     (errand,) = found().errands
-    assert errand.target.rules["protect_hosts"] == tuple(networks)
+    assert dict(errand.target.rules.overrides)["protect_hosts"] == tuple(networks)
     assert errand.notices == (Notice.PROXY_SUBNETS,)
 
 

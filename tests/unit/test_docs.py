@@ -27,9 +27,10 @@ from reaper.client.kept import DEFAULTS
 from reaper.client.target import Target
 from reaper.message import Notice
 from reaper.metrics import FEW, measures
-from reaper.model import Outcome, Reason, Rules
+from reaper.model import Outcome, Reason
 from reaper.report import ErrorKind
-from reaper.request import Record, Request, Trigger, parse
+from reaper.request.events import AdviceRequest, BadMessage, Batch, SweepRequest, Trigger, parse
+from reaper.rules import Rules, RulesPatch
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EVENTS = sorted(path.name for path in (ROOT / "events").iterdir())
@@ -257,11 +258,15 @@ def test_every_event_has_a_row_with_its_trigger() -> None:
     assert set(expected.values()) == {f"`{trigger}`" for trigger in Trigger}
 
 
-def trigger_of(asked: Request | list[Record]) -> Trigger:
-    if isinstance(asked, Request):
-        return asked.trigger
-    assert [record.problem for record in asked if record.request is None] == []
-    return Trigger.QUEUE
+def trigger_of(asked: SweepRequest | AdviceRequest | Batch) -> Trigger:
+    match asked:
+        case SweepRequest():
+            return asked.trigger
+        case AdviceRequest():
+            return Trigger.MANUAL
+        case Batch(messages):
+            assert [one.problem for one in messages if isinstance(one, BadMessage)] == []
+            return Trigger.QUEUE
 
 
 @pytest.mark.parametrize("name", EVENTS)
@@ -278,8 +283,11 @@ def json_blocks() -> list[Any]:
 def test_the_event_example_is_understood() -> None:
     """The event that the README writes out parses, and uses every key there is."""
     example, _ = json_blocks()
-    assert parse(example) == Request(
-        Trigger.SCHEDULE, dry_run=True, targets=("orders",), rules={"idle_seconds": 120}
+    assert parse(example) == SweepRequest(
+        Trigger.SCHEDULE,
+        dry_run=True,
+        targets=("orders",),
+        rules=RulesPatch.from_json({"idle_seconds": 120}),
     )
 
 

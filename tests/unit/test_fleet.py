@@ -13,13 +13,15 @@ import boto3
 import pytest
 
 from lab.context import Context
+from lab.samples import messages
 from reaper import fleet
 from reaper.client.target import ConfigurationError
 from reaper.discovery import TAG_PREFIX, Why
 from reaper.fleet import FleetIncomplete, Message
-from reaper.message import FREE_RULES, Notice
+from reaper.message import Notice
 from reaper.metrics import Tally
-from reaper.request import Trigger, parse
+from reaper.request.events import QueuedSweep, Trigger
+from reaper.rules import DELEGATED_RULES
 from tests.aws import Asked, aws
 from tests.fleets import ON, Queue, cluster, instance, know_the_services, proxy, refuse
 
@@ -123,6 +125,30 @@ def test_each_target_has_a_message(planner: Planner, aws: Asked) -> None:
     assert planner.tallies == [(24, 0, 1)]
     assert [line["target"] for line in planner.logged("skipped")] == ["closed"]
     assert planner.logged("plan")[0]["targets"] == 24
+
+
+def test_every_line_says_which_request_it_is_of(planner: Planner) -> None:
+    """Its id, who asked, and the target where there is one; the next invocation has its own."""
+    instance("shop")
+    instance("closed", EnableIAMDatabaseAuthentication=False)
+    fail_to_send({"shop"}, times=9)
+    refuse("rds.DescribeDBClusters")
+    for run, trigger in (("run-1", "schedule"), ("run-2", "alarm")):
+        with pytest.raises(FleetIncomplete):
+            planner.plan({"trigger": trigger}, Context(request_id=run))
+    log = [line for line in planner.lines if "_aws" not in line]
+    assert [
+        (line["message"], line["request_id"], line["trigger"], line.get("target")) for line in log
+    ] == [
+        (message, run, trigger, target)
+        for run, trigger in (("run-1", "schedule"), ("run-2", "alarm"))
+        for message, target in (
+            ("skipped", "closed"),
+            ("not sent", "shop"),
+            ("not found", None),
+            ("plan", None),
+        )
+    ]
 
 
 def test_what_was_found_travels(planner: Planner) -> None:
@@ -399,13 +425,13 @@ def test_the_readme_knows_the_fleet() -> None:
     assert names("skipped") == [why.value for why in Why]
     assert names("metric of the fleet") == list(Tally(planned=1).measures())
     tags = [tag.removeprefix(TAG_PREFIX).partition("=")[0] for tag in names("tag")]
-    assert set(tags) - set(FREE_RULES) == {"secret", "wake"}
+    assert set(tags) - set(DELEGATED_RULES) == {"secret", "wake"}
     assert set(Notice) <= set(re.findall(r"`(rds_proxy\w+)`", README))
     (shown,) = re.findall(r"```jsonc\n(.*?)```", README, re.DOTALL)
-    records = parse({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": shown}]})
-    assert isinstance(records, list)
-    assert records[0].errand is not None, records[0].problem
-    assert records[0].errand.to_json() == json.loads(shown)["target"]
+    (found,) = messages({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": shown}]})
+    assert isinstance(found, QueuedSweep), found.problem
+    assert found.discovered is not None
+    assert found.discovered.to_json() == json.loads(shown)["target"]
 
 
 def test_batches_keep_to_sqs_limits() -> None:

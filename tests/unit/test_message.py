@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from lab.samples import messages
 from reaper.client.target import ConfigurationError, Tls
-from reaper.message import FREE_RULES, Errand, Notice, check_rules, put_over
-from reaper.model import Rules
-from reaper.request import Record, Request, Trigger, parse
+from reaper.message import DiscoveredTarget, Notice
+from reaper.request.events import BadMessage, QueuedSweep, SweepRequest, Trigger, parse
+from reaper.rules import RulesPatch
 
 TARGET = {
     "name": "shop-1",
@@ -31,12 +32,25 @@ RICH: dict[str, Any] = TARGET | {
 }
 
 
-def record(body: dict[str, Any], received: str = "1") -> Record:
+def message(body: dict[str, Any], received: str = "1") -> QueuedSweep | BadMessage:
     """The message as the event of a queue brings it."""
     sqs = {"messageId": "m", "eventSource": "aws:sqs", "body": json.dumps(body)}
-    found = parse({"Records": [sqs | {"attributes": {"ApproximateReceiveCount": received}}]})
-    assert isinstance(found, list)
-    return found[0]
+    attributes = {"ApproximateReceiveCount": received}
+    (found,) = messages({"Records": [sqs | {"attributes": attributes}]})
+    return found
+
+
+def good(body: dict[str, Any], received: str = "1") -> QueuedSweep:
+    found = message(body, received)
+    assert isinstance(found, QueuedSweep)
+    return found
+
+
+def problem(body: dict[str, Any]) -> str:
+    """What is wrong with a bad message."""
+    found = message(body)
+    assert isinstance(found, BadMessage)
+    return found.problem
 
 
 @pytest.mark.parametrize("given", [TARGET, RICH])
@@ -44,14 +58,14 @@ def test_a_target_travels_whole(given: dict[str, Any]) -> None:
     """What the planner writes is what the sweep reads; its TLS is verified, and neither says by
     which certificates.
     """
-    found = Errand.from_json(given)
+    found = DiscoveredTarget.from_json(given)
     assert json.loads(json.dumps(found.to_json())) == given
-    assert Errand.from_json(found.to_json()) == found
+    assert DiscoveredTarget.from_json(found.to_json()) == found
     assert (found.target.target.tls, found.target.target.ca) == (Tls.VERIFY, None)
     rules = {"dry_run": True, "idle_seconds": 60}
-    asked = record({"target": given, "rules": rules, "trigger": "schedule"})
-    assert asked.errand == found
-    assert asked.request == Request(Trigger.SCHEDULE, rules=rules)
+    asked = good({"target": given, "rules": rules, "trigger": "schedule"})
+    assert asked.discovered == found
+    assert asked.request == SweepRequest(Trigger.SCHEDULE, rules=RulesPatch.from_json(rules))
     assert asked.names == ("shop-1",)
 
 
@@ -63,7 +77,7 @@ def test_whom_a_message_without_a_target_names(
     body: dict[str, Any], names: tuple[str, ...] | None
 ) -> None:
     """Its targets, by name; all of them, or nobody for a bad one, is no name."""
-    assert record(body).names == names
+    assert message(body).names == names
 
 
 @pytest.mark.parametrize(
@@ -78,7 +92,7 @@ def test_whom_a_message_without_a_target_names(
 )
 def test_an_instances_endpoint_is_one_in_every_partition(host: str) -> None:
     """GovCloud's regions have a word more, China's endpoints another order."""
-    assert Errand.from_json(TARGET | {"host": host}).target.target.host == host
+    assert DiscoveredTarget.from_json(TARGET | {"host": host}).target.target.host == host
 
 
 @pytest.mark.parametrize(
@@ -128,10 +142,9 @@ def test_a_forged_target_is_refused(change: dict[str, Any], said: str) -> None:
     """Whoever may write to the queue cannot have a login sent to a server of his own, nor in clear,
     nor take whom the stack would not; the message is a bad one, and says why.
     """
-    found = record({"target": TARGET | change})
-    assert (found.request, found.errand) == (None, None)
-    assert said in (found.problem or "")
-    assert "a-marked-word" not in (found.problem or "")
+    found = problem({"target": TARGET | change})
+    assert said in found
+    assert "a-marked-word" not in found
 
 
 @pytest.mark.parametrize(
@@ -149,7 +162,7 @@ def test_a_forged_target_is_refused(change: dict[str, Any], said: str) -> None:
 )
 def test_a_wrong_message_says_what_is_wrong(body: dict[str, Any], said: str) -> None:
     """What contradicts itself or is of a wrong kind is a bad message by its key and value."""
-    assert said in (record(body).problem or "")
+    assert said in problem(body)
 
 
 @pytest.mark.parametrize("key", ["target", "not_after"])
@@ -165,42 +178,11 @@ def test_a_message_that_waited_too_long_is_stale_unless_it_was_tried() -> None:
     One that failed before is tried again, and ends in the dead-letter queue.
     """
     body = {"targets": ["shop-1"], "not_after": 1000}
-    assert [record(body).is_stale(now) for now in (999.0, 1000.0, 1001.0)] == [False, False, True]
-    assert not record(body, received="2").is_stale(2000.0)
-    assert not record({"targets": ["shop-1"]}).is_stale(1e12)
+    assert [good(body).is_stale(now) for now in (999.0, 1000.0, 1001.0)] == [False, False, True]
+    assert not good(body, received="2").is_stale(2000.0)
+    assert not good({"targets": ["shop-1"]}).is_stale(1e12)
 
 
-def test_protections_add_up() -> None:
-    """A tag, a proxy, an event protect beside those whom the stack protects; the other rules go
-    over the stack's.
-    """
-    stack = Rules().override({"protect_users": ["billing"], "idle_seconds": 900})
-    found = put_over(
-        stack, {"protect_users": ["etl"], "protect_hosts": ("10.0.0.7",), "idle_seconds": 60}
-    )
-    assert (found.protect_users, found.protect_hosts, found.idle_seconds) == (
-        ("billing", "etl"),
-        ("10.0.0.7",),
-        60,
-    )
-    assert put_over(stack, {"protect_users": []}) == stack
-
-
-def test_the_rules_that_may_travel() -> None:
-    """All but those by which more would be terminated than the stack says, or in a dry run."""
-    kept = {"dry_run", "in_transaction", "in_transaction_seconds", "max_rollback_rows"}
-    kept |= {"allow_users", "allow_hosts", "allow_databases", "allow_applications"}
-    assert not kept & set(FREE_RULES)
-    assert kept | set(FREE_RULES) == {*vars(Rules())}
+def test_the_notices() -> None:
+    """What a message may have a report say."""
     assert [*Notice] == ["rds_proxy_protected", "rds_proxy_subnets_protected"]
-
-
-@pytest.mark.parametrize(
-    ("rule", "why"),
-    [("dry_run", "; only the stack may set it"), ("idle_second", "; did you mean 'idle_seconds'?")],
-)
-def test_a_rule_that_may_not_travel_says_why(rule: str, why: str) -> None:
-    """One that there is belongs to the stack; one that there is not was misspelled."""
-    with pytest.raises(ConfigurationError) as caught:
-        check_rules(["idle_seconds", rule], FREE_RULES, "tags")
-    assert str(caught.value) == f"tags: {rule} may not be set here{why}"

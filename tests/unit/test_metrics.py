@@ -12,10 +12,10 @@ import pytest
 
 from lab.samples import report, server, sleeper, struck
 from reaper.client.target import ConfigurationError
-from reaper.handler import Settings
-from reaper.metrics import FEW, TargetMetrics, embedded, publish
+from reaper.metrics import FEW, embedded, publish
 from reaper.model import Outcome
 from reaper.report import ErrorKind, Report, SweepError
+from reaper.settings import StackSettings, TargetMetrics
 
 ALWAYS = {
     "Terminated",
@@ -204,14 +204,15 @@ def test_the_few_are_told_of_a_failed_sweep_too() -> None:
 
 def test_how_many_is_all_or_few() -> None:
     """All unless it is said, and nothing but those two words."""
-    assert Settings.from_environ({}).target_metrics is TargetMetrics.ALL
+    assert StackSettings.from_environ({}).target_metrics is TargetMetrics.ALL
     assert (
-        Settings.from_environ({"REAPER_TARGET_METRICS": "few"}).target_metrics is TargetMetrics.FEW
+        StackSettings.from_environ({"REAPER_TARGET_METRICS": "few"}).target_metrics
+        is TargetMetrics.FEW
     )
     with pytest.raises(
         ConfigurationError, match="REAPER_TARGET_METRICS is 'none'; choose all or few"
     ):
-        Settings.from_environ({"REAPER_TARGET_METRICS": "none"})
+        StackSettings.from_environ({"REAPER_TARGET_METRICS": "none"})
 
 
 def test_publish_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:

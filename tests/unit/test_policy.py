@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lab.samples import judged, reason, reasons, server, sleeper, victims
-from reaper.model import Action, Holding, Mode, Reason, Rules, Session, State
+from reaper.model import Action, Holding, Mode, Reason, Session, State
 from reaper.policy import (
     PROVIDER_ACCOUNTS,
     Scope,
@@ -19,6 +19,7 @@ from reaper.policy import (
     matches_name,
     pressure_remains,
 )
+from reaper.rules import Rules
 
 IN_TRANSACTION = State.IDLE_IN_TRANSACTION
 

@@ -13,18 +13,18 @@ from reaper.client.events import Stats
 from reaper.client.target import ConfigurationError
 from reaper.discovery import Discovery
 from reaper.engines.base import Look
-from reaper.handler import Settings
+from reaper.settings import StackSettings
 
 
 @pytest.mark.parametrize(
     ("set_up", "said"),
     [
         (
-            lambda: Settings.from_environ({"REAPER_MANUAL_KILL": "yes"}),
+            lambda: StackSettings.from_environ({"REAPER_MANUAL_KILL": "yes"}),
             "REAPER_MANUAL_KILL is 'yes'; say true or fal",
         ),
         (
-            lambda: Settings.from_environ({"REAPER_KEEP_SEAT": "0"}),
+            lambda: StackSettings.from_environ({"REAPER_KEEP_SEAT": "0"}),
             "REAPER_KEEP_SEAT is '0'; say true or false",
         ),
         (lambda: Database.from_env({}), "DATABASE_URL is not set; write mysql://"),

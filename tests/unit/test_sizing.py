@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from reaper.client.target import ConfigurationError
-from reaper.model import Rules
+from reaper.rules import Rules
 from reaper.sizing import (
     GIB,
     Flavour,

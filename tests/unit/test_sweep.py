@@ -9,15 +9,16 @@ import pytest
 
 from reaper.client.deadline import Deadline
 from reaper.engines.base import Holder
-from reaper.model import Outcome, Reason, Rules
+from reaper.model import Outcome, Reason
 from reaper.report import Entry, ErrorKind
+from reaper.rules import Rules
 from reaper.seat import Seat
 from reaper.sweep import Observers, Sweep
 from tests.fakes import TARGET, FakeDatabase
 
 
 def sweep(database: FakeDatabase, seconds: float = 60, **more: Any) -> Sweep:
-    rules = Rules().override({"dry_run": False} | more.pop("rules", {}))
+    rules = Rules.from_json({"dry_run": False} | more.pop("rules", {}))
     return Sweep(
         TARGET,
         rules,

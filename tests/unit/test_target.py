@@ -11,6 +11,7 @@ import pytest
 from reaper.client.target import Auth, ConfigurationError, EngineName, Target, Tls, redact, shown
 from reaper.environment import parse_targets, targets_from_environ
 from reaper.model import SweepTarget
+from reaper.rules import RulesPatch
 
 SECRET = "hunter2"  # noqa: S105  the word that must appear nowhere
 
@@ -175,8 +176,9 @@ def test_resource(given: dict[str, Any], resource: str) -> None:
 
 def test_a_target_keeps_only_its_own_rules() -> None:
     """The stack's rules stay the stack's: a target carries what it overrides."""
-    assert SweepTarget.from_mapping(entry(rules={"idle_seconds": 60})).rules == {"idle_seconds": 60}
-    assert SweepTarget.from_mapping(entry()).rules == {}
+    own = {"idle_seconds": 60}
+    assert SweepTarget.from_mapping(entry(rules=own)).rules == RulesPatch.from_json(own)
+    assert SweepTarget.from_mapping(entry()).rules == RulesPatch()
 
 
 # DSNs

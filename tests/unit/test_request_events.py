@@ -1,19 +1,29 @@
-"""Every event shape, what an alarm means, the malformed ones, and whether a run is dry."""
+"""Every event shape, what an alarm means, and the malformed ones."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable
-from itertools import product
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from lab.samples import event
+from lab.samples import event, messages
 from reaper.client.target import ConfigurationError
 from reaper.model import SweepTarget
-from reaper.request import Record, Request, Trigger, choose, is_dry, parse
+from reaper.request.events import (
+    AdviceRequest,
+    BadMessage,
+    Batch,
+    Dimension,
+    QueuedSweep,
+    SweepRequest,
+    Trigger,
+    parse,
+)
+from reaper.request.plan import choose
+from reaper.rules import RulesPatch
 
 ORDERS = SweepTarget.from_mapping(
     {"name": "orders", "engine": "mysql", "host": "db-1.internal", "user": "u", "id": "orders"}
@@ -31,38 +41,46 @@ SHOP = SweepTarget.from_mapping(
 )
 TARGETS = [ORDERS, BILLING, SHOP]
 
-INSTANCE = (("DBInstanceIdentifier", "orders"),)
+INSTANCE = ((Dimension.INSTANCE, "orders"),)
+
+
+def patch(**given: object) -> RulesPatch:
+    return RulesPatch.from_json(given)
 
 
 @pytest.mark.parametrize(
     ("name", "request_"),
     [
-        ("manual-dry-run", Request(Trigger.MANUAL, dry_run=True)),
-        ("manual-kill", Request(Trigger.MANUAL, dry_run=False)),
-        ("schedule-input", Request(Trigger.SCHEDULE)),
-        ("schedule-rule", Request(Trigger.SCHEDULE)),
-        ("schedule-scheduler", Request(Trigger.SCHEDULE)),
-        ("alarm-action", Request(Trigger.ALARM, alarmed=INSTANCE)),
-        ("alarm-eventbridge", Request(Trigger.ALARM, alarmed=INSTANCE)),
-        ("alarm-sns", Request(Trigger.ALARM, alarmed=INSTANCE)),
-        ("alarm-composite", Request(Trigger.ALARM)),
-        ("alarm-ok", Request(Trigger.ALARM, alarmed=INSTANCE, is_due=False)),
+        ("manual-dry-run", SweepRequest(Trigger.MANUAL, dry_run=True)),
+        ("manual-kill", SweepRequest(Trigger.MANUAL, dry_run=False)),
+        ("schedule-input", SweepRequest(Trigger.SCHEDULE)),
+        ("schedule-rule", SweepRequest(Trigger.SCHEDULE)),
+        ("schedule-scheduler", SweepRequest(Trigger.SCHEDULE)),
+        ("alarm-action", SweepRequest(Trigger.ALARM, alarmed=INSTANCE)),
+        ("alarm-eventbridge", SweepRequest(Trigger.ALARM, alarmed=INSTANCE)),
+        ("alarm-sns", SweepRequest(Trigger.ALARM, alarmed=INSTANCE)),
+        ("alarm-composite", SweepRequest(Trigger.ALARM)),
+        ("alarm-ok", SweepRequest(Trigger.ALARM, alarmed=INSTANCE, is_due=False)),
         (
             "sqs-batch",
-            [
-                Record(
-                    "059f36b4-87a3-44ab-83d2-661975830a7d",
-                    Request(Trigger.QUEUE, targets=("orders",)),
-                ),
-                Record(
-                    "2e1424d4-f796-459a-8184-9c92662be6da",
-                    Request(Trigger.QUEUE, targets=("billing",), rules={"idle_seconds": 120}),
-                ),
-            ],
+            Batch(
+                (
+                    QueuedSweep(
+                        "059f36b4-87a3-44ab-83d2-661975830a7d",
+                        SweepRequest(Trigger.QUEUE, targets=("orders",)),
+                    ),
+                    QueuedSweep(
+                        "2e1424d4-f796-459a-8184-9c92662be6da",
+                        SweepRequest(
+                            Trigger.QUEUE, targets=("billing",), rules=patch(idle_seconds=120)
+                        ),
+                    ),
+                )
+            ),
         ),
     ],
 )
-def test_samples(name: str, request_: Request | list[Record]) -> None:
+def test_samples(name: str, request_: SweepRequest | Batch) -> None:
     """Every sample event means exactly this."""
     assert parse(event(name)) == request_
 
@@ -70,20 +88,20 @@ def test_samples(name: str, request_: Request | list[Record]) -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, Request()),
-        ({"rules": None, "trigger": None}, Request()),
-        ({"targets": ["b", "a", "b"]}, Request(targets=("b", "a"))),
+        ({}, SweepRequest()),
+        ({"rules": None, "trigger": None}, SweepRequest()),
+        ({"targets": ["b", "a", "b"]}, SweepRequest(targets=("b", "a"))),
         (
             {"rules": {"idle_seconds": 120, "dry_run": True}},
-            Request(rules={"idle_seconds": 120, "dry_run": True}),
+            SweepRequest(rules=patch(idle_seconds=120, dry_run=True)),
         ),
-        *(({"trigger": word.value}, Request(word)) for word in Trigger),
-        ({"trigger": "queue"}, Request(Trigger.QUEUE)),
-        ({"advise": True}, Request(advise=True)),
-        ({"advise": True, "targets": ["a"]}, Request(targets=("a",), advise=True)),
+        *(({"trigger": word.value}, SweepRequest(word)) for word in Trigger),
+        ({"trigger": "queue"}, SweepRequest(Trigger.QUEUE)),
+        ({"advise": True}, AdviceRequest()),
+        ({"advise": True, "targets": ["a"]}, AdviceRequest(("a",))),
     ],
 )
-def test_manual_events(given: dict[str, Any], expected: Request) -> None:
+def test_manual_events(given: dict[str, Any], expected: SweepRequest | AdviceRequest) -> None:
     """Every key is optional, and an empty event asks for everything by the configured rules."""
     assert parse(given) == expected
 
@@ -92,14 +110,14 @@ def test_a_schedule_needs_no_detail() -> None:
     """A rule sends an empty object, Scheduler its text, and some sender nothing."""
     given = event("schedule-rule")
     del given["detail"]
-    assert parse(given) == Request(Trigger.SCHEDULE)
+    assert parse(given) == SweepRequest(Trigger.SCHEDULE)
 
 
 def test_keys_that_only_resemble_ours_are_awss() -> None:
     """AWS may add keys to its events; what nobody would type for one of ours is left alone."""
     assert parse(
         event("schedule-rule") | {"device": "advise", "target-group": "targets"}
-    ) == Request(Trigger.SCHEDULE)
+    ) == SweepRequest(Trigger.SCHEDULE)
 
 
 @pytest.mark.parametrize(("keys", "is_one"), [(100, True), (101, False)])
@@ -108,7 +126,7 @@ def test_an_event_has_few_keys(keys: int, is_one: bool) -> None:
     given = event("schedule-rule")
     given |= {f"x{n}": n for n in range(keys - len(given))}
     if is_one:
-        assert parse(given) == Request(Trigger.SCHEDULE)
+        assert parse(given) == SweepRequest(Trigger.SCHEDULE)
     else:
         with pytest.raises(ConfigurationError, match="101 keys"):
             parse(given)
@@ -119,7 +137,7 @@ def test_a_batch_has_no_more_than_sqs_sends(count: int, are_few: bool) -> None:
     """SQS's own limit is ten thousand; more were made up."""
     given = {"Records": [{"messageId": "m", "eventSource": "aws:sqs", "body": "{"}] * count}
     if are_few:
-        assert len(cast(list[Record], parse(given))) == count
+        assert len(messages(given)) == count
     else:
         with pytest.raises(ConfigurationError, match="10001 Records"):
             parse(given)
@@ -153,7 +171,7 @@ def sns(message: dict[str, Any]) -> dict[str, Any]:
 
 def chosen(given: dict[str, Any]) -> list[str]:
     request = parse(given)
-    assert isinstance(request, Request)
+    assert isinstance(request, SweepRequest)
     return [target.name for target in choose(request, TARGETS)]
 
 
@@ -268,7 +286,7 @@ def test_a_cluster_is_its_instances(dimensions: dict[str, str], names: list[str]
     else.
     """
     request = parse(action(dimensions))
-    assert isinstance(request, Request)
+    assert isinstance(request, SweepRequest)
     assert [target.name for target in choose(request, TARGETS, CLUSTERS)] == names
 
 
@@ -286,7 +304,7 @@ def test_a_cluster_that_is_unknown_is_an_error(dimensions: dict[str, str], words
     offers.
     """
     request = parse(action(dimensions))
-    assert isinstance(request, Request)
+    assert isinstance(request, SweepRequest)
     with pytest.raises(ConfigurationError, match=re.escape(words)):
         choose(request, TARGETS, CLUSTERS)
 
@@ -520,106 +538,21 @@ def test_advice_takes_no_key_of_a_sweep() -> None:
 )
 def test_one_bad_message_does_not_spoil_the_batch(body: str | None, words: str) -> None:
     """A bad SQS record carries its problem; the others are requests."""
-    records = parse(altered("sqs-batch", lambda e: e["Records"][0].update(body=body)))
-    assert isinstance(records, list)
-    bad, good = records
-    assert (bad.id, bad.request, bad.problem and bad.problem.startswith(words)) == (
-        "059f36b4-87a3-44ab-83d2-661975830a7d",
-        None,
-        True,
-    )
-    assert good == parse(event("sqs-batch"))[1]  # type: ignore[index]  # a batch is a list
+    bad, good = messages(altered("sqs-batch", lambda e: e["Records"][0].update(body=body)))
+    assert isinstance(bad, BadMessage)
+    assert bad.id == "059f36b4-87a3-44ab-83d2-661975830a7d"
+    assert bad.problem.startswith(words)
+    assert good == messages(event("sqs-batch"))[1]
 
 
-# Dry or not
-
-DRY, LIVE, ERROR = "dry", "live", "error"
-SAYS = (None, True, False)
-
-# What event.dry_run (row) and event.rules.dry_run (column) come to, each None, True, False, on a
-# target that says nothing; written by hand from the design, not computed.
-LIVE_STACK = (
-    (LIVE, DRY, LIVE),
-    (DRY, DRY, DRY),
-    (LIVE, DRY, LIVE),
-)
-DRY_STACK = (
-    (DRY, DRY, ERROR),
-    (DRY, DRY, ERROR),
-    (ERROR, ERROR, ERROR),
-)
-DRY_STACK_THAT_LETS_MANUAL_EVENTS_KILL = (
-    (DRY, DRY, ERROR),
-    (DRY, DRY, ERROR),
-    (LIVE, DRY, LIVE),
-)
-
-
-@pytest.mark.parametrize("target", SAYS)
-@pytest.mark.parametrize("trigger", list(Trigger))
-@pytest.mark.parametrize("manual_kill", [True, False])
-@pytest.mark.parametrize("stack_is_dry", [True, False])
-def test_dry_run(
-    stack_is_dry: bool, manual_kill: bool, trigger: Trigger, target: bool | None
-) -> None:
-    """Any of stack, target, event and its rules makes a run dry; only a manual "dry_run": false,
-    where allowed, lifts the stack's; any other false against it is an error; no target lifts
-    anything.
-    """
-    table = LIVE_STACK
-    if stack_is_dry:
-        allowed = manual_kill and trigger is Trigger.MANUAL
-        table = DRY_STACK_THAT_LETS_MANUAL_EVENTS_KILL if allowed else DRY_STACK
-    if target is True:
-        table = tuple(tuple(DRY if cell == LIVE else cell for cell in row) for row in table)  # type: ignore[assignment]
-    found = {
-        (event_says, rules_say): outcome(
-            trigger, event_says, rules_say, target, stack_is_dry, manual_kill
-        )
-        for event_says, rules_say in product(SAYS, SAYS)
-    }
-    assert found == {
-        (event_says, rules_say): table[row][column]
-        for (row, event_says), (column, rules_say) in product(enumerate(SAYS), enumerate(SAYS))
-    }
-
-
-def outcome(
-    trigger: Trigger,
-    event_says: bool | None,
-    rules_say: bool | None,
-    target: bool | None,
-    stack_is_dry: bool,
-    manual_kill: bool,
-) -> str:
-    request = Request(trigger, event_says, rules=_said(rules_say))
-    try:
-        return DRY if is_dry(request, _said(target), stack_is_dry, manual_kill) else LIVE
-    except ConfigurationError:
-        return ERROR
-
-
-def _said(dry_run: bool | None) -> dict[str, bool]:
-    return {} if dry_run is None else {"dry_run": dry_run}
-
-
-def test_the_error_for_a_false_against_the_stack_names_the_parameters() -> None:
-    """Never a quiet dry run: the error says which settings would let it kill."""
-    with pytest.raises(
-        ConfigurationError, match=r"REAPER_DRY_RUN=false.*REAPER_MANUAL_KILL=true"
-    ) as caught:
-        is_dry(Request(dry_run=False), {}, stack_is_dry=True, manual_kill=False)
-    assert "\n" not in str(caught.value)
+# Messages
 
 
 def test_a_message_is_nobodys_hand() -> None:
     """A message that calls itself manual is still a queue's: no message kills on a dry stack."""
     body = json.dumps({"trigger": "manual", "dry_run": False})
-    (record,) = cast(
-        list[Record],
-        parse({"Records": [{"messageId": "1", "eventSource": "aws:sqs", "body": body}]}),
-    )
-    assert record.request is not None
+    (record,) = messages({"Records": [{"messageId": "1", "eventSource": "aws:sqs", "body": body}]})
+    assert isinstance(record, QueuedSweep)
     assert record.request.trigger is Trigger.QUEUE
     # Nor one that was tried, where SQS does not say so
     assert not record.is_retry
@@ -628,9 +561,9 @@ def test_a_message_is_nobodys_hand() -> None:
 def test_what_is_said_of_a_message_is_an_object() -> None:
     """Attributes of another kind are that message's problem."""
     bad = {"messageId": "1", "eventSource": "aws:sqs", "body": "{}", "attributes": 5}
-    assert parse({"Records": [bad]}) == [
-        Record("1", problem="record: attributes is 5, not an object with keys")
-    ]
+    assert messages({"Records": [bad]}) == (
+        BadMessage("1", "record: attributes is 5, not an object with keys"),
+    )
 
 
 @pytest.mark.parametrize("key", ["dry_run", "dryrun", "targets", "rules", "trigger"])

@@ -1,0 +1,1 @@
+"""Requests: what an event asks for, and what is done about it."""

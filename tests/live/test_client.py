@@ -128,7 +128,9 @@ def test_query_takes_reads_only(db: Database) -> None:
 
 
 def test_killed_while_idle_is_not_noticed(db: Database, server: Server) -> None:
-    """A connection that ended while idle is replaced before the write: one row, no error, no retry."""
+    """A connection that ended while idle is replaced before the write: one row, no error,
+    no retry.
+    """
     db.query("SELECT 1")
     end(server, session(db))
     dead(db)
@@ -216,7 +218,9 @@ def test_a_transaction_is_whole(db: Database) -> None:
 
 
 def test_killed_between_statements_runs_the_whole_again(db: Database, server: Server) -> None:
-    """A session killed in the middle of a transaction: both rows, from a second run of the whole."""
+    """A session killed in the middle of a transaction: both rows, from a second run of
+    the whole.
+    """
     runs: list[int] = []
 
     def work(tx: Transaction) -> None:

@@ -51,7 +51,9 @@ def stored(server: Server) -> list[str]:
 
 
 def test_a_lost_answer_to_a_write_is_doubt(db: Database, proxy: Proxy, server: Server) -> None:
-    """The server has done it and the answer is lost: OutcomeUnknown, one row, nothing sent twice."""
+    """The server has done it and the answer is lost: OutcomeUnknown, one row, nothing
+    sent twice.
+    """
     proxy.drop_after_request()
     with pytest.raises(OutcomeUnknown, match="INSERT"):
         db.execute(INSERT)

@@ -57,7 +57,9 @@ def read_only(server: Server) -> Iterator[Callable[[], None]]:
 
 @pytest.mark.own_server
 def test_a_read_only_server_is_left(server: Server, read_only: Callable[[], None]) -> None:
-    """A write that a read-only server refuses drops the connection and is tried again on a new one."""
+    """A write that a read-only server refuses drops the connection and is tried again on
+    a new one.
+    """
     with closing(patient(server, read_only)) as db:
         db.execute(INSERT)
         assert orders(db) == ["once"]

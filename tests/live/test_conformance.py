@@ -89,7 +89,9 @@ def test_a_dsn_reads_back() -> None:
     ],
 )
 def test_a_bad_dsn_is_told_at_once(dsn: str, words: str) -> None:
-    """A ValueError where the object is made, which names the DSN and not its password. (U3 to U7.)"""
+    """A ValueError where the object is made, which names the DSN and not its password.
+    (U3 to U7.)
+    """
     with pytest.raises(ValueError, match="DSN") as caught:
         Database(dsn)
     assert isinstance(caught.value, ConfigurationError)

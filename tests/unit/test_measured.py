@@ -62,7 +62,9 @@ def test_what_was_lost_or_doubled(measured: str) -> None:
 
 
 def test_the_page_is_that_of_the_results() -> None:
-    """RESULTS.md is what `python -m benchmarks --page` makes of results.json, not edited by hand."""
+    """RESULTS.md is what `python -m benchmarks --page` makes of results.json, not edited
+    by hand.
+    """
     assert REPORT.read_text(encoding="utf-8") == report({name: RESULTS[name] for name in NAMES})
 
 

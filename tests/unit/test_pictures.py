@@ -1,5 +1,5 @@
-"""The pictures of demo and benchmarks: what they show is what was counted, a person can read it, and
-those in docs/ are up to date.
+"""The pictures of demo and benchmarks: what they show is what was counted, a person can read it,
+and those in docs/ are up to date.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reaper.client.deadline import Clock, Deadline
+from reaper.client.drivers import connection
 from reaper.client.drivers.connection import Connection, Guard, Result
 from reaper.client.faults import Fault
 from reaper.client.target import EngineName, Target
@@ -141,6 +142,17 @@ class FakeDatabase:
 
     def ping(self) -> None:
         raise AssertionError(f"a sweep's connection is fresh: {self}")
+
+    def begin(self) -> None:
+        raise AssertionError("a sweep begins no transaction through its driver")
+
+    commit = roll_back = mark_transaction = begin
+
+    def state(self) -> connection.State:
+        return connection.State.IDLE
+
+    def is_same_transaction(self) -> bool:
+        raise AssertionError("a sweep marks no transaction")
 
     def in_transaction(self) -> bool:
         return False

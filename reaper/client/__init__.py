@@ -9,7 +9,7 @@ from reaper.client.events import Event, EventKind
 from reaper.client.kept import Settings
 from reaper.client.target import ConfigurationError
 from reaper.client.tokens import DDL as TOKEN_TABLE
-from reaper.client.transaction import Transaction
+from reaper.client.transaction import Transaction, TransactionEnded, TransactionLeftOpen
 
 __all__ = [
     "TOKEN_TABLE",
@@ -23,4 +23,6 @@ __all__ = [
     "Result",
     "Settings",
     "Transaction",
+    "TransactionEnded",
+    "TransactionLeftOpen",
 ]

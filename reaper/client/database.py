@@ -23,9 +23,9 @@ from reaper.client.events import Event, EventKind, GivenUp, Observer, Stats
 from reaper.client.faults import Fault
 from reaper.client.kept import DEFAULTS, REAL, Clocks, KeptConnection, Settings
 from reaper.client.retry import Effect, Failure, Phase, wait_before_retry
-from reaper.client.statements import is_atomic, kind, only_reads
+from reaper.client.statements import controls_transaction, is_atomic, kind, only_reads
 from reaper.client.target import ConfigurationError, EngineName, Target, parse_dsn
-from reaper.client.transaction import Transaction
+from reaper.client.transaction import Transaction, TransactionLeftOpen
 from reaper.client.turns import Turns
 
 T = TypeVar("T")
@@ -135,6 +135,11 @@ class Database:
         Raises OutcomeUnknown where nobody knows, unless the caller says that it is idempotent;
         DeadlineExceeded; CredentialsUnavailable; ConfigurationError; or the driver's own error.
         """
+        if word := controls_transaction(sql, self.is_mysql):
+            raise ConfigurationError(
+                f"{word} through execute() would mean nothing for the statements after it; use "
+                "db.transaction(work), or db.connection() for the driver's own"
+            )
         return self._retried(kind(sql), idempotent, self._statement, sql, params)
 
     def transaction(
@@ -230,7 +235,12 @@ class Database:
             )
 
     def _statement(self, attempt: Attempt, sql: str, params: Params) -> Result:
-        return self._run(attempt.connection, sql, params)
+        result = self._run(attempt.connection, sql, params)
+        if attempt.connection.in_transaction():
+            # A procedure's, say: it would be rolled back before the next statement.
+            self._kept.roll_back(attempt.connection)
+            raise TransactionLeftOpen(kind(sql))
+        return result
 
     def _run(self, connection: Connection, sql: str, params: Params) -> Result:
         if self._kept.behind_proxy and connection.size(sql, params) > PINS_ABOVE:
@@ -332,7 +342,7 @@ class Database:
     ) -> T:
         connection = attempt.connection
         attempt.in_transaction = True
-        connection.run("BEGIN")
+        connection.begin()
         try:
             if key is not None and not self._claimed(connection, key):
                 return cast(T, self._replayed(connection, key))
@@ -349,7 +359,7 @@ class Database:
             # Raises the loss: COMMIT was not sent, so there is no doubt.
             connection.ping()
         attempt.committing = True
-        connection.run("COMMIT")
+        connection.commit()
         return result
 
     def _claimed(self, connection: Connection, key: tuple[str, str]) -> bool:
@@ -358,7 +368,7 @@ class Database:
     def _replayed(self, connection: Connection, key: tuple[str, str]) -> Any:
         """The result of the work that was done under this token."""
         (row,) = connection.run(tokens.SELECT, key).rows
-        connection.run("ROLLBACK")
+        connection.roll_back()
         return tokens.from_text(row["result"])
 
     def _worked(self, connection: Connection, work: Callable[[Transaction], T]) -> T:

@@ -35,6 +35,7 @@ class GivenUp(StrEnum):
     ENDED_BY_SERVER = "ended by the server"
     NO_ANSWER = "does not answer"
     IN_TRANSACTION = "left in a transaction"
+    NOT_AT_REST = "not as it was left"
     ROLLBACK_FAILED = "rollback failed"
     STOP_UNDER_WAY = "a stop is under way"
     LEFT_IN_USE = "left in use"

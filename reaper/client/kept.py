@@ -15,7 +15,7 @@ from reaper.client.credentials import Credentials
 from reaper.client.deadline import Clock, Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.drivers.base import Driver
-from reaper.client.drivers.connection import Connection
+from reaper.client.drivers.connection import Connection, State
 from reaper.client.events import EventKind, GivenUp
 from reaper.client.faults import Fault
 from reaper.client.retry import Dice, Patience
@@ -128,7 +128,7 @@ class KeptConnection:
     def roll_back(self, connection: Connection) -> None:
         """Undo; a connection on which that fails is of no use."""
         try:
-            connection.run("ROLLBACK")
+            connection.roll_back()
         except Exception:  # noqa: BLE001  the error that led here is the one to be told
             self.discard(GivenUp.ROLLBACK_FAILED)
 
@@ -164,9 +164,25 @@ class KeptConnection:
             return GivenUp.ENDED_BY_SERVER
         if idle > self._settings.ping_after and not self._answers(kept.connection, deadline):
             return GivenUp.NO_ANSWER
-        if kept.connection.in_transaction():
-            self.roll_back(kept.connection)
+        if not self._is_at_rest(kept.connection, deadline):
+            return GivenUp.NOT_AT_REST
         return None if self._kept is kept else GivenUp.IN_TRANSACTION
+
+    def _is_at_rest(self, connection: Connection, deadline: Deadline) -> bool:
+        """Whether it is idle, in autocommit, outside a transaction and in step, by the server's own
+        word; what can be put right for certain is.
+        """
+        state = connection.state()
+        if state is State.IDLE:
+            return True
+        if state is State.UNKNOWN:
+            if not self._answers(connection, deadline):
+                return False
+            state = connection.state()
+        if state is State.IN_TRANSACTION:
+            self.roll_back(connection)
+            state = connection.state()
+        return state is State.IDLE
 
     def _answers(self, connection: Connection, deadline: Deadline) -> bool:
         guard = connection.guard
@@ -237,6 +253,6 @@ class KeptConnection:
         connection.guard.deadline = deadline
         if not connection.is_alive():
             self.discard(GivenUp.ENDED_BY_SERVER)
-        elif connection.in_transaction():
-            self.roll_back(connection)
+        elif not self._is_at_rest(connection, deadline):
+            self.discard(GivenUp.NOT_AT_REST)
         self.used()

@@ -276,13 +276,13 @@ class _MySQL(MySQLDialect_pymysql):
         self._begin_if_wanted()
         super().do_execute_no_params(cursor, statement, context)  # type: ignore[no-untyped-call]  # untyped in the stubs
 
-    def do_commit(self, dbapi_connection: Any) -> None:
+    def do_commit(self, dbapi_connection: Any) -> None:  # noqa: ARG002  there is only one
         if self._ends():
-            super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]  # untyped in the stubs
+            self.connection_of().commit()
 
-    def do_rollback(self, dbapi_connection: Any) -> None:
+    def do_rollback(self, dbapi_connection: Any) -> None:  # noqa: ARG002  there is only one
         if self._ends():
-            super().do_rollback(dbapi_connection)  # type: ignore[no-untyped-call]  # untyped in the stubs
+            self.connection_of().roll_back()
 
     # Of SQLAlchemy's isolation levels none becomes the session's: Database's own verbs would
     # inherit it.
@@ -308,7 +308,7 @@ class _MySQL(MySQLDialect_pymysql):
             if self._level:
                 # Of the next transaction only.
                 connection.raw.query(f"SET TRANSACTION ISOLATION LEVEL {self._level}")
-            connection.raw.begin()
+            connection.raw.query("START TRANSACTION")
 
     def _ends(self) -> bool:
         """Whether there is anything to commit or to roll back."""

@@ -76,16 +76,59 @@ def is_atomic(statement: str) -> bool:
 
 
 @_remembered
-def ends_transaction(sql: str, is_mysql: bool) -> bool:
-    """Whether it would commit or end the transaction it runs in, by itself or by the server's rule."""
-    text, word = bare(sql), kind(sql)
-    if word == "SET" and _AUTOCOMMIT.search(text):
-        return True
+def ends_transaction(sql: str, is_mysql: bool) -> str:
+    """The word of its first statement that would commit or end the transaction it runs in, by
+    itself or by the server's rule; empty where none would.
+    """
+    statements = [part for part in map(bare, bare(sql).split(";")) if part]
+    words = (_ends_transaction(part, is_mysql) for part in statements)
+    return next((word for word in words if word), "")
+
+
+def _ends_transaction(text: str, is_mysql: bool) -> str:
+    found = re.match(r"[A-Za-z]{1,32}", text)
+    word = found[0].upper() if found else ""
+    if word == "SET":
+        return "SET autocommit" if _AUTOCOMMIT.search(text) else ""
     if re.match(r"ROLLBACK\s+(WORK\s+|TRANSACTION\s+)?TO\b", text, re.IGNORECASE):
-        # To a savepoint
-        return False
+        # To a savepoint.
+        return ""
     if word == "PREPARE":
-        return bool(re.match(r"PREPARE\s+TRANSACTION\b", text, re.IGNORECASE))
+        is_two_phase = re.match(r"PREPARE\s+TRANSACTION\b", text, re.IGNORECASE)
+        return "PREPARE TRANSACTION" if is_two_phase else ""
     if re.match(r"(CREATE|DROP)\s+TEMPORARY\b", text, re.IGNORECASE):
+        return ""
+    ends = word in _ENDS_TRANSACTION or (is_mysql and word in _COMMITS_ON_MYSQL)
+    return word if ends else ""
+
+
+@_remembered
+def controls_transaction(sql: str, is_mysql: bool) -> str:
+    """The word of its first statement that begins or ends a transaction, or switches autocommit;
+    empty where none does.
+    """
+    for text in filter(None, map(bare, bare(sql).split(";"))):
+        word = _ends_transaction(text, is_mysql=False)
+        is_replication = word == "START" and not re.match(r"START\s+TRANSACTION\b", text, re.I)
+        if word and not is_replication:
+            return word
+        if is_mysql and re.match(r"XA\b", text, re.IGNORECASE):
+            return "XA"
+    return ""
+
+
+# What neither engine lets commit, not even by a trigger or a function that it calls.
+_KEEPS_TRANSACTION = frozenset({
+    "SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN",
+    "DESCRIBE", "DESC", "USE", "SAVEPOINT", "RELEASE", "ROLLBACK", "DECLARE", "FETCH", "MERGE",
+})  # fmt: skip
+
+
+@_remembered
+def keeps_transaction(sql: str, is_mysql: bool) -> bool:
+    """Whether it is certain that it leaves the transaction it runs in as it is: one statement of a
+    kind that cannot commit, in no comment that a server might run.
+    """
+    if ";" in bare(sql) or re.search(r"/\*M?!", sql):
         return False
-    return word in _ENDS_TRANSACTION or (is_mysql and word in _COMMITS_ON_MYSQL)
+    return kind(sql) in _KEEPS_TRANSACTION

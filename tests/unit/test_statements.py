@@ -214,7 +214,7 @@ def test_ends_transaction(sql: str, on_mysql: bool, on_postgres: bool) -> None:
     """What would commit the transaction it runs in is recognised, MySQL's implicit commits
     included.
     """
-    assert (ends_transaction(sql, is_mysql=True), ends_transaction(sql, is_mysql=False)) == (
+    assert tuple(bool(ends_transaction(sql, is_mysql)) for is_mysql in (True, False)) == (
         on_mysql,
         on_postgres,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 import select
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, Protocol
 
 from reaper.client.deadline import Deadline, DeadlineExceeded
@@ -99,6 +100,18 @@ def _time_to_stop(left: float) -> float:
     return 0.5 if left >= 2.5 else max(left / 5, min(0.1, left / 2))
 
 
+class State(Enum):
+    """What a connection is in between two statements, by the server's own last answer."""
+
+    IDLE = auto()
+    """In autocommit, outside a transaction, every answer read: fit for anything."""
+    IN_TRANSACTION = auto()
+    UNKNOWN = auto()
+    """The last answer did not say; a ping would."""
+    UNUSABLE = auto()
+    """An answer may still be under way, or a setting that our meaning depends on was changed."""
+
+
 class Connection(Protocol):
     """One session on a server, around the driver's own connection. Stateful, not thread-safe."""
 
@@ -143,8 +156,26 @@ class Connection(Protocol):
     def ping(self) -> None:
         """One round trip; raises the driver's error where nobody answers."""
 
+    def begin(self) -> None:
+        """Begin a transaction."""
+
+    def commit(self) -> None:
+        """Commit it, and stay connected outside a transaction whatever the session's settings."""
+
+    def roll_back(self) -> None:
+        """Undo it, and stay connected outside a transaction whatever the session's settings."""
+
+    def state(self) -> State:
+        """What it is in, by what the last answer said; no round trip."""
+
     def in_transaction(self) -> bool:
         """Whether a transaction is open, by what the last answer said; no round trip."""
+
+    def mark_transaction(self) -> None:
+        """Before a statement that might end the open transaction and begin another."""
+
+    def is_same_transaction(self) -> bool:
+        """Whether the transaction that was marked is still the open one; asked once a mark."""
 
     def has_failed(self) -> bool:
         """Whether the open transaction can only be rolled back, so that COMMIT would quietly do

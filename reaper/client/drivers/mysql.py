@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pymysql
-from pymysql.constants import CLIENT, SERVER_STATUS
+from pymysql.constants import CLIENT, ER, SERVER_STATUS
 from pymysql.cursors import Cursor
 
 from reaper.client import tls
@@ -21,6 +21,7 @@ from reaper.client.drivers.connection import (
     Params,
     Result,
     SocketWatch,
+    State,
     out_of_time,
 )
 from reaper.client.drivers.mysql_faults import fault
@@ -28,6 +29,14 @@ from reaper.client.drivers.pymysql_internals import GuardedConnection
 from reaper.client.faults import Fault
 from reaper.client.statements import only_reads
 from reaper.client.target import ConfigurationError, Target
+
+_AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
+_AT_REST = _AUTOCOMMIT | SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
+# Under completion_type = RELEASE a plain COMMIT ends the session, under CHAIN it begins the next
+# transaction.
+COMMIT, ROLLBACK = "COMMIT AND NO CHAIN NO RELEASE", "ROLLBACK AND NO CHAIN NO RELEASE"
+# A savepoint's name of our own.
+_MARK = "reaper_client_mark"
 
 
 class MySQLConnection:
@@ -107,6 +116,39 @@ class MySQLConnection:
         self.guard.unstoppable = True
         self.raw.ping(reconnect=False)
 
+    def begin(self) -> None:
+        # Under sql_mode = ORACLE MariaDB takes BEGIN for the beginning of a block.
+        self.run("START TRANSACTION")
+
+    def commit(self) -> None:
+        self.run(COMMIT)
+
+    def roll_back(self) -> None:
+        self.run(ROLLBACK)
+
+    def state(self) -> State:
+        raw = self.raw
+        if not raw.is_in_step or self.guard.stopping or raw.is_streaming:
+            return State.UNUSABLE
+        if not raw.is_status_known:
+            return State.UNKNOWN
+        status = raw.server_status
+        if status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
+            return State.IN_TRANSACTION
+        return State.IDLE if status & _AT_REST == _AUTOCOMMIT else State.UNUSABLE
+
+    def mark_transaction(self) -> None:
+        self.answer(f"SAVEPOINT {_MARK}")
+
+    def is_same_transaction(self) -> bool:
+        try:
+            self.answer(f"RELEASE SAVEPOINT {_MARK}")
+        except pymysql.Error as error:
+            if error.args[:1] != (ER.SP_DOES_NOT_EXIST,):
+                raise
+            return False
+        return True
+
     def in_transaction(self) -> bool:
         return bool(self.raw.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
 
@@ -170,7 +212,8 @@ class _MySQL:
             # A text would go out in latin1, or its error would carry the password.
             password=(password or "").encode(),
             database=target.database,
-            autocommit=True,
+            # Set with the character set, in the same round trip.
+            autocommit=None,
             charset="utf8mb4",
             connect_timeout=min(deadline.remaining(), 3600),
             client_flag=CLIENT.MULTI_STATEMENTS if batch else 0,
@@ -180,8 +223,11 @@ class _MySQL:
         )
         try:
             raw.connect()
-        # PyMySQL: sha2 over plain text needs a package of its own.
         except RuntimeError as missing:
+            # PyMySQL: sha2 over plain text needs a package of its own. Anything else is somebody's
+            # who was in the middle of something, a signal's handler.
+            if "cryptography" not in str(missing):
+                raise
             raise ConfigurationError(
                 f"target {target.name!r}: {missing}; TLS would do without"
             ) from None

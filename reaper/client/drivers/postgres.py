@@ -27,6 +27,7 @@ from reaper.client.drivers.connection import (
     Params,
     Result,
     SocketWatch,
+    State,
     out_of_time,
 )
 from reaper.client.drivers.postgres_faults import fault
@@ -41,6 +42,10 @@ _IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 # idle_session_timeout and idle_in_transaction_session_timeout: the server says of these that the
 # session was idle when it was ended.
 _ENDED_WHILE_IDLE = ("57P05", "25P03")
+# Command tags; a ROLLBACK TO has the same as ROLLBACK.
+_ENDS_OR_BEGINS = frozenset(
+    {"BEGIN", "START TRANSACTION", "COMMIT", "ROLLBACK", "PREPARE TRANSACTION"}
+)
 _GET_IDLE_LIMIT = """
 SELECT setting::float8 / 1000 AS seconds FROM pg_settings WHERE name = 'idle_session_timeout'
 """
@@ -55,6 +60,8 @@ class PostgresConnection:
         self.can_ask_commits: bool | None = None
         # Reused between statements, since creating a cursor costs a tenth of a query.
         self._cursor: Any = None
+        # What the last text's statements were, as the server named them.
+        self._tags: tuple[str | None, ...] = ()
         self._watch: SocketWatch | None = None
 
     @property
@@ -87,9 +94,14 @@ class PostgresConnection:
         # `description` would describe all columns.
         has_rows = cursor.pgresult is not None and cursor.pgresult.nfields
         rows = cursor.fetchall() if has_rows else []
+        result = Result(rows, cursor.rowcount)
+        self._tags = (cursor.statusmessage,)
+        # Several statements in one text: one answer each.
+        while cursor.nextset():
+            self._tags += (cursor.statusmessage,)
         if len(rows) > _FEW:
             self._cursor = None
-        return Result(rows, cursor.rowcount)
+        return result
 
     def size(self, sql: str, params: Params) -> int:
         return len(psycopg.ClientCursor(self.raw).mogrify(sql, params).encode())
@@ -114,6 +126,30 @@ class PostgresConnection:
     def ping(self) -> None:
         self.guard.unstoppable = True
         self.raw.execute("")
+
+    def begin(self) -> None:
+        self.run("BEGIN")
+
+    def commit(self) -> None:
+        self.run("COMMIT")
+
+    def roll_back(self) -> None:
+        self.run("ROLLBACK")
+
+    def state(self) -> State:
+        pgconn = self.raw.pgconn
+        status = pgconn.transaction_status
+        if status in _IN_TRANSACTION:
+            return State.IN_TRANSACTION
+        is_idle = status == TransactionStatus.IDLE and not self.guard.stopping
+        return State.IDLE if is_idle and self.raw.autocommit else State.UNUSABLE
+
+    def mark_transaction(self) -> None:
+        # Nothing is needed: the answers name each command.
+        pass
+
+    def is_same_transaction(self) -> bool:
+        return not any(tag in _ENDS_OR_BEGINS for tag in self._tags)
 
     def in_transaction(self) -> bool:
         return self.raw.pgconn.transaction_status in _IN_TRANSACTION
@@ -172,6 +208,8 @@ class _Postgres:
                 "user": target.user,
                 "password": password,
                 "dbname": target.database or "postgres",
+                # Names and texts of any letters, whatever the role's own default is.
+                "client_encoding": None if proxy else "UTF8",
                 **tls.for_psycopg(target),
                 "keepalives_idle": KEEPALIVE_IDLE,
                 "keepalives_interval": KEEPALIVE_INTERVAL,

@@ -10,6 +10,7 @@ import socket
 from typing import Any
 
 import pymysql
+from pymysql.charset import charset_by_name
 from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import CR
 from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
@@ -30,6 +31,7 @@ require(
         "_force_close",
         "_next_seq_id",
         "_read_bytes",
+        "_read_ok_packet",
         "_read_packet",
         "_read_query_result",
         "_read_timeout",
@@ -61,6 +63,10 @@ class GuardedConnection(Connection):
         self.guard = guard
         self.has_answered = True
         """Whether an answer to what was written last has begun."""
+        self.is_in_step = True
+        """Whether every answer was read to its end, so that the next one is the next statement's."""
+        self.is_status_known = True
+        """Whether `server_status` is of the last answer; an error's packet has none."""
         self._received = _Received(self)
         self._columns: dict[tuple[bytes, str], FieldDescriptorPacket] = {}
         super().__init__(**arguments)
@@ -77,6 +83,24 @@ class GuardedConnection(Connection):
         """PyMySQL's result of the last statement."""
         this: Any = self
         return this._result
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether rows of an unbuffered result are still to come."""
+        result = self.result
+        return result is not None and bool(result.unbuffered_active)
+
+    def set_character_set(self, charset: str, collation: str | None = None) -> None:
+        """SET NAMES with what our meaning depends on, in the round trip of every login.
+
+        autocommit is set and never compared first: MySQL whose own default is off says in its
+        greeting and its answers that it is on, until somebody has set it. The answer's flags also
+        tell whether backslashes escape, which init_connect may have changed since the greeting.
+        """
+        collate = f" COLLATE {collation}" if collation else ""
+        self.query(f"SET NAMES {charset}{collate}, autocommit = 1")
+        self.charset, self.collation = charset, collation
+        self.encoding = charset_by_name(charset).encoding
 
     def limit_waits(self, left: float) -> None:
         """Have no wait of the socket outlast the time left.
@@ -101,7 +125,7 @@ class GuardedConnection(Connection):
 
     def _write_bytes(self, data: bytes) -> None:
         this: Any = self
-        self.guard.sent = self.has_answered = False
+        self.guard.sent = self.has_answered = self.is_in_step = False
         left = self.guard.time_to_run()
         if left <= 0:
             # A reply still to come would be taken for the answer to the next statement.
@@ -119,6 +143,8 @@ class GuardedConnection(Connection):
             data = self._received.read(num_bytes)
         except OSError as error:
             this._force_close()
+            if not _is_the_sockets(error):
+                raise
             raise pymysql.OperationalError(
                 CR.CR_SERVER_LOST, f"Lost connection to MySQL server during query ({error})"
             ) from error
@@ -135,11 +161,26 @@ class GuardedConnection(Connection):
     def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
         packet = self._arrived()
         if packet is None:
-            above: Any = super()
-            return above._read_packet(packet_type)
+            return self._read_unusual_packet(packet_type)
         if packet_type is FieldDescriptorPacket:
             return self._column(packet)
         return packet_type(packet, self.encoding)
+
+    def _read_unusual_packet(self, packet_type: Any) -> Any:
+        above: Any = super()
+        try:
+            return above._read_packet(packet_type)
+        except pymysql.MySQLError as error:
+            # The whole answer is this error, and it says nothing of the session.
+            if error.args and isinstance(error.args[0], int) and not 2000 <= error.args[0] < 3000:
+                self.is_in_step, self.is_status_known = True, False
+            raise
+
+    def _read_ok_packet(self) -> Any:
+        above: Any = super()
+        ok = above._read_ok_packet()
+        self.is_in_step = self.is_status_known = True
+        return ok
 
     def _arrived(self) -> bytes | None:
         """The next packet where it was received as a whole and in order, and says no error."""
@@ -155,13 +196,15 @@ class GuardedConnection(Connection):
         if unbuffered:
             above: Any = super()
             rows: int = above._read_query_result(unbuffered)
+            # PyMySQL does not read the flags at the end of the rows.
+            self.is_in_step, self.is_status_known = True, False
             return rows
         this._result = None
         result: Any = _Result(self)
         result.read()
         this._result = result
-        if result.server_status is not None:
-            self.server_status = result.server_status
+        self.server_status = result.server_status
+        self.is_in_step = self.is_status_known = True
         changed: int = result.affected_rows
         return changed
 
@@ -229,12 +272,23 @@ class _Received:
             connection.limit_waits(left)
             try:
                 received = connection.socket.recv(_CHUNK)  # type: ignore[union-attr]  # open: we read
-            except TimeoutError:
+            except TimeoutError as error:
+                if not _is_the_sockets(error):
+                    raise
                 # The answer may yet come; where a stop was requested, it says if that was too late.
                 continue
             connection.has_answered = True
             return received
         raise TimeoutError("timed out")
+
+
+def _is_the_sockets(error: OSError) -> bool:
+    """Whether a socket raised it: a signal's handler may raise TimeoutError, too, out of a recv."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    innermost = trace.tb_frame.f_globals.get("__name__") if trace is not None else None
+    return innermost in (__name__, "ssl", "socket")
 
 
 class _Result(MySQLResult):
@@ -252,5 +306,8 @@ class _Result(MySQLResult):
             rows.append(row)
         this._check_packet_is_eof(MysqlPacket(packet, connection.encoding))
         this.connection = None
+        # The session's state, which PyMySQL takes from OK packets only: a mark, two bytes of
+        # warnings, two bytes of flags.
+        this.server_status = int.from_bytes(packet[3:5], "little")
         this.affected_rows = len(rows)
         this.rows = tuple(rows)

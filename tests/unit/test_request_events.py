@@ -12,11 +12,11 @@ import pytest
 from lab.samples import event, messages
 from reaper.client.target import ConfigurationError
 from reaper.model import SweepTarget
+from reaper.request.alarms import Dimension
 from reaper.request.events import (
     AdviceRequest,
     BadMessage,
     Batch,
-    Dimension,
     QueuedSweep,
     SweepRequest,
     Trigger,

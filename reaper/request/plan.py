@@ -247,7 +247,7 @@ def _check_kill(request: SweepRequest, target: SweepTarget | None) -> None:
         raise ConfigurationError(
             "--rules says dry_run true, so nothing is terminated; leave it out, or use scan"
         )
-    if target and _of_target(target):
+    if target and target.rules.dry_run:
         raise ConfigurationError(
             f"target {target.name!r} says dry_run true in its own rules; use scan"
         )

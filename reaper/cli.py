@@ -40,7 +40,7 @@ from reaper.client.target import printable as clean
 from reaper.consult import consult, consult_proxy
 from reaper.display import show_advice, show_paragraph, show_sizing
 from reaper.engines import engine_for, procedure
-from reaper.engines.base import Look
+from reaper.engines.snapshot_file import RawSnapshot
 from reaper.environment import TARGETS, targets_from_environ
 from reaper.grants import Account, Flavour, own_flavour, script, statements
 from reaper.message import Notice
@@ -187,7 +187,7 @@ def scan(
     asked = _asked(locals())
     if save and len(targets) > 1:
         raise ConfigurationError("--save takes one target at a time")
-    looks: list[Look] = []
+    looks: list[RawSnapshot] = []
     observers = Observers(looked=looks.append)
     jobs = _jobs(targets, SweepRequest(dry_run=True, rules=asked))
     reports = []
@@ -239,7 +239,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Judge a saved snapshot again, by these rules. Needs no database."""
-    look = Look.from_file(_json_of(_text_of(file), str(file)))
+    look = RawSnapshot.from_file(_json_of(_text_of(file), str(file)))
     engine = engine_for(look.engine)
     snapshot = engine.read(look)
     judgement = judge(

@@ -11,7 +11,8 @@ from reaper.client.deadline import Clock, Deadline
 from reaper.client.drivers.connection import Connection, Guard, Result
 from reaper.client.faults import Fault
 from reaper.client.target import EngineName, Target
-from reaper.engines.base import Holder, Look, Struck
+from reaper.engines.base import ChunkOutcome, Holder
+from reaper.engines.snapshot_file import RawSnapshot
 from reaper.model import Mark, Outcome, Session, Snapshot, State, SweepTarget
 
 _BEGINNING = 1000.0
@@ -173,7 +174,7 @@ class FakeDatabase:
         assert clock is self.time
         return self
 
-    def read(self, look: Look) -> Snapshot:
+    def read(self, look: RawSnapshot) -> Snapshot:
         return Snapshot(
             engine=EngineName.MYSQL,
             flavour="fake",
@@ -215,9 +216,9 @@ class FakeDatabase:
     def end(self, holder: Holder) -> None:
         self.holders[:] = [other for other in self.holders if other.id != holder.id]
 
-    def look(self) -> Look:
+    def look(self) -> RawSnapshot:
         self.looks += 1
-        return Look(
+        return RawSnapshot(
             EngineName.MYSQL,
             [{"session": self._session(c)} for c in self.clients.values() if c.alive()],
         )
@@ -235,10 +236,10 @@ class FakeDatabase:
             mark=client.mark,
         )
 
-    def in_order(self, victims: Sequence[Session]) -> Sequence[Session]:
+    def kill_order(self, victims: Sequence[Session]) -> Sequence[Session]:
         return victims
 
-    def strike(self, victims: Sequence[Session]) -> Struck:
+    def terminate(self, victims: Sequence[Session]) -> ChunkOutcome:
         self.chunks.append(len(victims))
         began = self.time()
         self.time.sleep(self.seconds_a_strike)
@@ -247,7 +248,7 @@ class FakeDatabase:
             if self.time() - began < 0.05:
                 outcomes[victim.id] = self._struck(victim)
                 self.time.sleep(self.seconds_a_kill)
-        return Struck(outcomes, self.time() - began)
+        return ChunkOutcome(outcomes, self.time() - began)
 
     def _struck(self, victim: Session) -> Outcome:
         client = self.clients.get(victim.id)
@@ -263,7 +264,7 @@ class FakeDatabase:
     def settings(self) -> dict[str, Any]:
         return {"can_signal": self.method is not None}
 
-    def lingering(self, victims: Sequence[Session]) -> set[int]:
+    def still_present(self, victims: Sequence[Session]) -> set[int]:
         return {victim.id for victim in victims if self._lingers(self.clients[victim.id])}
 
     def _lingers(self, client: FakeClient) -> bool:

@@ -19,7 +19,10 @@ from reaper.client.deadline import Clock
 from reaper.client.drivers.connection import Connection
 from reaper.client.target import EngineName
 from reaper.engines import burst, procedure, processlist
-from reaper.engines.base import LAST_CALL, WINDOW, Holder, Look, Struck, number
+from reaper.engines.base import ChunkOutcome, Holder
+from reaper.engines.rows import number
+from reaper.engines.snapshot_file import RawSnapshot
+from reaper.engines.termination import LAST_CALL, WINDOW
 from reaper.model import Mark, Outcome, Session, Snapshot
 
 KILL, RDS_KILL, KILL_IF_IDLE = "kill", "rds_kill", "kill_if_idle"
@@ -111,7 +114,7 @@ class MySQLServer:
         # At the last look, where MariaDB tells each by its QUERY_ID
         self._known: Mapping[int, Mark | None] = {}
 
-    def look(self) -> Look:
+    def look(self) -> RawSnapshot:
         counters = self._counters()
         rows = self._list()
         is_by_query_id = self._facts.flavour == "mariadb" and self.method in _COMMANDS
@@ -149,24 +152,24 @@ class MySQLServer:
         context |= self._idle_facts(rows, ends)
         self._mark_rows(rows, ends)
         self._known = {row["Id"]: row["_mark"] for row in rows if row["Id"] in unshared}
-        return Look(EngineName.MYSQL, rows, context)
+        return RawSnapshot(EngineName.MYSQL, rows, context)
 
-    def in_order(self, victims: Sequence[Session]) -> Sequence[Session]:
+    def kill_order(self, victims: Sequence[Session]) -> Sequence[Session]:
         # To KILL, MariaDB walks its list of threads from the newest on: so found at once, or behind
         # thousands.
         is_mariadb = self._facts.flavour == "mariadb"
         return sorted(victims, key=attrgetter("id"), reverse=True) if is_mariadb else victims
 
-    def strike(self, victims: Sequence[Session]) -> Struck:
+    def terminate(self, victims: Sequence[Session]) -> ChunkOutcome:
         if self.method == KILL_IF_IDLE:
             self._await_renewal()
             began = self._clock()
-            return Struck(self._kill_if_idle(victims), self._clock() - began)
+            return ChunkOutcome(self._kill_if_idle(victims), self._clock() - began)
         began = self._clock()
         if told_apart := self._told_apart(victims):
             # The others' turn comes when these are done.
             outcomes = self._kill_unless_begun(told_apart)
-            return Struck(outcomes, (self._clock() - began) / max(1, len(outcomes)))
+            return ChunkOutcome(outcomes, (self._clock() - began) / max(1, len(outcomes)))
         found, read_at = self._marks([victim.id for victim in victims])
         outcomes = {}
         unchanged: list[int] = []
@@ -182,9 +185,9 @@ class MySQLServer:
             killed = self._kill_within_window(unchanged, read_at)
         else:
             killed = self._kill_by_packets(unchanged, began)
-        return Struck(outcomes | killed, self._clock() - began)
+        return ChunkOutcome(outcomes | killed, self._clock() - began)
 
-    def lingering(self, victims: Sequence[Session]) -> set[int]:
+    def still_present(self, victims: Sequence[Session]) -> set[int]:
         ids = [victim.id for victim in victims]
         listed = self._read(ids)
         # The row of a killed session vanishes at once; the slot only when its transaction is rolled
@@ -641,7 +644,7 @@ class MySQL:
     def server(self, connection: Connection, clock: Clock) -> MySQLServer:
         return MySQLServer(connection, clock)
 
-    def read(self, look: Look) -> Snapshot:
+    def read(self, look: RawSnapshot) -> Snapshot:
         return processlist.read(look)
 
 

@@ -14,19 +14,11 @@ from psycopg.adapt import Loader
 from reaper.client.deadline import Clock
 from reaper.client.drivers.connection import Connection
 from reaper.client.target import ConfigurationError, EngineName, shown
-from reaper.engines.base import (
-    HIDDEN_SQL,
-    LAST_CALL,
-    Holder,
-    Look,
-    Struck,
-    limits,
-    listens,
-    name,
-    number,
-    values,
-    whole,
-)
+from reaper.engines.base import ChunkOutcome, Holder
+from reaper.engines.rows import limits, name, number, values, whole
+from reaper.engines.snapshot_file import RawSnapshot
+from reaper.engines.sql_text import HIDDEN_SQL, listens
+from reaper.engines.termination import LAST_CALL
 from reaper.model import Holding, Mark, Outcome, Session, Snapshot, State
 
 _ABORTED = "idle in transaction (aborted)"
@@ -63,7 +55,7 @@ class PostgresServer:
     def end(self, holder: Holder) -> None:
         self._query("SELECT pg_terminate_backend(%(pid)s)", {"pid": holder.id})
 
-    def look(self) -> Look:
+    def look(self) -> RawSnapshot:
         rows = self._query(_GET_SESSIONS)
         (context,) = self._query(_GET_CONTEXT)
         for row in rows:
@@ -72,21 +64,21 @@ class PostgresServer:
         # No JSON, which must be valid in the database's encoding
         for kind in ("user_limits", "database_limits"):
             context[kind] = dict(zip(context.pop(f"{kind}_of"), context[kind], strict=True))
-        return Look(
+        return RawSnapshot(
             EngineName.POSTGRES, rows, context | {"connections_used": sum(map(_takes_a_slot, rows))}
         )
 
-    def in_order(self, victims: Sequence[Session]) -> Sequence[Session]:
+    def kill_order(self, victims: Sequence[Session]) -> Sequence[Session]:
         return victims
 
-    def strike(self, victims: Sequence[Session]) -> Struck:
+    def terminate(self, victims: Sequence[Session]) -> ChunkOutcome:
         try:
             return self._strike(victims)
         except psycopg.errors.InsufficientPrivilege:
             # One refused victim aborts the whole statement, so find out whose it was.
             return self._strike_each(victims)
 
-    def _strike(self, victims: Sequence[Session]) -> Struck:
+    def _strike(self, victims: Sequence[Session]) -> ChunkOutcome:
         began = self._clock()
         keys = [victim.mark.key for victim in victims if victim.mark]
         rows = self._query(
@@ -101,9 +93,9 @@ class PostgresServer:
         )
         in_time = [row for row in rows if not _is_late(row)]
         last = max((row["turn_s"] for row in in_time), default=self._clock() - began)
-        return Struck({row["pid"]: _outcome(row) for row in in_time}, last)
+        return ChunkOutcome({row["pid"]: _outcome(row) for row in in_time}, last)
 
-    def _strike_each(self, victims: Sequence[Session]) -> Struck:
+    def _strike_each(self, victims: Sequence[Session]) -> ChunkOutcome:
         outcomes: dict[int, Outcome] = {}
         refusals, longest = 0, 0.0
         for victim in victims:
@@ -116,9 +108,9 @@ class PostgresServer:
                 refusals += 1
             if refusals == _REFUSALS_IN_A_ROW:
                 break
-        return Struck(outcomes, longest)
+        return ChunkOutcome(outcomes, longest)
 
-    def lingering(self, victims: Sequence[Session]) -> set[int]:
+    def still_present(self, victims: Sequence[Session]) -> set[int]:
         born = {victim.id: victim.mark.key[0] for victim in victims if victim.mark}
         rows = self._query(_GET_BIRTHS, {"pids": list(born)})
         return {row["pid"] for row in rows if row["backend_start"] == born[row["pid"]]}
@@ -174,7 +166,7 @@ class Postgres:
     def server(self, connection: Connection, clock: Clock) -> PostgresServer:
         return PostgresServer(connection, clock)
 
-    def read(self, look: Look) -> Snapshot:
+    def read(self, look: RawSnapshot) -> Snapshot:
         context = look.context
         own_id = whole(context.get("backend_pid"))
         lockers = {whole(pid) for pid in values(context, "advisory_lock_pids")}

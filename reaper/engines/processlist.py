@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from reaper.client.target import ConfigurationError, EngineName, shown
-from reaper.engines.base import Look, limits, mapping, name, number, objects, values, whole
+from reaper.engines.rows import limits, mapping, name, number, objects, values, whole
+from reaper.engines.snapshot_file import RawSnapshot
 from reaper.model import Holding, Session, Snapshot, State
 
 # As SHOW PROCESSLIST writes them; information_schema and whoever keeps files write them otherwise.
@@ -26,7 +27,7 @@ _SERVERS_OWN = ("system user", "event_scheduler")
 _REAPERS_AT_ONCE = 4
 
 
-def read(look: Look) -> Snapshot:
+def read(look: RawSnapshot) -> Snapshot:
     """What the rows and the context mean; pure, so that a saved look is judged like a live one."""
     context = look.context
     flavour = name(context.get("flavour")) or "mysql"

@@ -17,7 +17,7 @@ from lab.servers import Proxy, Server, Sessions
 from reaper.client import Database
 from reaper.client.target import EngineName
 from reaper.engines import engine_for
-from reaper.engines.base import Look
+from reaper.engines.snapshot_file import RawSnapshot
 from reaper.model import Outcome
 from reaper.policy import judge
 from reaper.rules import Rules
@@ -36,7 +36,7 @@ def through(server: Server) -> Iterator[tuple[Server, Callable[[], int]]]:
         yield proxy.through(server), lambda: proxy.counts.requests
 
 
-def sleepers(count: int) -> Look:
+def sleepers(count: int) -> RawSnapshot:
     """As many rows as MariaDB would give, all asleep."""
     rows = [
         {
@@ -55,7 +55,7 @@ def sleepers(count: int) -> Look:
         "threads_connected": count,
         "uptime_s": 10**6,
     }
-    return Look(
+    return RawSnapshot(
         EngineName.MYSQL,
         rows,
         context | {"sees_all": True, "innodb_trx": [], "max_connections": 10**5},

@@ -13,7 +13,8 @@ from reaper.client.deadline import Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.target import EngineName
 from reaper.engines import engine_for
-from reaper.engines.base import Server, strike_all
+from reaper.engines.base import Server
+from reaper.engines.termination import terminate_all
 from reaper.model import Outcome, Session, SweepTarget
 
 LONG = Deadline.after(3600)
@@ -43,4 +44,4 @@ def seen(server: Server, engine: str, clients: list[Client]) -> list[Session]:
 
 def strike(server: Server, victims: Sequence[Session]) -> dict[Session, Outcome]:
     """Every victim's outcome, in the order of the kills."""
-    return dict(pair for chunk in strike_all(server, victims, LONG) for pair in chunk)
+    return dict(pair for chunk in terminate_all(server, victims, LONG) for pair in chunk)

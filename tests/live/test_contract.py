@@ -62,7 +62,7 @@ def test_the_unchanged_are_struck_and_gone(stage: Stage) -> None:
     stage.settle()
     victims = stage.seen(clients)[:4]
     assert strike(stage.server, victims) == dict.fromkeys(victims, Outcome.SIGNALLED)
-    while stage.server.lingering(victims):
+    while stage.server.still_present(victims):
         stage.settle()
     assert [client.alive() for client in clients] == [False] * 4 + [True] * 2
 
@@ -117,7 +117,7 @@ def test_who_went_does_not_save_those_after(stage: Stage) -> None:
     stage.settle()
     victims = stage.seen(clients)
     assert strike(stage.server, victims[4:5]) == {victims[4]: Outcome.SIGNALLED}
-    while stage.server.lingering(victims[4:5]):
+    while stage.server.still_present(victims[4:5]):
         stage.settle()
     outcomes = strike(stage.server, victims)
     found = [outcomes[victim] for victim in victims]

@@ -194,13 +194,13 @@ def test_a_strike_tells_what_became_of_each(mysql: Server, sessions: Sessions) -
         for client in woken:
             client.run("SELECT 1")
         went[0].close()
-        while striking.lingering(victims[:1]):
+        while striking.still_present(victims[:1]):
             settle(mysql)
-        assert striking.strike(others[:1]).outcomes == {victims[1].id: Outcome.CHANGED}
+        assert striking.terminate(others[:1]).outcomes == {victims[1].id: Outcome.CHANGED}
         for other in others:
             assert strike(striking, [other]) == {other: Outcome.CHANGED}
         expected = [Outcome.GONE] + [Outcome.SIGNALLED] * 3 + [Outcome.CHANGED] * 2
-        assert list(striking.strike(victims).outcomes.values()) == expected
+        assert list(striking.terminate(victims).outcomes.values()) == expected
     assert [client.alive() for client in asleep + woken] == [False] * 3 + [True] * 2
 
 
@@ -218,7 +218,7 @@ def test_a_wave_right_after_another_was_verified_is_struck(
         settle(mysql)
         # The list that the look read is no longer the one that the next reader finds
         time.sleep(0.2)
-        assert not striking.lingering([first])
+        assert not striking.still_present([first])
         assert strike(striking, [then]) == {then: Outcome.SIGNALLED}
 
 
@@ -407,7 +407,7 @@ def test_nobody_awake_is_killed(
         for thread in threads:
             thread.start()
         while time.monotonic() < until:
-            calls += striking.strike(everybody(striking)).outcomes.values()
+            calls += striking.terminate(everybody(striking)).outcomes.values()
         for thread in threads:
             thread.join()
     # What a worker calls wrong is a sleep shorter than that

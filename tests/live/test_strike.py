@@ -14,7 +14,8 @@ from lab.servers.mysql import MySQLClient
 from reaper.client.deadline import Deadline
 from reaper.engines import burst
 from reaper.engines import mysql as mysql_engine
-from reaper.engines.base import WINDOW, Server, Struck
+from reaper.engines.base import ChunkOutcome, Server
+from reaper.engines.termination import WINDOW
 from reaper.model import Outcome, Session
 from reaper.report import ErrorKind
 from tests.conftest import Servers
@@ -71,7 +72,7 @@ def test_mariadb_looks_each_victim_up_right_before_its_kill(servers: Servers, us
         ping(pinged)
         went.close()
         until(lambda: went.id not in servers["mariadb"].states(), timeout=30)
-        assert striking.strike(victims).outcomes == {
+        assert striking.terminate(victims).outcomes == {
             asleep.id: Outcome.SIGNALLED,
             ran.id: Outcome.CHANGED,
             runs.id: Outcome.CHANGED,
@@ -151,7 +152,7 @@ def test_mariadb_reads_again_where_a_kill_outlasts_the_window(servers: Servers) 
         (client,) = sessions.sleeping(1)
         victims = seen(striking, "mysql", [client])
         striking._kill_seconds = 2 * WINDOW
-        assert striking.strike(victims).outcomes == {}
+        assert striking.terminate(victims).outcomes == {}
         assert client.alive()
 
 
@@ -197,13 +198,13 @@ class Measured:
         self._server = server
         self.windows: list[float] = []
         self.method = server.method
-        self.look, self.in_order = server.look, server.in_order
+        self.look, self.kill_order = server.look, server.kill_order
         self.lock, self.unlock = server.lock, server.unlock
         self.holder, self.end = server.holder, server.end
-        self.lingering, self.settings = server.lingering, server.settings
+        self.still_present, self.settings = server.still_present, server.settings
 
-    def strike(self, victims: Sequence[Session]) -> Struck:
-        struck = self._server.strike(victims)
+    def terminate(self, victims: Sequence[Session]) -> ChunkOutcome:
+        struck = self._server.terminate(victims)
         self.windows.append(struck.seconds)
         return struck
 

@@ -8,7 +8,9 @@ import pytest
 
 from reaper.client.target import ConfigurationError, EngineName
 from reaper.engines import mysql, postgres, processlist
-from reaper.engines.base import Look, first_word, number, sql_kind
+from reaper.engines.rows import number
+from reaper.engines.snapshot_file import RawSnapshot
+from reaper.engines.sql_text import first_word, sql_kind
 from reaper.model import Holding, Session, Snapshot, State
 
 HIDDEN = "<insufficient privilege>"
@@ -53,12 +55,12 @@ def read_mysql(*rows: dict[str, Any], **context: Any) -> Snapshot:
         "uptime_s": 86400,
         "flavour": "mysql",
     }
-    return mysql.ENGINE.read(Look(EngineName.MYSQL, rows, defaults | context))
+    return mysql.ENGINE.read(RawSnapshot(EngineName.MYSQL, rows, defaults | context))
 
 
 def read_postgres(*rows: dict[str, Any], **context: Any) -> Snapshot:
     defaults: dict[str, Any] = {"backend_pid": 99, "current_user": "reaper"}
-    return postgres.ENGINE.read(Look(EngineName.POSTGRES, rows, defaults | context))
+    return postgres.ENGINE.read(RawSnapshot(EngineName.POSTGRES, rows, defaults | context))
 
 
 # MySQL and MariaDB

@@ -27,7 +27,7 @@ from reaper.client.events import GivenUp
 from reaper.client.target import EngineName
 from reaper.engines import engine_for
 from reaper.engines.base import ChunkOutcome
-from reaper.model import Outcome, SweepTarget
+from reaper.model import KillMethod, Outcome, SweepTarget
 from reaper.rules import Rules
 from reaper.seat import Seat
 from reaper.sweep import Sweep
@@ -91,7 +91,7 @@ class Watched:
 
         def timed(victims: Sequence[Any]) -> ChunkOutcome:
             chunk: ChunkOutcome = terminate(victims)
-            self._windows.add(chunk, server.method == "kill_if_idle")
+            self._windows.add(chunk, server.method is KillMethod.KILL_IF_IDLE)
             return chunk
 
         server.terminate = timed
@@ -523,9 +523,9 @@ def by_procedure(server: Server, size: int = 500) -> Windows:
     """The windows of kill_if_idle, which refuses sessions that slept for less than its least idle
     time.
     """
-    flavour = grants.Flavour.MARIADB if server.flavour == "mariadb" else grants.Flavour.MYSQL
+    product = grants.Product.MARIADB if server.flavour == "mariadb" else grants.Product.MYSQL
     account = grants.Account(
-        EngineName.MYSQL, flavour, user="idler", host="%", kill_if_idle=True, least_idle=1.0
+        EngineName.MYSQL, product, user="idler", host="%", kill_if_idle=True, least_idle=1.0
     )
     with closing(server.admin()) as connection, connection.cursor() as cursor:
         for statement in grants.statements(account):

@@ -23,7 +23,16 @@ from reaper.engines import engine_for
 from reaper.engines.base import Engine, Server
 from reaper.engines.snapshot_file import RawSnapshot
 from reaper.engines.termination import TooSlowToTerminateError, terminate_all
-from reaper.model import Mode, Outcome, Reason, Session, Snapshot, SweepTarget, Verdict
+from reaper.model import (
+    Mode,
+    Outcome,
+    Reason,
+    Session,
+    Snapshot,
+    SweepTarget,
+    SweepWarning,
+    Verdict,
+)
 from reaper.policy import Judgement, Scope, find_pressure, judge, pressure_remains
 from reaper.report import Entry, ErrorKind, Report, SweepError, Victim
 from reaper.rules import Rules
@@ -268,7 +277,7 @@ class Sweep:
     def _first_look(self, engine: Engine, server: Server, course: _Course) -> Judgement:
         snapshot, judgement = self._look(engine, server, self.rules)
         course.latest = snapshot
-        powerless = ("no_right_to_terminate",) if server.method is None else ()
+        powerless = (SweepWarning.NO_RIGHT_TO_TERMINATE,) if server.method is None else ()
         course.report = report = replace(
             course.report,
             snapshot=snapshot,

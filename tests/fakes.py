@@ -13,7 +13,7 @@ from reaper.client.faults import Fault
 from reaper.client.target import EngineName, Target
 from reaper.engines.base import ChunkOutcome, Holder
 from reaper.engines.snapshot_file import RawSnapshot
-from reaper.model import Mark, Outcome, Session, Snapshot, State, SweepTarget
+from reaper.model import Flavour, KillMethod, Mark, Outcome, Session, Snapshot, State, SweepTarget
 
 _BEGINNING = 1000.0
 
@@ -69,7 +69,7 @@ class FakeDatabase:
 
     clients: dict[int, FakeClient] = field(default_factory=dict)
     time: Time = field(default_factory=Time)
-    method: str | None = "fake_kill"
+    method: KillMethod | None = KillMethod.KILL
     seconds_a_strike: float = 0.001
     seconds_a_kill: float = 0.0001
     blind: bool = False
@@ -177,7 +177,7 @@ class FakeDatabase:
     def read(self, look: RawSnapshot) -> Snapshot:
         return Snapshot(
             engine=EngineName.MYSQL,
-            flavour="fake",
+            flavour=Flavour.MYSQL,
             sessions=tuple(row["session"] for row in look.rows),
             used=len(look.rows),
             max_connections=self.max_connections,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from reaper.client.deadline import Clock
 from reaper.client.drivers.connection import Connection
 from reaper.engines.snapshot_file import RawSnapshot
-from reaper.model import Outcome, Session, Snapshot
+from reaper.model import KillMethod, Outcome, Session, Snapshot
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Server(Protocol):
         """Terminate a session of the reaper's own account; does nothing where it has gone."""
 
     @property
-    def method(self) -> str | None:
+    def method(self) -> KillMethod | None:
         """How this account terminates sessions here, None where it may not. Found out once."""
 
     def look(self) -> RawSnapshot:

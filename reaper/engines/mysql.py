@@ -23,10 +23,9 @@ from reaper.engines.base import ChunkOutcome, Holder
 from reaper.engines.rows import number
 from reaper.engines.snapshot_file import RawSnapshot
 from reaper.engines.termination import LAST_CALL, WINDOW
-from reaper.model import Mark, Outcome, Session, Snapshot
+from reaper.model import Flavour, KillMethod, Mark, Outcome, Session, Snapshot, SweepWarning
 
-KILL, RDS_KILL, KILL_IF_IDLE = "kill", "rds_kill", "kill_if_idle"
-_COMMANDS = {KILL: burst.KILL, RDS_KILL: burst.RDS_KILL}
+_COMMANDS = {KillMethod.KILL: burst.KILL, KillMethod.RDS_KILL: burst.RDS_KILL}
 # Times as long as of late is what a kill may take
 _MARGIN = 1.2
 
@@ -82,7 +81,7 @@ _BURST = 0.5
 class _Facts:
     """What does not change while a connection lives."""
 
-    flavour: str
+    flavour: Flavour
     server: str
     connection_id: int
     current_user: str
@@ -117,7 +116,7 @@ class MySQLServer:
     def look(self) -> RawSnapshot:
         counters = self._counters()
         rows = self._list()
-        is_by_query_id = self._facts.flavour == "mariadb" and self.method in _COMMANDS
+        is_by_query_id = self._facts.flavour is Flavour.MARIADB and self.method in _COMMANDS
         unshared = _with_a_query_id_of_their_own(rows) if is_by_query_id else set()
         self._ends = ends = self._statement_ends() if self._facts.sees_statements else {}
         transactions, lag = self._transactions()
@@ -157,11 +156,11 @@ class MySQLServer:
     def kill_order(self, victims: Sequence[Session]) -> Sequence[Session]:
         # To KILL, MariaDB walks its list of threads from the newest on: so found at once, or behind
         # thousands.
-        is_mariadb = self._facts.flavour == "mariadb"
+        is_mariadb = self._facts.flavour is Flavour.MARIADB
         return sorted(victims, key=attrgetter("id"), reverse=True) if is_mariadb else victims
 
     def terminate(self, victims: Sequence[Session]) -> ChunkOutcome:
-        if self.method == KILL_IF_IDLE:
+        if self.method is KillMethod.KILL_IF_IDLE:
             self._await_renewal()
             began = self._clock()
             return ChunkOutcome(self._kill_if_idle(victims), self._clock() - began)
@@ -181,7 +180,7 @@ class MySQLServer:
                 unchanged.append(victim.id)
             else:
                 outcomes[victim.id] = Outcome.CHANGED
-        if self._facts.flavour == "mariadb" and self.method in _COMMANDS:
+        if self._facts.flavour is Flavour.MARIADB and self.method in _COMMANDS:
             killed = self._kill_within_window(unchanged, read_at)
         else:
             killed = self._kill_by_packets(unchanged, began)
@@ -220,14 +219,14 @@ class MySQLServer:
                 raise
 
     @cached_property
-    def method(self) -> str | None:
+    def method(self) -> KillMethod | None:
         if self._query(_GET_PROCEDURE.format(schema=procedure.SCHEMA, routine=procedure.ROUTINE)):
-            return KILL_IF_IDLE
+            return KillMethod.KILL_IF_IDLE
         grants = [str(value) for row in self._query("SHOW GRANTS") for value in row.values()]
         if may_kill(grants):
-            return KILL
+            return KillMethod.KILL
         return (
-            RDS_KILL
+            KillMethod.RDS_KILL
             if self._query(_GET_PROCEDURE.format(schema="mysql", routine="rds_kill"))
             else None
         )
@@ -240,13 +239,13 @@ class MySQLServer:
         (row,) = self._query(_GET_FACTS)
         aurora = self._query("SHOW GLOBAL VARIABLES LIKE 'aurora_version'")
         flavour = (
-            "mariadb"
+            Flavour.MARIADB
             if "mariadb" in row["version"].lower()
-            else "aurora_mysql"
+            else Flavour.AURORA_MYSQL
             if aurora
-            else "mysql"
+            else Flavour.MYSQL
         )
-        readable = bool(row["performance_schema"]) and flavour != "mariadb"
+        readable = bool(row["performance_schema"]) and flavour is not Flavour.MARIADB
         return _Facts(
             flavour=flavour,
             server=row["server"],
@@ -277,7 +276,7 @@ class MySQLServer:
         empty where performance_schema is off.
         """
         table, clocks = "information_schema.processlist", _CLOCKS
-        if self._facts.flavour == "mariadb":
+        if self._facts.flavour is Flavour.MARIADB:
             clocks = _EXACT_CLOCK
         elif self._facts.sees_statements:
             table = "performance_schema.processlist"
@@ -375,7 +374,7 @@ class MySQLServer:
         performance_schema's own clock, is exact and also immune to SET timestamp, which falsifies
         Time.
         """
-        if self._facts.flavour == "mariadb":
+        if self._facts.flavour is Flavour.MARIADB:
             return {}
         asleep = {
             row["Id"]: row["Time"]
@@ -473,12 +472,16 @@ class MySQLServer:
             # The same right brings one slot beyond max_connections
             "can_use_reserved": may_kill(grants),
             "reserved_connections": 1,
-            "sees_user_limits_unseen": self._user_limits() is not None,
+            f"sees_{SweepWarning.USER_LIMITS_UNSEEN}": self._user_limits() is not None,
         }
-        if has_performance_schema and self._facts.flavour != "mariadb":
-            settings["sees_idle_upper_bound"] = self._facts.sees_statements
-            settings["sees_named_locks_unseen"] = self._query_if_allowed(_GET_LOCKS) is not None
-            settings["sees_transactions_unseen"] = self._query_if_allowed(_GET_BEGUN) is not None
+        if has_performance_schema and self._facts.flavour is not Flavour.MARIADB:
+            settings[f"sees_{SweepWarning.IDLE_UPPER_BOUND}"] = self._facts.sees_statements
+            settings[f"sees_{SweepWarning.NAMED_LOCKS_UNSEEN}"] = (
+                self._query_if_allowed(_GET_LOCKS) is not None
+            )
+            settings[f"sees_{SweepWarning.TRANSACTIONS_UNSEEN}"] = (
+                self._query_if_allowed(_GET_BEGUN) is not None
+            )
         return settings
 
     def _told_apart(self, victims: Sequence[Session]) -> list[Session]:
@@ -495,7 +498,7 @@ class MySQLServer:
         """
         ids = [victim.id for victim in victims]
         began = self._clock()
-        how = _COMMANDS[self.method or KILL]
+        how = _COMMANDS[self.method or KillMethod.KILL]
         outcomes = self._told_by(
             burst.kill_unless_begun(ids, [_last_statement(one) for one in victims], _BURST, how),
             ids,
@@ -512,7 +515,9 @@ class MySQLServer:
             return {}
         began = self._clock()
         until = read_at + min(LAST_CALL, WINDOW - _MARGIN * self._kill_seconds)
-        outcomes = self._told_by(burst.kill(ids, until, _COMMANDS[self.method or KILL]), ids)
+        outcomes = self._told_by(
+            burst.kill(ids, until, _COMMANDS[self.method or KillMethod.KILL]), ids
+        )
         self._learn(began, len(outcomes))
         return outcomes
 
@@ -563,7 +568,7 @@ class MySQLServer:
 
     def _kill_packet(self, ids: Sequence[int]) -> dict[int, Outcome]:
         """One packet for all; an error ends the packet, so those after it have no outcome yet."""
-        command = _COMMANDS[self.method or KILL]
+        command = _COMMANDS[self.method or KillMethod.KILL]
         done = 0
         try:
             with self._connection.raw.cursor() as cursor:

@@ -19,8 +19,21 @@ from reaper.engines.rows import limits, name, number, values, whole
 from reaper.engines.snapshot_file import RawSnapshot
 from reaper.engines.sql_text import HIDDEN_SQL, listens
 from reaper.engines.termination import LAST_CALL
-from reaper.model import Holding, Mark, Outcome, Session, Snapshot, State
+from reaper.model import (
+    Flavour,
+    Holding,
+    KillMethod,
+    Mark,
+    Outcome,
+    Session,
+    Snapshot,
+    State,
+    SweepWarning,
+)
 
+_FLAVOURS: Mapping[str | None, Flavour] = {
+    flavour.value: flavour for flavour in (Flavour.POSTGRES, Flavour.AURORA_POSTGRES)
+}
 _ABORTED = "idle in transaction (aborted)"
 _STATES = {
     "idle": State.IDLE,
@@ -36,7 +49,7 @@ _REFUSALS_IN_A_ROW = 3
 
 
 class PostgresServer:
-    method = "pg_terminate_backend"
+    method = KillMethod.PG_TERMINATE_BACKEND
 
     def __init__(self, connection: Connection, clock: Clock) -> None:
         self._connection = connection
@@ -182,7 +195,7 @@ class Postgres:
         used = whole(context.get("connections_used"))
         return Snapshot(
             engine=EngineName.POSTGRES,
-            flavour=name(context.get("flavour")) or "postgres",
+            flavour=_FLAVOURS.get(name(context.get("flavour")), Flavour.POSTGRES),
             sessions=sessions,
             own_id=own_id,
             own_users=own_users,
@@ -193,7 +206,9 @@ class Postgres:
             user_limits=limits(context, "user_limits"),
             database_limits=limits(context, "database_limits"),
             blind=_is_blind(sessions, own_users, used),
-            warnings=("own_account_shared",) if _is_shared(sessions, own_users, own_id) else (),
+            warnings=(SweepWarning.OWN_ACCOUNT_SHARED,)
+            if _is_shared(sessions, own_users, own_id)
+            else (),
         )
 
 

@@ -8,8 +8,11 @@ from typing import Any
 from reaper.client.target import ConfigurationError, EngineName, shown
 from reaper.engines.rows import limits, mapping, name, number, objects, values, whole
 from reaper.engines.snapshot_file import RawSnapshot
-from reaper.model import Holding, Session, Snapshot, State
+from reaper.model import Flavour, Holding, Session, Snapshot, State, SweepWarning
 
+_FLAVOURS: Mapping[str | None, Flavour] = {
+    flavour.value: flavour for flavour in (Flavour.MYSQL, Flavour.MARIADB, Flavour.AURORA_MYSQL)
+}
 # As SHOW PROCESSLIST writes them; information_schema and whoever keeps files write them otherwise.
 _COLUMNS = frozenset({"Id", "User", "Host", "db", "Command", "Time", "Info"})
 _AS_SHOWN = {column.lower(): column for column in _COLUMNS}
@@ -30,9 +33,9 @@ _REAPERS_AT_ONCE = 4
 def read(look: RawSnapshot) -> Snapshot:
     """What the rows and the context mean; pure, so that a saved look is judged like a live one."""
     context = look.context
-    flavour = name(context.get("flavour")) or "mysql"
+    flavour = _FLAVOURS.get(name(context.get("flavour")), Flavour.MYSQL)
     own_id = whole(context.get("connection_id"))
-    reader = _Reader(context, is_mariadb=flavour == "mariadb")
+    reader = _Reader(context, is_mariadb=flavour is Flavour.MARIADB)
     sessions = tuple(reader.session(row) for row in look.rows)
     account = name(context.get("current_user")) or ""
     user = account.rpartition("@")[0] or account
@@ -161,16 +164,16 @@ def _is_blind(sessions: Sequence[Session], own_users: frozenset[str], used: int 
 
 def _warnings(
     context: Mapping[str, Any], sessions: Sequence[Session], own_users: frozenset[str]
-) -> Iterable[str]:
+) -> Iterable[SweepWarning]:
     if "user_level_locks" not in context:
-        yield "named_locks_unseen"
+        yield SweepWarning.NAMED_LOCKS_UNSEEN
     if context.get("transactions_stale"):
-        yield "transactions_stale"
+        yield SweepWarning.TRANSACTIONS_STALE
     if context.get("transactions_unseen"):
-        yield "transactions_unseen"
+        yield SweepWarning.TRANSACTIONS_UNSEEN
     if context.get("unconfirmed"):
-        yield "idle_upper_bound"
+        yield SweepWarning.IDLE_UPPER_BOUND
     if context.get("user_limits") is None:
-        yield "user_limits_unseen"
+        yield SweepWarning.USER_LIMITS_UNSEEN
     if sum(session.user in own_users for session in sessions) > 1 + _REAPERS_AT_ONCE:
-        yield "own_account_shared"
+        yield SweepWarning.OWN_ACCOUNT_SHARED

@@ -13,21 +13,21 @@ import pytest
 
 from reaper.client.target import Auth, ConfigurationError, EngineName
 from reaper.engines import procedure
-from reaper.grants import Account, Flavour, script, statements
+from reaper.grants import Account, Product, script, statements
 from reaper.model import Mark
 from reaper.policy import PROVIDER_ACCOUNTS
 from tests.live.account import printed, split
 
-MYSQLS = (Flavour.MYSQL, Flavour.AURORA, Flavour.RDS, Flavour.MARIADB, Flavour.RDS_MARIADB)
+MYSQLS = (Product.MYSQL, Product.AURORA, Product.RDS, Product.MARIADB, Product.RDS_MARIADB)
 
 
-def mysql(flavour: Flavour = Flavour.MYSQL, **more: Any) -> Account:
+def mysql(flavour: Product = Product.MYSQL, **more: Any) -> Account:
     return Account(EngineName.MYSQL, flavour, **more)
 
 
 @pytest.mark.parametrize(("flavour", "by_procedure"), list(product(MYSQLS, (False, True))))
 def test_a_client_reads_the_statements_that_were_meant(
-    flavour: Flavour, by_procedure: bool
+    flavour: Product, by_procedure: bool
 ) -> None:
     """Cut as the mysql client cuts it, by DELIMITER, the script is the statements, which --json
     lists.
@@ -54,35 +54,35 @@ def test_a_client_reads_the_statements_that_were_meant(
     [
         (
             EngineName.POSTGRES,
-            Flavour.MARIADB,
+            Product.MARIADB,
             {},
             "--flavour is mariadb; postgres has postgres, rds, aurora",
         ),
-        (EngineName.MYSQL, Flavour.POSTGRES, {}, "--flavour"),
+        (EngineName.MYSQL, Product.POSTGRES, {}, "--flavour"),
         (
             EngineName.MYSQL,
-            Flavour.MYSQL,
+            Product.MYSQL,
             {"auth": Auth.IAM},
             "say --flavour, one of aurora, rds, rds-mariadb",
         ),
         (
             EngineName.POSTGRES,
-            Flavour.POSTGRES,
+            Product.POSTGRES,
             {"auth": Auth.IAM},
             "say --flavour, one of rds, aurora",
         ),
         (
             EngineName.POSTGRES,
-            Flavour.POSTGRES,
+            Product.POSTGRES,
             {"kill_if_idle": True},
             "--kill-if-idle is MySQL's",
         ),
-        (EngineName.POSTGRES, Flavour.POSTGRES, {"host": "%"}, "pg_hba.conf"),
-        (EngineName.MYSQL, Flavour.MYSQL, {"reserved": True}, "--reserved is PostgreSQL's"),
+        (EngineName.POSTGRES, Product.POSTGRES, {"host": "%"}, "pg_hba.conf"),
+        (EngineName.MYSQL, Product.MYSQL, {"reserved": True}, "--reserved is PostgreSQL's"),
     ],
 )
 def test_what_a_server_does_not_have_is_refused(
-    engine: EngineName, flavour: Flavour, more: dict[str, Any], names: str
+    engine: EngineName, flavour: Product, more: dict[str, Any], names: str
 ) -> None:
     """An option that means nothing on this engine or flavour is an error that says what would
     do.
@@ -97,8 +97,8 @@ def test_names_that_would_need_quoting_are_refused(name: str) -> None:
     backslashes.
     """
     for engine, flavour in (
-        (EngineName.MYSQL, Flavour.MYSQL),
-        (EngineName.POSTGRES, Flavour.POSTGRES),
+        (EngineName.MYSQL, Product.MYSQL),
+        (EngineName.POSTGRES, Product.POSTGRES),
     ):
         with pytest.raises(ConfigurationError, match="--user is"):
             Account(engine, flavour, user=name)
@@ -112,13 +112,13 @@ def test_hosts() -> None:
         assert statements(mysql(host=host))[0] == f"CREATE USER 'reaper'@'{host}' IDENTIFIED BY '…'"
 
 
-def body(flavour: Flavour, **more: Any) -> str:
+def body(flavour: Product, **more: Any) -> str:
     asked = statements(mysql(flavour, kill_if_idle=True, **more))
     return next(statement for statement in asked if statement.startswith("CREATE DEFINER"))
 
 
 @pytest.mark.parametrize("flavour", MYSQLS)
-def test_the_procedure_runs_no_text(flavour: Flavour) -> None:
+def test_the_procedure_runs_no_text(flavour: Product) -> None:
     """It has no dynamic SQL, kills by one statement at its end, refuses every protected account,
     and works with the rights of a role.
     """
@@ -134,7 +134,7 @@ def test_the_procedure_runs_no_text(flavour: Flavour) -> None:
 
 
 @pytest.mark.parametrize("flavour", MYSQLS)
-def test_an_account_with_the_procedure_has_no_right_to_kill(flavour: Flavour) -> None:
+def test_an_account_with_the_procedure_has_no_right_to_kill(flavour: Product) -> None:
     """What the role may, the account may not; and the limit is 30 s where no other is asked for."""
     to_account = [
         one for one in statements(mysql(flavour, kill_if_idle=True)) if "TO 'reaper'@'%'" in one

@@ -39,7 +39,8 @@ from reaper.client.target import (
 from reaper.client.target import printable as clean
 from reaper.consult import consult, consult_proxy
 from reaper.display import show_advice, show_paragraph, show_sizing
-from reaper.engines import engine_for, procedure
+from reaper.engines import engine_for
+from reaper.engines.mysql.kill_if_idle import LEAST_IDLE
 from reaper.engines.snapshot_file import RawSnapshot
 from reaper.environment import TARGETS, targets_from_environ
 from reaper.grants import Account, Product, script, statements, usual_product
@@ -287,7 +288,7 @@ def grants(
         typer.Option(
             parser=seconds, metavar="TIME", help="The procedure refuses whoever slept for less."
         ),
-    ] = procedure.LEAST_IDLE,
+    ] = LEAST_IDLE,
     reserved: Annotated[
         bool, typer.Option("--reserved", help="PostgreSQL 16 and later: reserved slots.")
     ] = False,

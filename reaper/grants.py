@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from reaper.client.target import Auth, ConfigurationError, EngineName
-from reaper.engines import procedure
+from reaper.engines.mysql import kill_if_idle as procedure
 from reaper.policy import PROVIDER_ACCOUNTS
 
 

@@ -4,7 +4,7 @@ may say anything, strict about a file's shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from reaper.client.target import ConfigurationError, shown
@@ -35,6 +35,11 @@ def whole(value: object) -> int | None:
 def name(given: object) -> str | None:
     """A name that the server or a saved file gave, None for anything that is not text."""
     return given if isinstance(given, str) else None
+
+
+def names(given: Iterable[object]) -> frozenset[str]:
+    """Those that are texts and not empty."""
+    return frozenset(text for text in map(name, given) if text)
 
 
 def mapping(given: Mapping[str, Any], key: str) -> Mapping[Any, Any]:

@@ -30,8 +30,8 @@ from reaper.client.emf import dimension, emf
 from reaper.client.events import Event, EventKind
 from reaper.client.faults import first_line
 from reaper.client.target import ConfigurationError
-from reaper.engines.mysql import may_kill
-from reaper.engines.postgres import PostgresServer
+from reaper.engines.mysql.rights import may_kill
+from reaper.engines.postgres.server import PostgresServer
 from reaper.handler import AllSweepsFailed
 from reaper.model import Outcome, Reason, Session, State, SweepTarget
 from reaper.policy import judge

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from time import monotonic
 
 import pytest
 
@@ -12,9 +13,11 @@ from lab.servers import Client, Sessions, until
 from lab.servers import Server as Database
 from lab.servers.mysql import MySQLClient
 from reaper.client.deadline import Deadline
-from reaper.engines import burst
-from reaper.engines import mysql as mysql_engine
 from reaper.engines.base import ChunkOutcome, Server
+from reaper.engines.mysql import bulk_kill
+from reaper.engines.mysql.kills import CompoundKill, KillPackets, Window, bulk_outcomes
+from reaper.engines.mysql.queries import query
+from reaper.engines.mysql.server import MySQLServer
 from reaper.engines.termination import WINDOW
 from reaper.model import Outcome, Session
 from reaper.report import ErrorKind
@@ -31,11 +34,12 @@ def test_1094_ends_its_packet_only(mysql: Database, sessions: Sessions) -> None:
     """
     clients = sessions.sleeping(3)
     with engine_server(mysql) as striking:
-        assert isinstance(striking, mysql_engine.MySQLServer)
+        assert isinstance(striking, MySQLServer)
         ids = [clients[0].id, 2**31, clients[1].id]
-        assert striking._kill(ids) == {ids[0]: Outcome.SIGNALLED, ids[1]: Outcome.GONE}
+        packets = KillPackets(striking._connection, monotonic, striking._pace, bulk_kill.KILL)
+        assert packets._packet(ids) == {ids[0]: Outcome.SIGNALLED, ids[1]: Outcome.GONE}
         assert clients[1].alive()
-        assert striking._kill(ids[2:]) == {ids[2]: Outcome.SIGNALLED}
+        assert packets._packet(ids[2:]) == {ids[2]: Outcome.SIGNALLED}
     assert clients[2].alive()
 
 
@@ -45,13 +49,12 @@ def test_mariadb_itself_keeps_to_the_window(servers: Servers) -> None:
     """
     with mariadb(servers) as (sessions, striking):
         first, second, spared = sessions.sleeping(3)
-        (row,) = striking._query("SELECT UNIX_TIMESTAMP(SYSDATE(6)) + 0e0 AS now")
-        assert striking._kill_within_window([spared.id], row["now"] - WINDOW) == {}
-        assert (
-            striking._told_by(burst.kill_unless_begun([spared.id], [2**40], seconds=0), [spared.id])
-            == {}
-        )
-        assert striking._kill_within_window([first.id, 2**31, second.id], row["now"] + 3600) == {
+        compound = CompoundKill(striking._connection, monotonic, striking._pace, bulk_kill.KILL)
+        now = servers_clock(striking)
+        assert compound.kill([spared.id], Window(0.0, now - WINDOW)) == {}
+        no_time = bulk_kill.kill_unless_begun([spared.id], [2**40], seconds=0)
+        assert bulk_outcomes(striking._connection, no_time, [spared.id]) == {}
+        assert compound.kill([first.id, 2**31, second.id], Window(0.0, now + 3600)) == {
             first.id: Outcome.SIGNALLED,
             2**31: Outcome.GONE,
             second.id: Outcome.SIGNALLED,
@@ -101,8 +104,11 @@ def test_nobody_is_mistaken_for_who_has_the_same_statement_id(servers: Servers, 
         wakes.run("DO 0")
         # Now the other has that QUERY_ID for itself
         striking.look()
-        token = mysql_engine._last_statement(victims[1])
-        assert [row["Id"] for row in striking._list() if row["token"] == token] == [others[1].id]
+        assert victims[1].mark is not None
+        token = victims[1].mark.key[-1]
+        assert [row["Id"] for row in striking._lists.read_for_marks() if row["token"] == token] == [
+            others[1].id
+        ]
         assert strike(striking, victims) == {
             victims[0]: Outcome.SIGNALLED,
             victims[1]: Outcome.CHANGED,
@@ -112,14 +118,14 @@ def test_nobody_is_mistaken_for_who_has_the_same_statement_id(servers: Servers, 
         assert [client.alive() for client in (sleeper, wakes, *others)] == [False, True, True, True]
 
 
-def share_a_query_id(striking: mysql_engine.MySQLServer, sleeper: Client, other: Client) -> None:
+def share_a_query_id(striking: MySQLServer, sleeper: Client, other: Client) -> None:
     """The other runs a statement under the QUERY_ID that a ping has left the sleeper, if it comes
     next.
     """
     for _ in range(20):
         ping(sleeper)
         other.start("SELECT SLEEP(1)")
-        of = {row["Id"]: row["token"] for row in striking._list()}
+        of = {row["Id"]: row["token"] for row in striking._lists.read_for_marks()}
         if of[sleeper.id] == of[other.id]:
             return
         # The list was read before it began
@@ -132,15 +138,19 @@ def ping(client: Client) -> None:
     client.connection.ping(reconnect=False)
 
 
+def servers_clock(striking: MySQLServer) -> float:
+    """Seconds since 1970, as the server counts them."""
+    (row,) = query(striking._connection, "SELECT UNIX_TIMESTAMP(SYSDATE(6)) + 0e0 AS now")
+    return float(row["now"])
+
+
 @contextmanager
-def mariadb(
-    servers: Servers, user: str = "reaper"
-) -> Iterator[tuple[Sessions, mysql_engine.MySQLServer]]:
+def mariadb(servers: Servers, user: str = "reaper") -> Iterator[tuple[Sessions, MySQLServer]]:
     with (
         Sessions(servers["mariadb"]) as sessions,
         engine_server(servers["mariadb"], user) as striking,
     ):
-        assert isinstance(striking, mysql_engine.MySQLServer)
+        assert isinstance(striking, MySQLServer)
         yield sessions, striking
 
 
@@ -151,7 +161,7 @@ def test_mariadb_reads_again_where_a_kill_outlasts_the_window(servers: Servers) 
     with mariadb(servers, "reaper_rds") as (sessions, striking):
         (client,) = sessions.sleeping(1)
         victims = seen(striking, "mysql", [client])
-        striking._kill_seconds = 2 * WINDOW
+        striking._pace.seconds = 2 * WINDOW
         assert striking.terminate(victims).outcomes == {}
         assert client.alive()
 
@@ -161,8 +171,8 @@ def test_one_stall_is_not_for_ever(mysql: Database, sessions: Sessions) -> None:
     clients = sessions.sleeping(10)
     settle(mysql)
     with engine_server(mysql) as striking:
-        assert isinstance(striking, mysql_engine.MySQLServer)
-        striking._kill_seconds = 0.5
+        assert isinstance(striking, MySQLServer)
+        striking._pace.seconds = 0.5
         victims = seen(striking, mysql.engine, clients)
         assert strike(striking, victims) == dict.fromkeys(victims, Outcome.SIGNALLED)
 
@@ -265,15 +275,17 @@ def test_rds_kill_answers(mysql: Database, sessions: Sessions) -> None:
     """
     (provider,) = sessions.provider(1)
     with engine_server(mysql, "reaper_rds") as striking:
-        assert isinstance(striking, mysql_engine.MySQLServer)
+        assert isinstance(striking, MySQLServer)
         ids = [2**31, provider.id, 2**31 + 1]
+        tools = (striking._connection, monotonic, striking._pace, bulk_kill.RDS_KILL)
         # Where all go in one statement
         if mysql.flavour == "mariadb":
-            (row,) = striking._query("SELECT UNIX_TIMESTAMP(SYSDATE(6)) + 0e0 AS now")
-            outcomes = striking._kill_within_window(ids, row["now"] + 3600)
+            compound = CompoundKill(*tools)
+            outcomes = compound.kill(ids, Window(0.0, servers_clock(striking) + 3600))
         else:
+            packets = KillPackets(*tools)
             outcomes = {
-                id_: outcome for one in ids for id_, outcome in striking._kill([one]).items()
+                id_: outcome for one in ids for id_, outcome in packets._packet([one]).items()
             }
     assert list(outcomes.values()) == [Outcome.GONE, Outcome.REFUSED, Outcome.GONE]
     assert provider.alive()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from reaper.client.target import Auth, ConfigurationError, EngineName
-from reaper.engines import procedure
+from reaper.engines.mysql import kill_if_idle
 from reaper.grants import Account, Product, script, statements
 from reaper.model import Mark
 from reaper.policy import PROVIDER_ACCOUNTS
@@ -161,7 +161,7 @@ def test_a_call_says_what_was_seen(mark: Mark, rest: str) -> None:
     tells that.
     """
     assert (
-        procedure.call(42, mark)
+        kill_if_idle.call(42, mark)
         == f"CALL reaper.kill_if_idle(42, _utf8mb4 X'617070', _utf8mb4 X'683a31', {rest})"
     )
 
@@ -172,5 +172,5 @@ def test_a_call_says_what_was_seen(mark: Mark, rest: str) -> None:
 def test_no_name_can_leave_its_literal(name: str | None) -> None:
     """Whatever a user or host is called, of it the call holds hexadecimal digits alone."""
     number = r"(?:NULL|_utf8mb4 X'(?:[0-9a-f]{2})*')"
-    call = procedure.call(42, Mark((name, name, 7)))
+    call = kill_if_idle.call(42, Mark((name, name, 7)))
     assert re.fullmatch(rf"CALL reaper\.kill_if_idle\(42, {number}, {number}, NULL, 7\)", call)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pymysql
 import pytest
 
-from reaper.engines.mysql import classify, may_kill
+from reaper.engines.mysql.errors import classify
+from reaper.engines.mysql.rights import may_kill
 from reaper.model import Outcome
 
 

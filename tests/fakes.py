@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from reaper.client.deadline import Clock, Deadline
 from reaper.client.drivers.connection import Connection, Guard, Result
@@ -178,7 +178,7 @@ class FakeDatabase:
         return Snapshot(
             engine=EngineName.MYSQL,
             flavour=Flavour.MYSQL,
-            sessions=tuple(row["session"] for row in look.rows),
+            sessions=tuple(cast(Session, row["session"]) for row in look.rows),
             used=len(look.rows),
             max_connections=self.max_connections,
             user_limits=self.user_limits,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from reaper.client.deadline import Clock
 from reaper.client.drivers.connection import Connection
@@ -72,7 +72,7 @@ class Server(Protocol):
         back.
         """
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> Mapping[str, object]:
         """What advice is given on, by the server's own names, times in seconds; what the server
         does not tell is left out.
 

@@ -8,6 +8,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from reaper.client.target import ConfigurationError, shown
+from reaper.model import Mark
+
+Fetched = dict[str, Any]
+"""A row that a statement of ours returned: the types of its columns are known from the statement.
+"""
+
+# Where a live look keeps a row's mark
+MARK = "_mark"
+
+Row = Mapping[str, object]
+"""A row, or the facts around the rows, as a server or a saved file gave it: any value may be of any
+type.
+"""
 
 # No server counts further
 _LARGEST = 2**64
@@ -37,12 +50,18 @@ def name(given: object) -> str | None:
     return given if isinstance(given, str) else None
 
 
+def mark_of(row: Row) -> Mark | None:
+    """The mark that a live look gave the row; saved rows have none."""
+    mark = row.get(MARK)
+    return mark if isinstance(mark, Mark) else None
+
+
 def names(given: Iterable[object]) -> frozenset[str]:
     """Those that are texts and not empty."""
     return frozenset(text for text in map(name, given) if text)
 
 
-def mapping(given: Mapping[str, Any], key: str) -> Mapping[Any, Any]:
+def mapping(given: Row, key: str) -> Mapping[object, object]:
     """An object in a saved file, empty where it is missing; raise ConfigurationError for anything
     else.
     """
@@ -52,7 +71,7 @@ def mapping(given: Mapping[str, Any], key: str) -> Mapping[Any, Any]:
     return found or {}
 
 
-def values(given: Mapping[str, Any], key: str) -> Sequence[Any]:
+def values(given: Row, key: str) -> Sequence[object]:
     """A list in a saved file, empty where it is missing; raise ConfigurationError for anything
     else.
     """
@@ -62,7 +81,7 @@ def values(given: Mapping[str, Any], key: str) -> Sequence[Any]:
     return found or ()
 
 
-def objects(given: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
+def objects(given: Row, key: str) -> Iterator[Row]:
     """The objects of a list in a saved file; raise ConfigurationError for any other item."""
     for item in values(given, key):
         if not isinstance(item, Mapping):
@@ -72,7 +91,7 @@ def objects(given: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
         yield item
 
 
-def limits(given: Mapping[str, Any], key: str) -> dict[str, int]:
+def limits(given: Row, key: str) -> dict[str, int]:
     """Connection limits by name, without those that limit nothing."""
     found = mapping(given, key)
     return {

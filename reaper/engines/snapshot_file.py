@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from reaper.client.target import ConfigurationError, EngineName, choice, reject_unknown_keys
-from reaper.engines.rows import mapping, objects
+from reaper.engines.rows import Row, mapping, objects
 from reaper.engines.sql_text import sql_kind
 
 _KEYS = ("engine", "rows", "context")
@@ -22,10 +21,10 @@ class RawSnapshot:
     """
 
     engine: EngineName
-    rows: Sequence[Mapping[str, Any]]
-    context: Mapping[str, Any] = field(default_factory=dict)
+    rows: Sequence[Row]
+    context: Row = field(default_factory=dict)
 
-    def to_file(self, all_sql: bool = False) -> dict[str, Any]:
+    def to_file(self, all_sql: bool = False) -> dict[str, object]:
         """The snapshot file's document.
 
         Of SQL text only the kind of statement is kept, unless `all_sql` is asked for.
@@ -54,4 +53,5 @@ class RawSnapshot:
             raise ConfigurationError("snapshot: engine is missing; say mysql or postgres")
         if document.get("rows") is None:
             raise ConfigurationError("snapshot: rows is missing; give the rows of the process list")
-        return cls(engine, list(objects(document, "rows")), mapping(document, "context"))
+        context = {str(key): value for key, value in mapping(document, "context").items()}
+        return cls(engine, list(objects(document, "rows")), context)

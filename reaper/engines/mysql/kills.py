@@ -16,8 +16,9 @@ from reaper.engines.mysql import bulk_kill, kill_if_idle
 from reaper.engines.mysql.errors import classify
 from reaper.engines.mysql.lists import ProcessList
 from reaper.engines.mysql.marks import is_same
-from reaper.engines.mysql.queries import Row, each_result, query
+from reaper.engines.mysql.queries import each_result, query
 from reaper.engines.mysql.transactions import Transactions
+from reaper.engines.rows import MARK, Fetched
 from reaper.engines.termination import LAST_CALL, WINDOW
 from reaper.model import KillMethod, Mark, Outcome, Session
 
@@ -85,9 +86,9 @@ class QueryIds:
     def __init__(self) -> None:
         self._marks: Mapping[int, Mark | None] = {}
 
-    def remember(self, rows: Iterable[Row]) -> None:
+    def remember(self, rows: Iterable[Fetched]) -> None:
         """Take the rows of a look, each with its mark, of sessions whose QUERY_ID is their own."""
-        self._marks = {row["Id"]: row["_mark"] for row in rows}
+        self._marks = {row["Id"]: row[MARK] for row in rows}
 
     def of(self, victim: Session) -> int | None:
         """The victim's QUERY_ID; None where it does not identify it, or the latest look saw the
@@ -187,7 +188,9 @@ class KillIfIdle:
         try:
             # The end of a CALL is a result of its own, without a row.
             for rows in each_result(self.connection, calls):
-                answers += [kill_if_idle.OUTCOMES.get(row[0], Outcome.FAILED) for row in rows or ()]
+                answers += [
+                    kill_if_idle.OUTCOMES.get(str(row[0]), Outcome.FAILED) for row in rows or ()
+                ]
         except pymysql.Error as error:
             answers.append(classify(error))
         return answers
@@ -261,7 +264,11 @@ class CompoundKill:
 class NoKill:
     """For an account without a right to kill: each victim is refused, and nothing is sent."""
 
-    def kill(self, ids: Sequence[int], window: Window) -> Mapping[int, Outcome]:  # noqa: ARG002  nothing is sent in it
+    def kill(
+        self,
+        ids: Sequence[int],
+        window: Window,  # noqa: ARG002  nothing is sent in it
+    ) -> Mapping[int, Outcome]:
         """Refuse all."""
         return dict.fromkeys(ids, Outcome.REFUSED)
 

@@ -12,8 +12,9 @@ from reaper.client.drivers.connection import Connection
 from reaper.engines.mysql.errors import CANNOT_CONVERT, code
 from reaper.engines.mysql.facts import Facts
 from reaper.engines.mysql.marks import has_ticked, mark_of
-from reaper.engines.mysql.queries import Row, listed, query
+from reaper.engines.mysql.queries import listed, query
 from reaper.engines.mysql.statements import StatementEnds
+from reaper.engines.rows import Fetched
 from reaper.model import Mark
 
 _TRIES_WITHIN_A_SECOND = 3
@@ -38,11 +39,11 @@ class ProcessList:
         self._facts = facts
         self._statements = statements
 
-    def read(self, ids: Sequence[int] = ()) -> list[Row]:
+    def read(self, ids: Sequence[int] = ()) -> list[Fetched]:
         """The list, or these sessions of it."""
         return self._read(self._statement(ids), ids)
 
-    def read_for_marks(self, ids: Sequence[int] = ()) -> list[Row]:
+    def read_for_marks(self, ids: Sequence[int] = ()) -> list[Fetched]:
         """The same with what a mark is made of, within one second of the server's clock where that
         counts in whole seconds.
         """
@@ -80,7 +81,7 @@ class ProcessList:
         sessions = ", ".join(f"ROW({id_:d}, {self._statements.thread(id_)})" for id_ in ids)
         return _GET_MARKED.format(sessions=sessions)
 
-    def _read(self, sql: str, ids: Sequence[int]) -> list[Row]:
+    def _read(self, sql: str, ids: Sequence[int]) -> list[Fetched]:
         try:
             return query(self._connection, sql)
         except pymysql.Error as error:
@@ -88,7 +89,7 @@ class ProcessList:
                 raise
         return [row for row in self._shown() if not ids or row["Id"] in ids]
 
-    def _shown(self) -> list[Row]:
+    def _shown(self) -> list[Fetched]:
         """The list by SHOW and as bytes, which works where somebody's statement is not utf8mb3, for
         example with an emoji.
 

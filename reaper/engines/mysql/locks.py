@@ -8,8 +8,8 @@ from reaper.client.drivers.connection import Connection
 from reaper.engines.base import Holder
 from reaper.engines.mysql.facts import Facts
 from reaper.engines.mysql.lists import ProcessList
-from reaper.engines.mysql.queries import Row, query, query_if_allowed
-from reaper.engines.rows import number
+from reaper.engines.mysql.queries import query, query_if_allowed
+from reaper.engines.rows import Fetched, number
 
 # Named locks are the whole server's, so its own name need not be in it
 _LOCK = "reaper.sweep"
@@ -37,7 +37,7 @@ def lock_holder(connection: Connection, facts: Facts, lists: ProcessList) -> Hol
 
 def held_locks(
     connection: Connection, facts: Facts, in_transaction: Collection[int]
-) -> list[Row] | None:
+) -> list[Fetched] | None:
     """Locks that outlive transactions: GET_LOCK, LOCK TABLES, FLUSH TABLES WITH READ LOCK, HANDLER.
 
     None where they cannot be seen. `in_transaction` are the sessions with an open transaction,
@@ -55,7 +55,7 @@ def held_locks(
     ]
 
 
-def _asleep(row: Row) -> float | None:
+def _asleep(row: Fetched) -> float | None:
     return number(row["Time"]) if row["Command"] == "Sleep" else None
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-from reaper.engines.mysql.queries import Row
 from reaper.engines.mysql.statements import StatementEnd
+from reaper.engines.rows import MARK, Fetched
 from reaper.model import Mark
 
 # Columns that are read for the marks and are not SHOW FULL PROCESSLIST's
@@ -15,7 +14,7 @@ _FOR_MARKS = frozenset({"began_s", "now_s", "exact_s", "token"})
 _SLACK = 0.5
 
 
-def mark_of(row: Mapping[str, Any], last_statement: object = None) -> Mark | None:
+def mark_of(row: Fetched, last_statement: object = None) -> Mark | None:
     """The mark of a row that is asleep, None for one that is awake or cannot be compared."""
     if row["Command"] != "Sleep" or row["Time"] is None:
         return None
@@ -31,7 +30,7 @@ def mark_of(row: Mapping[str, Any], last_statement: object = None) -> Mark | Non
     return None if has_ticked(row) else Mark(key, int(row["now_s"]) - int(row["Time"]))
 
 
-def has_ticked(row: Mapping[str, Any]) -> bool:
+def has_ticked(row: Fetched) -> bool:
     """Whether a new second began while the list was read, so that Time may count to either."""
     return "now_s" in row and int(row["began_s"]) != int(row["now_s"])
 
@@ -41,19 +40,19 @@ def is_same(found: Mark | None, expected: Mark | None) -> bool:
     return found is not None and expected is not None and found.matches(expected)
 
 
-def mark_rows(rows: Sequence[Row], ends: Mapping[int, StatementEnd]) -> None:
+def mark_rows(rows: Sequence[Fetched], ends: Mapping[int, StatementEnd]) -> None:
     """Give each row its mark, and leave of the others only SHOW FULL PROCESSLIST's columns."""
     ours = _FOR_MARKS & rows[0].keys() if rows else ()
     for row in rows:
         end = ends.get(row["Id"])
-        row["_mark"] = mark_of(row, end.event if end else None)
+        row[MARK] = mark_of(row, end.event if end else None)
         if row["Command"] == "Sleep" and row.get("exact_s") is not None:
             row["Time"] = row["exact_s"]
         for column in ours:
             del row[column]
 
 
-def idle_facts(rows: Iterable[Row], ends: Mapping[int, StatementEnd]) -> dict[str, Any]:
+def idle_facts(rows: Iterable[Fetched], ends: Mapping[int, StatementEnd]) -> dict[str, object]:
     """How MySQL's Time is to be corrected, and for which sessions it is only an upper bound of the
     idle time.
 

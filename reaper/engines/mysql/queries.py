@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import pymysql
 
 from reaper.client.drivers.connection import Connection
 from reaper.engines.mysql.errors import DENIED, code
-
-# As the server gave it, by column; its owner may add to it and take from it
-Row = dict[str, Any]
+from reaper.engines.rows import Fetched
 
 
-def query(connection: Connection, sql: str) -> list[Row]:
+def query(connection: Connection, sql: str) -> list[Fetched]:
     """The rows of one statement; raise PyMySQL's error where it fails."""
     return connection.answer(sql).rows
 
 
-def query_if_allowed(connection: Connection, sql: str) -> list[Row] | None:
+def query_if_allowed(connection: Connection, sql: str) -> list[Fetched] | None:
     """The rows, or None where this account or this version of the server may not read them."""
     try:
         return query(connection, sql)
@@ -31,7 +28,7 @@ def query_if_allowed(connection: Connection, sql: str) -> list[Row] | None:
 
 def each_result(
     connection: Connection, statements: str
-) -> Iterator[Sequence[Sequence[Any]] | None]:
+) -> Iterator[Sequence[Sequence[object]] | None]:
     """Run several statements in one packet; give the rows of each result, one after the other.
 
     None stands for a result without columns, with which each KILL and each CALL ends. An error

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from reaper.client.target import ConfigurationError, EngineName, shown
-from reaper.engines.rows import limits, mapping, name, names, number, objects, values, whole
+from reaper.engines.rows import (
+    Row,
+    limits,
+    mapping,
+    mark_of,
+    name,
+    names,
+    number,
+    objects,
+    values,
+    whole,
+)
 from reaper.engines.snapshot_file import RawSnapshot
 from reaper.model import Flavour, Holding, Session, Snapshot, State, SweepWarning
 
@@ -62,7 +72,7 @@ def read(raw: RawSnapshot) -> Snapshot:
 class _Reader:
     """Reads rows together with the context around them."""
 
-    def __init__(self, context: Mapping[str, Any], is_mariadb: bool) -> None:
+    def __init__(self, context: Row, is_mariadb: bool) -> None:
         self._is_mariadb = is_mariadb
         self._uptime = number(context.get("uptime_s"))
         self._statements = {
@@ -77,7 +87,7 @@ class _Reader:
             whole(lock.get("processlist_id")) for lock in objects(context, "user_level_locks")
         }
 
-    def session(self, row: Mapping[str, Any]) -> Session:
+    def session(self, row: Row) -> Session:
         """One row as a session; raise ConfigurationError where it has no Id."""
         if not row.keys() >= _COLUMNS:
             row = {_AS_SHOWN.get(key.lower(), key): value for key, value in row.items()}
@@ -104,14 +114,14 @@ class _Reader:
             transaction_seconds=number(transaction.get("age_s")),
             rollback_rows=whole(transaction.get("rows_modified")) or 0,
             holds=frozenset({Holding.LOCK}) if id_ in self._lockers else frozenset(),
-            mark=row.get("_mark"),
+            mark=mark_of(row),
         )
 
     def _shared(self, text: str | None) -> str | None:
         """The same text as one object: thousands of sessions share a few names."""
         return self._names.setdefault(text, text)
 
-    def _state(self, row: Mapping[str, Any]) -> State:
+    def _state(self, row: Row) -> State:
         user, command = row.get("User"), row.get("Command")
         if not isinstance(command, str) or not isinstance(user, str):
             return State.UNKNOWN
@@ -123,7 +133,7 @@ class _Reader:
             return State.UNKNOWN if row.get("Info") else State.IDLE
         return State.REPLICATION if command.startswith(_REPLICATION) else State.ACTIVE
 
-    def _asleep(self, row: Mapping[str, Any]) -> float | None:
+    def _asleep(self, row: Row) -> float | None:
         """The row's Time in seconds; None where SET timestamp has falsified it or a handshake has
         none.
         """
@@ -160,7 +170,7 @@ def _is_blind(sessions: Sequence[Session], own_users: frozenset[str], used: int 
 
 
 def _warnings(
-    context: Mapping[str, Any], sessions: Sequence[Session], own_users: frozenset[str]
+    context: Row, sessions: Sequence[Session], own_users: frozenset[str]
 ) -> Iterable[SweepWarning]:
     if "user_level_locks" not in context:
         yield SweepWarning.NAMED_LOCKS_UNSEEN

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from operator import attrgetter
-from typing import Any
 
 import pymysql
 
@@ -31,11 +30,12 @@ from reaper.engines.mysql.kills import (
 )
 from reaper.engines.mysql.lists import ProcessList
 from reaper.engines.mysql.marks import idle_facts, mark_rows
-from reaper.engines.mysql.queries import Row, query
+from reaper.engines.mysql.queries import query
 from reaper.engines.mysql.rights import kill_method
 from reaper.engines.mysql.settings import read_settings, read_user_limits
 from reaper.engines.mysql.statements import StatementEnds
 from reaper.engines.mysql.transactions import TransactionList, Transactions
+from reaper.engines.rows import Fetched
 from reaper.engines.snapshot_file import RawSnapshot
 from reaper.model import KillMethod, Outcome, Session, Snapshot
 
@@ -88,7 +88,7 @@ class MySQLServer:
         self._query_ids.remember(row for row in rows if row["Id"] in with_own_query_id)
         return RawSnapshot(EngineName.MYSQL, rows, context)
 
-    def _context(self, counters: Mapping[str, int], listed: TransactionList) -> dict[str, Any]:
+    def _context(self, counters: Mapping[str, int], listed: TransactionList) -> dict[str, object]:
         known = _sessions(listed.rows)
         begun = self._transactions.begun(known)
         held = locks.held_locks(self._connection, self._facts, known | _sessions(begun))
@@ -144,7 +144,7 @@ class MySQLServer:
         # transaction is rolled back.
         return listed | ids.intersection(self._transactions.sessions())
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> Mapping[str, object]:
         """What advice is given on, by the server's own names, times in seconds."""
         return read_settings(self._connection, self._facts)
 
@@ -201,13 +201,13 @@ class MySQL:
         return reading.read(raw)
 
 
-def _with_own_query_id(rows: Sequence[Row]) -> Collection[int]:
+def _with_own_query_id(rows: Sequence[Fetched]) -> Collection[int]:
     """The ids of sessions with a QUERY_ID, which only MariaDB tells, that no other session has."""
     sessions = Counter(row.get("token") for row in rows)
     return {row["Id"] for row in rows if row.get("token") and sessions[row["token"]] == 1}
 
 
-def _sessions(transactions: Sequence[Row] | None) -> set[int]:
+def _sessions(transactions: Sequence[Fetched] | None) -> set[int]:
     return {row["trx_mysql_thread_id"] for row in transactions or ()}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from reaper.client.drivers.connection import Connection
 from reaper.engines.mysql.facts import Facts
@@ -14,7 +13,7 @@ from reaper.engines.mysql.transactions import GET_BEGUN
 from reaper.model import SweepWarning
 
 
-def read_settings(connection: Connection, facts: Facts) -> Mapping[str, Any]:
+def read_settings(connection: Connection, facts: Facts) -> Mapping[str, object]:
     """What advice is given on, by the server's own names, times in seconds."""
     (found,) = query(connection, _GET_SETTINGS)
     has_performance_schema = bool(found["performance_schema"])

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from reaper.client.deadline import Clock
 from reaper.client.drivers.connection import Connection
 from reaper.engines.mysql.facts import Facts
-from reaper.engines.mysql.queries import Row, query, query_if_allowed
+from reaper.engines.mysql.queries import query, query_if_allowed
+from reaper.engines.rows import Fetched
 
 # Seconds. innodb_trx is a cache of the server's, renewed only when nobody has read it for 100 ms
 # [InnoDB, trx0i_s.cc]: a session that fell asleep just now may be in a transaction that it does
@@ -29,7 +30,7 @@ _UNKNOWN = 1e9
 class TransactionList:
     """What innodb_trx lists, None without the right to read it."""
 
-    rows: list[Row] | None
+    rows: list[Fetched] | None
     # What happened within the last so many seconds may not show yet
     lag_seconds: float = _LAG
 
@@ -82,7 +83,7 @@ class Transactions:
                 return TransactionList(rows, max(_LAG, self._clock() - began))
         return TransactionList(rows, _UNKNOWN)
 
-    def begun(self, known: Collection[int]) -> list[Row] | None:
+    def begun(self, known: Collection[int]) -> list[Fetched] | None:
         """Transactions that InnoDB does not list: begun, but without a statement yet.
 
         `known` are the sessions that it does list. None where a right is missing.
@@ -113,7 +114,7 @@ class Transactions:
         time.sleep(_PAUSE)
         self._witnessed_at = self._clock()
 
-    def _read(self) -> list[Row] | None:
+    def _read(self) -> list[Fetched] | None:
         rows = query_if_allowed(self._connection, _GET_TRANSACTIONS)
         self._listed = frozenset(row["trx_mysql_thread_id"] for row in rows or ())
         self._read_at = self._clock()

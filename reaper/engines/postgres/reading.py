@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 from reaper.client.target import ConfigurationError, EngineName, shown
-from reaper.engines.rows import limits, name, names, number, values, whole
+from reaper.engines.rows import Row, limits, mark_of, name, names, number, values, whole
 from reaper.engines.snapshot_file import RawSnapshot
 from reaper.engines.sql_text import HIDDEN_SQL, listens
 from reaper.model import Flavour, Holding, Session, Snapshot, State, SweepWarning
@@ -58,7 +57,7 @@ def read(raw: RawSnapshot) -> Snapshot:
     )
 
 
-def takes_a_slot(row: Mapping[str, Any]) -> bool:
+def takes_a_slot(row: Row) -> bool:
     """Whether a row is a client.
 
     To an account without the right to see, a type is hidden but a database is not.
@@ -67,7 +66,7 @@ def takes_a_slot(row: Mapping[str, Any]) -> bool:
     return kind == "client backend" or (kind is None and row["datname"] is not None)
 
 
-def _session(row: Mapping[str, Any], lockers: Collection[int | None]) -> Session:
+def _session(row: Row, lockers: Collection[int | None]) -> Session:
     pid = whole(row.get("pid"))
     if pid is None:
         raise ConfigurationError(
@@ -89,22 +88,22 @@ def _session(row: Mapping[str, Any], lockers: Collection[int | None]) -> Session
         session_seconds=session_age,
         transaction_seconds=_transaction_age(row, idle),
         holds=_holds(row, is_locker=pid in lockers),
-        mark=row.get("_mark"),
+        mark=mark_of(row),
     )
 
 
-def _transaction_age(row: Mapping[str, Any], idle: float | None) -> float | None:
+def _transaction_age(row: Row, idle: float | None) -> float | None:
     age = number(row.get("xact_age_s"))
     # The server forgets when an aborted transaction began, which was before the session fell idle
     return idle if age is None and row.get("state") == _ABORTED else age
 
 
-def _holds(row: Mapping[str, Any], *, is_locker: bool) -> frozenset[Holding]:
+def _holds(row: Row, *, is_locker: bool) -> frozenset[Holding]:
     held = {Holding.LOCK: is_locker, Holding.LISTEN: listens(row.get("query"))}
     return frozenset(holding for holding, is_held in held.items() if is_held)
 
 
-def _state(row: Mapping[str, Any]) -> State:
+def _state(row: Row) -> State:
     kind = row.get("backend_type")
     # Anybody can send that text as a statement, but then there is a state
     if row.get("query") == HIDDEN_SQL and row.get("state") is None:
@@ -118,14 +117,12 @@ def _state(row: Mapping[str, Any]) -> State:
     return _STATES.get(str(row.get("state")), State.UNKNOWN)
 
 
-def _hidden(row: Mapping[str, Any]) -> State:
+def _hidden(row: Row) -> State:
     """The server's own processes are hidden from the account as well; they have no user."""
     return State.UNSEEN if row.get("usename") else State.BACKGROUND
 
 
-def _contradicts(
-    state: State, idle: float | None, session_age: float | None, row: Mapping[str, Any]
-) -> bool:
+def _contradicts(state: State, idle: float | None, session_age: float | None, row: Row) -> bool:
     """Whether the facts about a session that says it is idle are missing or cannot all be true."""
     if idle is None or idle < 0:
         return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import psycopg
 from psycopg.abc import Buffer
@@ -16,6 +15,7 @@ from reaper.client.target import EngineName
 from reaper.engines.base import ChunkOutcome, Holder
 from reaper.engines.postgres import reading
 from reaper.engines.postgres.settings import read_settings
+from reaper.engines.rows import MARK, Fetched
 from reaper.engines.snapshot_file import RawSnapshot
 from reaper.engines.termination import LAST_CALL
 from reaper.model import KillMethod, Mark, Outcome, Session, Snapshot
@@ -56,7 +56,7 @@ class PostgresServer:
         (context,) = self._query(_GET_CONTEXT)
         for row in rows:
             row["query"] = None if row["query"] is None else row["query"].decode(errors="replace")
-            row["_mark"] = Mark((row.pop("backend_start"), row["state"], row.pop("state_change")))
+            row[MARK] = Mark((row.pop("backend_start"), row["state"], row.pop("state_change")))
         # Two arrays and not JSON, which must be valid in the database's encoding
         for kind in ("user_limits", "database_limits"):
             context[kind] = dict(zip(context.pop(f"{kind}_of"), context[kind], strict=True))
@@ -113,12 +113,12 @@ class PostgresServer:
         rows = self._query(_GET_BIRTHS, {"pids": list(born)})
         return {row["pid"] for row in rows if row["backend_start"] == born[row["pid"]]}
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> Mapping[str, object]:
         """What advice is given on, by the server's own names, times in seconds."""
         return read_settings(self._query)
 
-    def _query(self, sql: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self._settled.raw.execute(sql, values).fetchall()
+    def _query(self, sql: str, values: Mapping[str, object] | None = None) -> list[Fetched]:
+        rows: list[Fetched] = self._settled.raw.execute(sql, values).fetchall()
         return rows
 
     @cached_property
@@ -166,12 +166,12 @@ def _array(members: Iterable[object]) -> str:
     return "{" + ",".join("NULL" if member is None else f'"{member}"' for member in members) + "}"
 
 
-def _is_late(row: Mapping[str, Any]) -> bool:
+def _is_late(row: Fetched) -> bool:
     """Whether the window had passed before it was this victim's turn."""
     return row["unchanged"] and row["signalled"] is None
 
 
-def _outcome(row: Mapping[str, Any]) -> Outcome:
+def _outcome(row: Fetched) -> Outcome:
     if not row["present"]:
         return Outcome.GONE
     if not row["unchanged"]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from reaper.engines.rows import whole
+from reaper.engines.rows import Fetched, whole
 
-# Rows by column
-Query = Callable[[str], list[dict[str, Any]]]
+Query = Callable[[str], list[Fetched]]
 
 
-def read_settings(query: Query) -> Mapping[str, Any]:
+def read_settings(query: Query) -> Mapping[str, object]:
     """What advice is given on, by the server's own names, times in seconds.
 
     `role_settings` are the time limits set for roles and databases, an empty name standing for all.

@@ -88,7 +88,7 @@ class Holding(Word):
 # One or more for each of thousands of sessions in a sweep, and a frozen dataclass takes three times
 # as long to make.
 class Mark(NamedTuple):
-    """What must be found again before a strike, or the session has woken or is another one.
+    """What must be found again before a kill, or the session has woken or is another one.
 
     `since` is when its present sleep began, by the server's clock; `slack` what that clock's
     rounding forgives.
@@ -107,7 +107,7 @@ class Session(NamedTuple):
 
     `idle_seconds` is time since the last statement ended. Where only an upper bound is known it
     stands in `idle_at_most` until a second look confirms it. `mark` is what the engine must find
-    again before it strikes.
+    again before it terminates the session.
     """
 
     id: int

@@ -244,7 +244,7 @@ class Sweep:
                 return connection
 
     def _sweep(self, driver: Driver, connection: Connection, course: _Course) -> None:
-        """RawSnapshot, judge, strike, verify, adding to the report what each step found."""
+        """Look, judge, terminate, verify, adding to the report what each step found."""
         engine = self.engines(self.target.target.engine)
         server = engine.server(connection, self.clock)
         # Somebody thinks it over, and holds no lock meanwhile

@@ -1,4 +1,4 @@
-"""A third engine, with its sessions in a dict: it sits the same exam as the real ones."""
+"""A third engine, with its sessions in a dict: it passes the same tests as the real ones."""
 
 from __future__ import annotations
 
@@ -246,11 +246,11 @@ class FakeDatabase:
         outcomes = {}
         for victim in victims:
             if self.time() - began < 0.05:
-                outcomes[victim.id] = self._struck(victim)
+                outcomes[victim.id] = self._outcome(victim)
                 self.time.sleep(self.seconds_a_kill)
         return ChunkOutcome(outcomes, self.time() - began)
 
-    def _struck(self, victim: Session) -> Outcome:
+    def _outcome(self, victim: Session) -> Outcome:
         client = self.clients.get(victim.id)
         if client is None or not client.alive():
             return Outcome.GONE

@@ -23,7 +23,7 @@ from reaper.policy import judge
 from reaper.rules import Rules
 from tests.conftest import Servers
 from tests.harness import settle, sweep
-from tests.live.stage import engine_server, seen, strike
+from tests.live.stage import engine_server, seen, terminate
 
 ROOT = Path(__file__).parents[2]
 INVOCATIONS = 20
@@ -115,18 +115,18 @@ def test_kills_go_in_chunks(server: Server, sessions: Sessions) -> None:
 
 
 def test_a_chunk_on_mariadb_is_one_statement(servers: Servers) -> None:
-    """Nothing is read again between look and strike: the first chunk is of eight, the second of all
+    """Nothing is read again between look and kill: the first chunk is of eight, the second of all
     the others.
     """
     server = servers["mariadb"]
     with (
         Sessions(server) as sessions,
         through(server) as (near, trips),
-        engine_server(near) as striking,
+        engine_server(near) as engine,
     ):
-        victims = seen(striking, server.engine, sessions.sleeping(40))
+        victims = seen(engine, server.engine, sessions.sleeping(40))
         before = trips()
-        assert set(strike(striking, victims).values()) == {Outcome.SIGNALLED}
+        assert set(terminate(engine, victims).values()) == {Outcome.SIGNALLED}
         assert trips() - before == 2
 
 

@@ -1,4 +1,4 @@
-"""A server as the sweep strikes it, real or fake, with the sessions on it."""
+"""A server as the sweep sees it, with the sessions on it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONG = Deadline.after(3600)
 
 @contextmanager
 def engine_server(server: Database, user: str = "reaper") -> Iterator[Server]:
-    """What a sweep strikes with, on one connection of its own."""
+    """The engine's server, as a sweep uses it, on a connection of its own."""
     name = EngineName(server.engine)
     driver = driver_for(name)
     at = SweepTarget.from_mapping(target(server, user)).target
@@ -42,6 +42,6 @@ def seen(server: Server, engine: str, clients: list[Client]) -> list[Session]:
     return [found[client.id] for client in clients]
 
 
-def strike(server: Server, victims: Sequence[Session]) -> dict[Session, Outcome]:
+def terminate(server: Server, victims: Sequence[Session]) -> dict[Session, Outcome]:
     """Every victim's outcome, in the order of the kills."""
     return dict(pair for chunk in terminate_all(server, victims, LONG) for pair in chunk)

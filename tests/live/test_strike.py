@@ -1,4 +1,4 @@
-"""The gap between look and strike: whoever woke, went or became another session is left alone."""
+"""The gap between look and kill: a session that woke, went or became another one is left alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from reaper.model import Outcome, Session
 from reaper.report import ErrorKind
 from tests.conftest import Servers
 from tests.harness import settle, sweep
-from tests.live.stage import engine_server, seen, strike
+from tests.live.stage import engine_server, seen, terminate
 
 LONG = Deadline.after(3600)
 
@@ -33,10 +33,10 @@ def test_1094_ends_its_packet_only(mysql: Database, sessions: Sessions) -> None:
     have no outcome.
     """
     clients = sessions.sleeping(3)
-    with engine_server(mysql) as striking:
-        assert isinstance(striking, MySQLServer)
+    with engine_server(mysql) as engine:
+        assert isinstance(engine, MySQLServer)
         ids = [clients[0].id, 2**31, clients[1].id]
-        packets = KillPackets(striking._connection, monotonic, striking._pace, bulk_kill.KILL)
+        packets = KillPackets(engine._connection, monotonic, engine._pace, bulk_kill.KILL)
         assert packets._packet(ids) == {ids[0]: Outcome.SIGNALLED, ids[1]: Outcome.GONE}
         assert clients[1].alive()
         assert packets._packet(ids[2:]) == {ids[2]: Outcome.SIGNALLED}
@@ -47,13 +47,13 @@ def test_mariadb_itself_keeps_to_the_window(servers: Servers) -> None:
     """Many kills in one statement: MariaDB ends it with the window, and one who has gone spares no
     other.
     """
-    with mariadb(servers) as (sessions, striking):
+    with mariadb(servers) as (sessions, engine):
         first, second, spared = sessions.sleeping(3)
-        compound = CompoundKill(striking._connection, monotonic, striking._pace, bulk_kill.KILL)
-        now = servers_clock(striking)
+        compound = CompoundKill(engine._connection, monotonic, engine._pace, bulk_kill.KILL)
+        now = servers_clock(engine)
         assert compound.kill([spared.id], Window(0.0, now - WINDOW)) == {}
         no_time = bulk_kill.kill_unless_begun([spared.id], [2**40], seconds=0)
-        assert bulk_outcomes(striking._connection, no_time, [spared.id]) == {}
+        assert bulk_outcomes(engine._connection, no_time, [spared.id]) == {}
         assert compound.kill([first.id, 2**31, second.id], Window(0.0, now + 3600)) == {
             first.id: Outcome.SIGNALLED,
             2**31: Outcome.GONE,
@@ -67,15 +67,15 @@ def test_mariadb_looks_each_victim_up_right_before_its_kill(servers: Servers, us
     """However long after the look: who ran anything, or pinged, since then is spared, and goes on
     undisturbed.
     """
-    with mariadb(servers, user) as (sessions, striking):
+    with mariadb(servers, user) as (sessions, engine):
         asleep, ran, runs, pinged, went = clients = sessions.sleeping(5)
-        victims = seen(striking, "mysql", clients)
+        victims = seen(engine, "mysql", clients)
         ran.run("DO 0")
         runs.start("SELECT SLEEP(0.2)")
         ping(pinged)
         went.close()
         until(lambda: went.id not in servers["mariadb"].states(), timeout=30)
-        assert striking.terminate(victims).outcomes == {
+        assert engine.terminate(victims).outcomes == {
             asleep.id: Outcome.SIGNALLED,
             ran.id: Outcome.CHANGED,
             runs.id: Outcome.CHANGED,
@@ -94,22 +94,22 @@ def test_mariadb_looks_each_victim_up_right_before_its_kill(servers: Servers, us
 @pytest.mark.parametrize("user", ["reaper", "reaper_rds"])
 def test_nobody_is_mistaken_for_who_has_the_same_statement_id(servers: Servers, user: str) -> None:
     """A ping takes the QUERY_ID that somebody's next statement has, too: that statement goes on,
-    whoever is struck.
+    whoever is terminated.
     """
-    with mariadb(servers, user) as (sessions, striking):
+    with mariadb(servers, user) as (sessions, engine):
         sleeper, wakes, *others = sessions.sleeping(4)
         for client, other in zip((sleeper, wakes), others, strict=True):
-            share_a_query_id(striking, client, other)
-        victims = seen(striking, "mysql", [sleeper, wakes])
+            share_a_query_id(engine, client, other)
+        victims = seen(engine, "mysql", [sleeper, wakes])
         wakes.run("DO 0")
         # Now the other has that QUERY_ID for itself
-        striking.look()
+        engine.look()
         assert victims[1].mark is not None
         token = victims[1].mark.key[-1]
-        assert [row["Id"] for row in striking._lists.read_for_marks() if row["token"] == token] == [
+        assert [row["Id"] for row in engine._lists.read_for_marks() if row["token"] == token] == [
             others[1].id
         ]
-        assert strike(striking, victims) == {
+        assert terminate(engine, victims) == {
             victims[0]: Outcome.SIGNALLED,
             victims[1]: Outcome.CHANGED,
         }
@@ -118,14 +118,14 @@ def test_nobody_is_mistaken_for_who_has_the_same_statement_id(servers: Servers, 
         assert [client.alive() for client in (sleeper, wakes, *others)] == [False, True, True, True]
 
 
-def share_a_query_id(striking: MySQLServer, sleeper: Client, other: Client) -> None:
+def share_a_query_id(engine: MySQLServer, sleeper: Client, other: Client) -> None:
     """The other runs a statement under the QUERY_ID that a ping has left the sleeper, if it comes
     next.
     """
     for _ in range(20):
         ping(sleeper)
         other.start("SELECT SLEEP(1)")
-        of = {row["Id"]: row["token"] for row in striking._lists.read_for_marks()}
+        of = {row["Id"]: row["token"] for row in engine._lists.read_for_marks()}
         if of[sleeper.id] == of[other.id]:
             return
         # The list was read before it began
@@ -138,9 +138,9 @@ def ping(client: Client) -> None:
     client.connection.ping(reconnect=False)
 
 
-def servers_clock(striking: MySQLServer) -> float:
+def servers_clock(engine: MySQLServer) -> float:
     """Seconds since 1970, as the server counts them."""
-    (row,) = query(striking._connection, "SELECT UNIX_TIMESTAMP(SYSDATE(6)) + 0e0 AS now")
+    (row,) = query(engine._connection, "SELECT UNIX_TIMESTAMP(SYSDATE(6)) + 0e0 AS now")
     return float(row["now"])
 
 
@@ -148,21 +148,21 @@ def servers_clock(striking: MySQLServer) -> float:
 def mariadb(servers: Servers, user: str = "reaper") -> Iterator[tuple[Sessions, MySQLServer]]:
     with (
         Sessions(servers["mariadb"]) as sessions,
-        engine_server(servers["mariadb"], user) as striking,
+        engine_server(servers["mariadb"], user) as engine,
     ):
-        assert isinstance(striking, MySQLServer)
-        yield sessions, striking
+        assert isinstance(engine, MySQLServer)
+        yield sessions, engine
 
 
 def test_mariadb_reads_again_where_a_kill_outlasts_the_window(servers: Servers) -> None:
     """rds_kill scans the whole list before it kills: where that takes longer, looking before the
     call is not enough.
     """
-    with mariadb(servers, "reaper_rds") as (sessions, striking):
+    with mariadb(servers, "reaper_rds") as (sessions, engine):
         (client,) = sessions.sleeping(1)
-        victims = seen(striking, "mysql", [client])
-        striking._pace.seconds = 2 * WINDOW
-        assert striking.terminate(victims).outcomes == {}
+        victims = seen(engine, "mysql", [client])
+        engine._pace.seconds = 2 * WINDOW
+        assert engine.terminate(victims).outcomes == {}
         assert client.alive()
 
 
@@ -170,11 +170,11 @@ def test_one_stall_is_not_for_ever(mysql: Database, sessions: Sessions) -> None:
     """After a kill that took far longer than the window the next ones are tried all the same."""
     clients = sessions.sleeping(10)
     settle(mysql)
-    with engine_server(mysql) as striking:
-        assert isinstance(striking, MySQLServer)
-        striking._pace.seconds = 0.5
-        victims = seen(striking, mysql.engine, clients)
-        assert strike(striking, victims) == dict.fromkeys(victims, Outcome.SIGNALLED)
+    with engine_server(mysql) as engine:
+        assert isinstance(engine, MySQLServer)
+        engine._pace.seconds = 0.5
+        victims = seen(engine, mysql.engine, clients)
+        assert terminate(engine, victims) == dict.fromkeys(victims, Outcome.SIGNALLED)
 
 
 def test_kills_follow_their_re_read_within_the_window(
@@ -185,9 +185,9 @@ def test_kills_follow_their_re_read_within_the_window(
     """
     clients = sessions.sleeping(200)
     settle(server)
-    with engine_server(server) as striking:
-        measured = Measured(striking)
-        outcomes = list(strike(measured, seen(striking, server.engine, clients)).values())
+    with engine_server(server) as engine:
+        measured = Measured(engine)
+        outcomes = list(terminate(measured, seen(engine, server.engine, clients)).values())
     assert outcomes == [Outcome.SIGNALLED] * 200
     with capsys.disabled():
         worst, middle = max(measured.windows), statistics.median(measured.windows)
@@ -214,19 +214,19 @@ class Measured:
         self.still_present, self.settings = server.still_present, server.settings
 
     def terminate(self, victims: Sequence[Session]) -> ChunkOutcome:
-        struck = self._server.terminate(victims)
-        self.windows.append(struck.seconds)
-        return struck
+        chunk = self._server.terminate(victims)
+        self.windows.append(chunk.seconds)
+        return chunk
 
 
 def test_one_refusal_does_not_spare_its_neighbours(postgres: Database, sessions: Sessions) -> None:
     """A victim that PostgreSQL refuses (42501 aborts the statement) is `refused`; its neighbours
-    are struck.
+    are terminated.
     """
     first, boss, last = sessions.sleeping(2), sessions.superuser(1), sessions.sleeping(2)
-    with engine_server(postgres) as striking:
-        victims = seen(striking, "postgres", first + boss + last)
-        outcomes = list(strike(striking, victims).values())
+    with engine_server(postgres) as engine:
+        victims = seen(engine, "postgres", first + boss + last)
+        outcomes = list(terminate(engine, victims).values())
     assert outcomes[2] is Outcome.REFUSED
     # Those signalled before the statement was aborted may have ended by the time they are asked one
     # by one.
@@ -274,14 +274,14 @@ def test_rds_kill_answers(mysql: Database, sessions: Sessions) -> None:
     (`refused`).
     """
     (provider,) = sessions.provider(1)
-    with engine_server(mysql, "reaper_rds") as striking:
-        assert isinstance(striking, MySQLServer)
+    with engine_server(mysql, "reaper_rds") as engine:
+        assert isinstance(engine, MySQLServer)
         ids = [2**31, provider.id, 2**31 + 1]
-        tools = (striking._connection, monotonic, striking._pace, bulk_kill.RDS_KILL)
+        tools = (engine._connection, monotonic, engine._pace, bulk_kill.RDS_KILL)
         # Where all go in one statement
         if mysql.flavour == "mariadb":
             compound = CompoundKill(*tools)
-            outcomes = compound.kill(ids, Window(0.0, servers_clock(striking) + 3600))
+            outcomes = compound.kill(ids, Window(0.0, servers_clock(engine) + 3600))
         else:
             packets = KillPackets(*tools)
             outcomes = {

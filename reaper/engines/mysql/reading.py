@@ -82,6 +82,7 @@ class _Reader:
         self._transactions = {
             whole(t.get("trx_mysql_thread_id")): t for t in objects(context, "innodb_trx")
         }
+        # Thousands of sessions share a few names: one object for each name
         self._names: dict[str | None, str | None] = {}
         self._lockers = {
             whole(lock.get("processlist_id")) for lock in objects(context, "user_level_locks")
@@ -102,12 +103,14 @@ class _Reader:
             state = self._idle_state(id_, at_most)
             if at_most is not None:
                 idle = None if id_ in self._unconfirmed else self._idle(id_, at_most)
+        user, host = name(row.get("User")), strip_port(row.get("Host"))
+        database, shared = name(row.get("db")), self._names.setdefault
         transaction = self._transactions.get(id_, {})
         return Session(
             id=id_,
-            user=self._shared(name(row.get("User"))),
-            host=self._shared(strip_port(row.get("Host"))),
-            database=self._shared(name(row.get("db"))),
+            user=shared(user, user),
+            host=shared(host, host),
+            database=shared(database, database),
             state=state,
             idle_seconds=idle,
             idle_at_most=at_most if idle is None else None,
@@ -116,10 +119,6 @@ class _Reader:
             holds=frozenset({Holding.LOCK}) if id_ in self._lockers else frozenset(),
             mark=mark_of(row),
         )
-
-    def _shared(self, text: str | None) -> str | None:
-        """The same text as one object: thousands of sessions share a few names."""
-        return self._names.setdefault(text, text)
 
     def _state(self, row: Row) -> State:
         user, command = row.get("User"), row.get("Command")

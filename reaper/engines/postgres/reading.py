@@ -26,7 +26,8 @@ _STATES = {
 _ASLEEP = (State.IDLE, State.IDLE_IN_TRANSACTION)
 # Stands in a name that could not be decoded
 _UNREADABLE = "\ufffd"
-_NAMES = ("usename", "datname", "application_name")
+_NOTHING: frozenset[Holding] = frozenset()
+_A_LOCK = frozenset({Holding.LOCK})
 # What every reaper's connection calls itself
 _REAPER = "reaper"
 
@@ -99,8 +100,8 @@ def _transaction_age(row: Row, idle: float | None) -> float | None:
 
 
 def _holds(row: Row, *, is_locker: bool) -> frozenset[Holding]:
-    held = {Holding.LOCK: is_locker, Holding.LISTEN: listens(row.get("query"))}
-    return frozenset(holding for holding, is_held in held.items() if is_held)
+    held = _A_LOCK if is_locker else _NOTHING
+    return held | {Holding.LISTEN} if listens(row.get("query")) else held
 
 
 def _state(row: Row) -> State:
@@ -127,7 +128,7 @@ def _contradicts(state: State, idle: float | None, session_age: float | None, ro
     if idle is None or idle < 0:
         return True
     # The name could not be decoded, so no allow or protect rule can be applied reliably.
-    if any(_UNREADABLE in str(row.get(column)) for column in _NAMES):
+    if _UNREADABLE in f"{row.get('usename')}{row.get('datname')}{row.get('application_name')}":
         return True
     if session_age is not None and idle > session_age + 1:
         return True

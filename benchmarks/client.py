@@ -19,7 +19,7 @@ from lab.servers import Proxy, Server, Unavailable, start
 from reaper.client import Database
 from reaper.client.deadline import Deadline
 from reaper.client.target import EngineName
-from reaper.model import Session, Snapshot, State
+from reaper.model import Flavour, Session, Snapshot, State
 from reaper.policy import judge
 from reaper.rules import Rules
 
@@ -293,7 +293,7 @@ def _held(rules: Rules | None) -> dict[int, int]:
                 for n in sorted(held)
             )
             snapshot = Snapshot(
-                EngineName.MYSQL, "mysql", sessions, used=len(held), max_connections=LIMIT
+                EngineName.MYSQL, Flavour.MYSQL, sessions, used=len(held), max_connections=LIMIT
             )
             held -= {verdict.session.id for verdict in judge(snapshot, rules).victims}
         counts[second // 60] = len(held)

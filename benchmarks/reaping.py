@@ -26,8 +26,8 @@ from reaper.client.drivers import driver_for
 from reaper.client.events import GivenUp
 from reaper.client.target import EngineName
 from reaper.engines import engine_for
-from reaper.engines.base import Struck
-from reaper.model import Outcome, SweepTarget
+from reaper.engines.base import ChunkOutcome
+from reaper.model import KillMethod, Outcome, SweepTarget
 from reaper.rules import Rules
 from reaper.seat import Seat
 from reaper.sweep import Sweep
@@ -69,7 +69,7 @@ class Windows:
 
     seconds: list[float] = field(default_factory=list)
 
-    def add(self, struck: Struck, looks_itself: bool) -> None:
+    def add(self, struck: ChunkOutcome, looks_itself: bool) -> None:
         killed = sum(outcome is Outcome.SIGNALLED for outcome in struck.outcomes.values())
         # If the server itself looks right before each kill, a chunk is a series of windows.
         each = struck.seconds / max(1, len(struck.outcomes)) if looks_itself else struck.seconds
@@ -87,14 +87,14 @@ class Watched:
 
     def server(self, connection: Any, clock: Any) -> Any:
         server = self._engine.server(connection, clock)
-        strike = server.strike
+        terminate = server.terminate
 
-        def timed(victims: Sequence[Any]) -> Struck:
-            struck: Struck = strike(victims)
-            self._windows.add(struck, server.method == "kill_if_idle")
-            return struck
+        def timed(victims: Sequence[Any]) -> ChunkOutcome:
+            chunk: ChunkOutcome = terminate(victims)
+            self._windows.add(chunk, server.method is KillMethod.KILL_IF_IDLE)
+            return chunk
 
-        server.strike = timed
+        server.terminate = timed
         return server
 
 
@@ -523,9 +523,9 @@ def by_procedure(server: Server, size: int = 500) -> Windows:
     """The windows of kill_if_idle, which refuses sessions that slept for less than its least idle
     time.
     """
-    flavour = grants.Flavour.MARIADB if server.flavour == "mariadb" else grants.Flavour.MYSQL
+    product = grants.Product.MARIADB if server.flavour == "mariadb" else grants.Product.MYSQL
     account = grants.Account(
-        EngineName.MYSQL, flavour, user="idler", host="%", kill_if_idle=True, least_idle=1.0
+        EngineName.MYSQL, product, user="idler", host="%", kill_if_idle=True, least_idle=1.0
     )
     with closing(server.admin()) as connection, connection.cursor() as cursor:
         for statement in grants.statements(account):

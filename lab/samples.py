@@ -7,7 +7,17 @@ from typing import Any
 
 from lab import ROOT
 from reaper.client.target import EngineName
-from reaper.model import Action, Outcome, Reason, Session, Snapshot, State, Verdict
+from reaper.model import (
+    Action,
+    Flavour,
+    KillMethod,
+    Outcome,
+    Reason,
+    Session,
+    Snapshot,
+    State,
+    Verdict,
+)
 from reaper.policy import Judgement, judge
 from reaper.report import Report, Victim
 from reaper.request.events import BadMessage, Batch, QueuedSweep, parse
@@ -42,7 +52,7 @@ def sleeper(id_: int = 1, idle: float | None = 1000.0, **facts: Any) -> Session:
 def server(*sessions: Session, **facts: Any) -> Snapshot:
     """A server with many free slots unless told otherwise."""
     defaults: dict[str, Any] = {"used": len(sessions), "max_connections": 1000}
-    return Snapshot(EngineName.MYSQL, "mysql", sessions, **(defaults | facts))
+    return Snapshot(EngineName.MYSQL, Flavour.MYSQL, sessions, **(defaults | facts))
 
 
 def judged(snapshot: Snapshot, **rules: Any) -> Judgement:
@@ -87,7 +97,7 @@ def report(**facts: Any) -> Report:
         "snapshot": snapshot,
         "verdicts": judgement.verdicts,
         "victims": victims,
-        "method": "kill",
+        "method": KillMethod.KILL,
     }
     return Report(
         "orders", "mysql", "manual", dry_run=False, **seen | {"duration_seconds": 0.12345} | facts

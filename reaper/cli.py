@@ -39,19 +39,27 @@ from reaper.client.target import (
 from reaper.client.target import printable as clean
 from reaper.consult import consult, consult_proxy
 from reaper.display import show_advice, show_paragraph, show_sizing
-from reaper.engines import engine_for, procedure
-from reaper.engines.base import Look
+from reaper.engines import engine_for
+from reaper.engines.mysql.kill_if_idle import LEAST_IDLE
+from reaper.engines.snapshot_file import RawSnapshot
 from reaper.environment import TARGETS, targets_from_environ
-from reaper.grants import Account, Flavour, own_flavour, script, statements
-from reaper.message import Notice
-from reaper.model import Snapshot, SweepTarget, Verdict
+from reaper.grants import Account, Product, script, statements, usual_product
+from reaper.model import Flavour, Snapshot, SweepTarget, SweepWarning, Verdict
 from reaper.policy import Judgement, judge
 from reaper.report import ErrorKind, Report, Victim, rounded, span
 from reaper.request.events import SweepRequest, Trigger
 from reaper.request.plan import Job, plan_command
 from reaper.rules import RULE_NAMES, InTransaction, Rules, RulesPatch
-from reaper.sizing import GIB, OTHERS, Load, Step, limit_of_capacity, limit_of_memory, memory_of
-from reaper.sizing import Flavour as Sized
+from reaper.sizing import (
+    GIB,
+    OTHERS,
+    Load,
+    Step,
+    limit_of_capacity,
+    limit_of_memory,
+    memory_of,
+    reserved_slots,
+)
 from reaper.sizing import size as sized
 from reaper.sweep import Observers, Sweep, blind_error
 
@@ -187,7 +195,7 @@ def scan(
     asked = _asked(locals())
     if save and len(targets) > 1:
         raise ConfigurationError("--save takes one target at a time")
-    looks: list[Look] = []
+    looks: list[RawSnapshot] = []
     observers = Observers(looked=looks.append)
     jobs = _jobs(targets, SweepRequest(dry_run=True, rules=asked))
     reports = []
@@ -239,7 +247,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Judge a saved snapshot again, by these rules. Needs no database."""
-    look = Look.from_file(_json_of(_text_of(file), str(file)))
+    look = RawSnapshot.from_file(_json_of(_text_of(file), str(file)))
     engine = engine_for(look.engine)
     snapshot = engine.read(look)
     judgement = judge(
@@ -264,7 +272,7 @@ def replay(
 @app.command()
 def grants(
     engine: Annotated[EngineName, typer.Option(help="The target's engine.")],
-    flavour: Annotated[Flavour | None, typer.Option(help="Who made or runs it.")] = None,
+    flavour: Annotated[Product | None, typer.Option(help="Who made or runs it.")] = None,
     user: Annotated[str, typer.Option(metavar="NAME", help="The account to make.")] = "reaper",
     host: Annotated[
         str | None, typer.Option(metavar="PATTERN", help="From where, on MySQL; % if not said.")
@@ -280,7 +288,7 @@ def grants(
         typer.Option(
             parser=seconds, metavar="TIME", help="The procedure refuses whoever slept for less."
         ),
-    ] = procedure.LEAST_IDLE,
+    ] = LEAST_IDLE,
     reserved: Annotated[
         bool, typer.Option("--reserved", help="PostgreSQL 16 and later: reserved slots.")
     ] = False,
@@ -292,7 +300,7 @@ def grants(
     """
     account = Account(
         engine,
-        flavour or own_flavour(engine),
+        flavour or usual_product(engine),
         user=user,
         host=host,
         auth=auth,
@@ -302,7 +310,7 @@ def grants(
     )
     found = statements(account)
     if as_json:
-        _print_json({"engine": engine, "flavour": account.flavour, "statements": found})
+        _print_json({"engine": engine, "flavour": account.product, "statements": found})
     else:
         print(script(found))
 
@@ -358,7 +366,7 @@ def _show_all(found: Sequence[Advice]) -> None:
 @app.command()
 def size(
     engine: Annotated[EngineName, typer.Option(help="The database's engine.")],
-    flavour: Annotated[Flavour | None, typer.Option(help="Who made or runs it.")] = None,
+    flavour: Annotated[Product | None, typer.Option(help="Who made or runs it.")] = None,
     memory: Memory = None,
     instance_class: InstanceClass = None,
     max_acu: Annotated[
@@ -413,7 +421,11 @@ def size(
         )
     loads = [_load(text) for text in function or ()]
     found = sized(
-        said[0], which.reserved if reserved is None else reserved, others, loads, _base_rules()
+        said[0],
+        reserved_slots(which) if reserved is None else reserved,
+        others,
+        loads,
+        _base_rules(),
     )
     if as_json:
         _print_json(found.to_json())
@@ -422,19 +434,19 @@ def size(
 
 
 _SIZED = {
-    (EngineName.MYSQL, Flavour.MYSQL): Sized.MYSQL,
-    (EngineName.MYSQL, Flavour.RDS): Sized.MYSQL,
-    (EngineName.MYSQL, Flavour.AURORA): Sized.AURORA_MYSQL,
-    (EngineName.MYSQL, Flavour.MARIADB): Sized.MARIADB,
-    (EngineName.MYSQL, Flavour.RDS_MARIADB): Sized.MARIADB,
-    (EngineName.POSTGRES, Flavour.POSTGRES): Sized.POSTGRES,
-    (EngineName.POSTGRES, Flavour.RDS): Sized.POSTGRES,
-    (EngineName.POSTGRES, Flavour.AURORA): Sized.AURORA_POSTGRES,
+    (EngineName.MYSQL, Product.MYSQL): Flavour.MYSQL,
+    (EngineName.MYSQL, Product.RDS): Flavour.MYSQL,
+    (EngineName.MYSQL, Product.AURORA): Flavour.AURORA_MYSQL,
+    (EngineName.MYSQL, Product.MARIADB): Flavour.MARIADB,
+    (EngineName.MYSQL, Product.RDS_MARIADB): Flavour.MARIADB,
+    (EngineName.POSTGRES, Product.POSTGRES): Flavour.POSTGRES,
+    (EngineName.POSTGRES, Product.RDS): Flavour.POSTGRES,
+    (EngineName.POSTGRES, Product.AURORA): Flavour.AURORA_POSTGRES,
 }
 
 
-def _which(engine: EngineName, flavour: Flavour | None) -> Sized:
-    flavour = flavour or own_flavour(engine)
+def _which(engine: EngineName, flavour: Product | None) -> Flavour:
+    flavour = flavour or usual_product(engine)
     if (engine, flavour) not in _SIZED:
         known = [known for of_engine, known in _SIZED if of_engine is engine]
         raise ConfigurationError(f"--flavour is {flavour}; {engine} has {', '.join(known)}")
@@ -672,26 +684,26 @@ def _show(report: Report) -> None:
         for line in others:
             show_paragraph(console, line)
     for warning in report.warnings:
-        show_paragraph(console, f"{warning}: {_WARNINGS[warning]}", "yellow")
+        show_paragraph(console, f"{warning}: {_WARNINGS[SweepWarning(warning)]}", "yellow")
     if report.error:
         _complain(f"{report.target}: {report.error.kind}: {report.error.message}")
 
 
 _WARNINGS = {
-    "idle_upper_bound": "idle times are upper bounds; two looks two seconds apart confirm them",
-    "named_locks_unseen": "holders of GET_LOCK and LOCK TABLES cannot be seen, so they are not "
+    SweepWarning.IDLE_UPPER_BOUND: "idle times are upper bounds; two looks two seconds apart confirm them",
+    SweepWarning.NAMED_LOCKS_UNSEEN: "holders of GET_LOCK and LOCK TABLES cannot be seen, so they are not "
     "spared",
-    "transactions_unseen": "who has begun a transaction and run nothing in it cannot be seen, so "
+    SweepWarning.TRANSACTIONS_UNSEEN: "who has begun a transaction and run nothing in it cannot be seen, so "
     "is not spared",
-    "transactions_stale": "somebody reads innodb_trx all the time, so transactions cannot be seen "
+    SweepWarning.TRANSACTIONS_STALE: "somebody reads innodb_trx all the time, so transactions cannot be seen "
     "and nobody is taken",
-    "own_account_shared": "the application uses the reaper's account, so all its sessions are "
+    SweepWarning.OWN_ACCOUNT_SHARED: "the application uses the reaper's account, so all its sessions are "
     "spared",
-    "user_limits_unseen": "per-user limits cannot be read, so a user at its own limit goes "
+    SweepWarning.USER_LIMITS_UNSEEN: "per-user limits cannot be read, so a user at its own limit goes "
     "unnoticed",
-    "no_right_to_terminate": "this account could not terminate anybody",
-    Notice.PROXY: "an RDS Proxy stands in front, so all sessions from its addresses are spared",
-    Notice.PROXY_SUBNETS: "the RDS Proxy's addresses are not known, so all from its subnets are "
+    SweepWarning.NO_RIGHT_TO_TERMINATE: "this account could not terminate anybody",
+    SweepWarning.RDS_PROXY_PROTECTED: "an RDS Proxy stands in front, so all sessions from its addresses are spared",
+    SweepWarning.RDS_PROXY_SUBNETS_PROTECTED: "the RDS Proxy's addresses are not known, so all from its subnets are "
     "spared",
 }
 

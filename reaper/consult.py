@@ -14,7 +14,7 @@ from reaper.model import Reason, Snapshot
 from reaper.policy import judge
 from reaper.report import ErrorKind, SweepError
 from reaper.rules import Rules
-from reaper.sizing import Flavour, limit_of_memory
+from reaper.sizing import limit_of_memory
 from reaper.sweep import Observers, Sightings, Sweep
 
 # Whose settings are not the operator's to advise on, or who has slots apart.
@@ -50,7 +50,7 @@ def consult(sweep: Sweep, memory: float | None = None) -> Advice:
     if report.snapshot is None or (report.error and not is_blind):
         return Advice(target.name, target.engine, error=report.error)
     flavour = report.snapshot.flavour
-    fitting = None if memory is None else int(limit_of_memory(Flavour(flavour), memory).value)
+    fitting = None if memory is None else int(limit_of_memory(flavour, memory).value)
     seen = Seen(
         settings=settings,
         snapshot=report.snapshot,

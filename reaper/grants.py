@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from reaper.client.target import Auth, ConfigurationError, EngineName
-from reaper.engines import procedure
+from reaper.engines.mysql import kill_if_idle as procedure
 from reaper.policy import PROVIDER_ACCOUNTS
 
 
-class Flavour(StrEnum):
+class Product(StrEnum):
+    """A server as a product, by who makes or runs it: what decides which rights can be granted."""
+
     MYSQL = "mysql"
     AURORA = "aurora"
     RDS = "rds"
@@ -24,20 +26,20 @@ class Flavour(StrEnum):
 
 
 # The first is the engine's own.
-_FLAVOURS = {
+_PRODUCTS = {
     EngineName.MYSQL: (
-        Flavour.MYSQL,
-        Flavour.AURORA,
-        Flavour.RDS,
-        Flavour.MARIADB,
-        Flavour.RDS_MARIADB,
+        Product.MYSQL,
+        Product.AURORA,
+        Product.RDS,
+        Product.MARIADB,
+        Product.RDS_MARIADB,
     ),
-    EngineName.POSTGRES: (Flavour.POSTGRES, Flavour.RDS, Flavour.AURORA),
+    EngineName.POSTGRES: (Product.POSTGRES, Product.RDS, Product.AURORA),
 }
-_AMAZONS = (Flavour.AURORA, Flavour.RDS, Flavour.RDS_MARIADB)
-_MARIADBS = (Flavour.MARIADB, Flavour.RDS_MARIADB)
+_AMAZONS = (Product.AURORA, Product.RDS, Product.RDS_MARIADB)
+_MARIADBS = (Product.MARIADB, Product.RDS_MARIADB)
 # No customer of theirs has CONNECTION_ADMIN; Aurora's have
-_WITH_RDS_KILL = (Flavour.RDS, Flavour.RDS_MARIADB)
+_WITH_RDS_KILL = (Product.RDS, Product.RDS_MARIADB)
 
 _DEFINER = "reaper_killer"
 _SEES_STATEMENTS = ("threads", "events_statements_current", "events_transactions_current")
@@ -49,7 +51,7 @@ class Account:
     """What is asked for. Raises ConfigurationError for what no server of this kind has."""
 
     engine: EngineName
-    flavour: Flavour
+    product: Product
     user: str = "reaper"
     host: str | None = None
     auth: Auth = Auth.PASSWORD
@@ -58,13 +60,13 @@ class Account:
     reserved: bool = False
 
     def __post_init__(self) -> None:
-        known = _FLAVOURS[self.engine]
-        if self.flavour not in known:
+        known = _PRODUCTS[self.engine]
+        if self.product not in known:
             raise ConfigurationError(
-                f"--flavour is {self.flavour}; {self.engine} has {', '.join(known)}"
+                f"--flavour is {self.product}; {self.engine} has {', '.join(known)}"
             )
-        if self.auth is Auth.IAM and self.flavour not in _AMAZONS:
-            amazons = ", ".join(flavour for flavour in known if flavour in _AMAZONS)
+        if self.auth is Auth.IAM and self.product not in _AMAZONS:
+            amazons = ", ".join(product for product in known if product in _AMAZONS)
             raise ConfigurationError(
                 f"--auth iam is Amazon's; with it say --flavour, one of {amazons}"
             )
@@ -91,9 +93,9 @@ class Account:
             )
 
 
-def own_flavour(engine: EngineName) -> Flavour:
-    """What is meant where none is named."""
-    return _FLAVOURS[engine][0]
+def usual_product(engine: EngineName) -> Product:
+    """The product that is assumed where none is named: the one that the engine is called after."""
+    return _PRODUCTS[engine][0]
 
 
 def statements(account: Account) -> tuple[str, ...]:
@@ -134,7 +136,7 @@ def _mysql(account: Account) -> Iterator[str]:
     if not account.kill_if_idle:
         yield f"GRANT {_right_to_kill(account)} TO {name}"
     # performance_schema is off there by default, and the process list tells all
-    if account.flavour not in _MARIADBS:
+    if account.product not in _MARIADBS:
         yield from _may_read((*_SEES_STATEMENTS, *_SEES_LOCKS), name)
     yield f"GRANT SELECT (User, max_user_connections) ON mysql.user TO {name}"
     if account.kill_if_idle:
@@ -143,9 +145,9 @@ def _mysql(account: Account) -> Iterator[str]:
 
 
 def _right_to_kill(account: Account) -> str:
-    if account.flavour in _WITH_RDS_KILL:
+    if account.product in _WITH_RDS_KILL:
         return "EXECUTE ON PROCEDURE mysql.rds_kill"
-    return f"{'CONNECTION ADMIN' if account.flavour in _MARIADBS else 'CONNECTION_ADMIN'} ON *.*"
+    return f"{'CONNECTION ADMIN' if account.product in _MARIADBS else 'CONNECTION_ADMIN'} ON *.*"
 
 
 def _may_read(tables: Iterable[str], name: str) -> Iterator[str]:
@@ -156,7 +158,7 @@ def _procedure(account: Account) -> Iterator[str]:
     """The procedure, with the rights of a role: nobody can log in as one, and to nobody else is it
     granted.
     """
-    is_mariadb = account.flavour in _MARIADBS
+    is_mariadb = account.product in _MARIADBS
     yield f"CREATE ROLE IF NOT EXISTS {_DEFINER}"
     yield f"GRANT PROCESS ON *.* TO {_DEFINER}"
     yield f"GRANT {_right_to_kill(account)} TO {_DEFINER}"
@@ -169,7 +171,7 @@ def _procedure(account: Account) -> Iterator[str]:
         yield f"SET ROLE {_DEFINER}"
     yield procedure.create(
         definer="CURRENT_ROLE" if is_mariadb else f"{_DEFINER}@'%'",
-        kill="CALL mysql.rds_kill(victim)" if account.flavour in _WITH_RDS_KILL else "KILL victim",
+        kill="CALL mysql.rds_kill(victim)" if account.product in _WITH_RDS_KILL else "KILL victim",
         protected=PROVIDER_ACCOUNTS,
         least_idle=account.least_idle,
         is_mariadb=is_mariadb,

@@ -20,15 +20,15 @@ from reaper.client.target import (
     shown,
     text,
 )
-from reaper.model import SweepTarget
+from reaper.model import SweepTarget, SweepWarning
 from reaper.rules import check_delegated
 
 
 class Notice(StrEnum):
     """A warning about a target that its sweeps' reports must carry."""
 
-    PROXY = "rds_proxy_protected"
-    PROXY_SUBNETS = "rds_proxy_subnets_protected"
+    PROXY = SweepWarning.RDS_PROXY_PROTECTED.value
+    PROXY_SUBNETS = SweepWarning.RDS_PROXY_SUBNETS_PROTECTED.value
 
 
 # An instance's endpoint; those of clusters and proxies have a hyphen in their second label. Only

@@ -36,6 +36,48 @@ class State(Word):
     UNKNOWN = "unknown"
 
 
+class Flavour(Word):
+    """Which server it is among those that speak an engine's protocol, as reports name it."""
+
+    MYSQL = "mysql"
+    MARIADB = "mariadb"
+    AURORA_MYSQL = "aurora_mysql"
+    POSTGRES = "postgres"
+    AURORA_POSTGRES = "aurora_postgres"
+
+    @property
+    def is_aurora(self) -> bool:
+        """Whether it is Amazon Aurora."""
+        return self in (Flavour.AURORA_MYSQL, Flavour.AURORA_POSTGRES)
+
+
+class KillMethod(Word):
+    """How an account terminates the sessions of others, as reports name it."""
+
+    KILL = "kill"
+    RDS_KILL = "rds_kill"
+    # The stored procedure that `reaper grants --kill-if-idle` prints
+    KILL_IF_IDLE = "kill_if_idle"
+    PG_TERMINATE_BACKEND = "pg_terminate_backend"
+
+
+class SweepWarning(Word):
+    """Why a sweep could not see or do all that it would on another server, or how it was limited.
+
+    These are all the warnings that a report can carry.
+    """
+
+    IDLE_UPPER_BOUND = "idle_upper_bound"
+    NAMED_LOCKS_UNSEEN = "named_locks_unseen"
+    TRANSACTIONS_UNSEEN = "transactions_unseen"
+    TRANSACTIONS_STALE = "transactions_stale"
+    OWN_ACCOUNT_SHARED = "own_account_shared"
+    USER_LIMITS_UNSEEN = "user_limits_unseen"
+    NO_RIGHT_TO_TERMINATE = "no_right_to_terminate"
+    RDS_PROXY_PROTECTED = "rds_proxy_protected"
+    RDS_PROXY_SUBNETS_PROTECTED = "rds_proxy_subnets_protected"
+
+
 class Holding(Word):
     """What an idle session holds that a kill would take away."""
 
@@ -46,7 +88,7 @@ class Holding(Word):
 # One or more for each of thousands of sessions in a sweep, and a frozen dataclass takes three times
 # as long to make.
 class Mark(NamedTuple):
-    """What must be found again before a strike, or the session has woken or is another one.
+    """What must be found again before a kill, or the session has woken or is another one.
 
     `since` is when its present sleep began, by the server's clock; `slack` what that clock's
     rounding forgives.
@@ -65,7 +107,7 @@ class Session(NamedTuple):
 
     `idle_seconds` is time since the last statement ended. Where only an upper bound is known it
     stands in `idle_at_most` until a second look confirms it. `mark` is what the engine must find
-    again before it strikes.
+    again before it terminates the session.
     """
 
     id: int
@@ -102,7 +144,7 @@ class Snapshot:
     """
 
     engine: EngineName
-    flavour: str
+    flavour: Flavour
     sessions: tuple[Session, ...]
     own_id: int | None = None
     own_users: frozenset[str] = frozenset()
@@ -117,7 +159,7 @@ class Snapshot:
     # What happened within the last so many seconds may not show yet
     lag_seconds: float = 0.0
     blind: bool = False
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SweepWarning, ...] = ()
 
     @property
     def usable(self) -> int | None:

@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from reaper.model import Action, Mode, Outcome, Reason, Session, Snapshot, State, Verdict
+from reaper.model import (
+    Action,
+    KillMethod,
+    Mode,
+    Outcome,
+    Reason,
+    Session,
+    Snapshot,
+    State,
+    Verdict,
+)
 
 VICTIMS_SHOWN = 100
 
@@ -78,7 +88,7 @@ class Report:
     # Logins, or one look at the seat
     attempts: int = 0
     mode: Mode = Mode.ROUTINE
-    method: str | None = None
+    method: KillMethod | None = None
     snapshot: Snapshot | None = field(default=None, repr=False)
     verdicts: Sequence[Verdict] = field(default=(), repr=False)
     # Those of the look after the strike, if any

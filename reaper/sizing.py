@@ -9,10 +9,10 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from reaper.client.target import ConfigurationError
+from reaper.model import Flavour
 from reaper.rules import Rules
 
 GIB = 2**30
@@ -32,23 +32,6 @@ SERVERLESS = (
     "aurora-serverless-v2.setting-capacity.html#aurora-serverless-v2.max-connections"
 )
 RDS_RESERVED = "https://repost.aws/knowledge-center/rds-postgresql-error-connection-slots"
-
-
-class Flavour(StrEnum):
-    """What decides the limit: the words in which reports name a server."""
-
-    MYSQL = "mysql"
-    MARIADB = "mariadb"
-    POSTGRES = "postgres"
-    AURORA_MYSQL = "aurora_mysql"
-    AURORA_POSTGRES = "aurora_postgres"
-
-    @property
-    def reserved(self) -> int:
-        """Slots that an ordinary client cannot use: PostgreSQL's three for superusers, and RDS's
-        own two.
-        """
-        return 3 + 2 if self in (Flavour.POSTGRES, Flavour.AURORA_POSTGRES) else 0
 
 
 @dataclass(frozen=True)
@@ -217,6 +200,13 @@ def _how_peak(mean: float) -> str:
 
 def _time(seconds: float) -> str:
     return f"{1000 * seconds:g}ms" if seconds < 1 else f"{seconds:g}s"
+
+
+def reserved_slots(flavour: Flavour) -> int:
+    """Slots that an ordinary client cannot use: PostgreSQL's three for superusers, and RDS's own
+    two.
+    """
+    return 3 + 2 if flavour in (Flavour.POSTGRES, Flavour.AURORA_POSTGRES) else 0
 
 
 def limit_of_memory(flavour: Flavour, memory: float) -> Step:

@@ -20,8 +20,19 @@ from reaper.client.faults import Fault, first_line
 from reaper.client.retry import Dice, Patience
 from reaper.client.target import ConfigurationError, EngineName
 from reaper.engines import engine_for
-from reaper.engines.base import Engine, Look, Server, TooSlowToStrikeError, strike_all
-from reaper.model import Mode, Outcome, Reason, Session, Snapshot, SweepTarget, Verdict
+from reaper.engines.base import Engine, Server
+from reaper.engines.snapshot_file import RawSnapshot
+from reaper.engines.termination import TooSlowToTerminateError, terminate_all
+from reaper.model import (
+    Mode,
+    Outcome,
+    Reason,
+    Session,
+    Snapshot,
+    SweepTarget,
+    SweepWarning,
+    Verdict,
+)
 from reaper.policy import Judgement, Scope, find_pressure, judge, pressure_remains
 from reaper.report import Entry, ErrorKind, Report, SweepError, Victim
 from reaper.rules import Rules
@@ -99,7 +110,7 @@ class Observers:
 
     # Asked once, before the first kill
     approve: Callable[[Sequence[Verdict]], bool] = _yes
-    looked: Callable[[Look], None] = lambda _: None
+    looked: Callable[[RawSnapshot], None] = lambda _: None
     # Before the first look
     met: Callable[[Server], None] = lambda _: None
     struck: Callable[[int, int], None] = lambda done, of: None  # noqa: ARG005  named for the caller
@@ -233,7 +244,7 @@ class Sweep:
                 return connection
 
     def _sweep(self, driver: Driver, connection: Connection, course: _Course) -> None:
-        """Look, judge, strike, verify, adding to the report what each step found."""
+        """Look, judge, terminate, verify, adding to the report what each step found."""
         engine = self.engines(self.target.target.engine)
         server = engine.server(connection, self.clock)
         # Somebody thinks it over, and holds no lock meanwhile
@@ -258,7 +269,7 @@ class Sweep:
         except Exception as problem:  # noqa: BLE001  whatever it was is told in the report, never swallowed
             course.report = replace(course.report, error=_error(problem, driver))
             course.usable = isinstance(
-                problem, SweepFailed | TooSlowToStrikeError | ConfigurationError
+                problem, SweepFailed | TooSlowToTerminateError | ConfigurationError
             )
         if has_lock:
             course.usable = course.usable and self._unlocked(server)
@@ -266,7 +277,7 @@ class Sweep:
     def _first_look(self, engine: Engine, server: Server, course: _Course) -> Judgement:
         snapshot, judgement = self._look(engine, server, self.rules)
         course.latest = snapshot
-        powerless = ("no_right_to_terminate",) if server.method is None else ()
+        powerless = (SweepWarning.NO_RIGHT_TO_TERMINATE,) if server.method is None else ()
         course.report = report = replace(
             course.report,
             snapshot=snapshot,
@@ -363,7 +374,7 @@ class Sweep:
         self.observers.looked(look)
         return snapshot, judgement
 
-    def _confirmed(self, engine: Engine, server: Server) -> tuple[Look, Snapshot]:
+    def _confirmed(self, engine: Engine, server: Server) -> tuple[RawSnapshot, Snapshot]:
         """A look in which those found asleep exactly as in an earlier one count as idle since then."""
         look = server.look()
         seen = engine.read(look)
@@ -382,7 +393,7 @@ class Sweep:
             for wave in self._waves(course.whose(None)):
                 self._strike(server, course, wave, right)
                 self._verify(server, course)
-        except (SweepFailed, TooSlowToStrikeError):
+        except (SweepFailed, TooSlowToTerminateError):
             self._verify(server, course)
             raise
         if course.whose(None):
@@ -405,7 +416,7 @@ class Sweep:
     ) -> None:
         """Give each victim its outcome, in order; stop where going on is pointless."""
         refused = most_refused = 0
-        for chunk in strike_all(server, victims, self.deadline.less(VERIFY)):
+        for chunk in terminate_all(server, victims, self.deadline.less(VERIFY)):
             for session, outcome in chunk:
                 course.outcomes[session.id] = outcome
                 refused = refused + 1 if outcome is Outcome.REFUSED else 0
@@ -429,7 +440,7 @@ class Sweep:
         until, step = self.deadline.sooner(VERIFY), _SHORTEST_STEP
         while True:
             waiting = course.whose(Outcome.SIGNALLED)
-            still = server.lingering(waiting) if waiting else set()
+            still = server.still_present(waiting) if waiting else set()
             gone = [session.id for session in waiting if session.id not in still]
             course.outcomes |= dict.fromkeys(gone, Outcome.TERMINATED)
             if gone and course.first_freed is None:
@@ -519,7 +530,7 @@ def _error(problem: Exception, driver: Driver) -> SweepError:
             return SweepError(ErrorKind.CONFIGURATION, str(problem))
         case CredentialsUnavailable():
             return SweepError(ErrorKind.CREDENTIALS, first_line(problem))
-        case TooSlowToStrikeError():
+        case TooSlowToTerminateError():
             return SweepError(ErrorKind.SERVER, str(problem))
     return SweepError(_KINDS.get(driver.fault(problem), ErrorKind.SERVER), first_line(problem))
 

@@ -1,19 +1,20 @@
-"""A third engine, with its sessions in a dict: it sits the same exam as the real ones."""
+"""A third engine, with its sessions in a dict: it passes the same tests as the real ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from reaper.client.deadline import Clock, Deadline
 from reaper.client.drivers import connection
 from reaper.client.drivers.connection import Connection, Guard, Result
 from reaper.client.faults import Fault
 from reaper.client.target import EngineName, Target
-from reaper.engines.base import Holder, Look, Struck
-from reaper.model import Mark, Outcome, Session, Snapshot, State, SweepTarget
+from reaper.engines.base import ChunkOutcome, Holder
+from reaper.engines.snapshot_file import RawSnapshot
+from reaper.model import Flavour, KillMethod, Mark, Outcome, Session, Snapshot, State, SweepTarget
 
 _BEGINNING = 1000.0
 
@@ -69,7 +70,7 @@ class FakeDatabase:
 
     clients: dict[int, FakeClient] = field(default_factory=dict)
     time: Time = field(default_factory=Time)
-    method: str | None = "fake_kill"
+    method: KillMethod | None = KillMethod.KILL
     seconds_a_strike: float = 0.001
     seconds_a_kill: float = 0.0001
     blind: bool = False
@@ -185,11 +186,11 @@ class FakeDatabase:
         assert clock is self.time
         return self
 
-    def read(self, look: Look) -> Snapshot:
+    def read(self, look: RawSnapshot) -> Snapshot:
         return Snapshot(
             engine=EngineName.MYSQL,
-            flavour="fake",
-            sessions=tuple(row["session"] for row in look.rows),
+            flavour=Flavour.MYSQL,
+            sessions=tuple(cast(Session, row["session"]) for row in look.rows),
             used=len(look.rows),
             max_connections=self.max_connections,
             user_limits=self.user_limits,
@@ -227,9 +228,9 @@ class FakeDatabase:
     def end(self, holder: Holder) -> None:
         self.holders[:] = [other for other in self.holders if other.id != holder.id]
 
-    def look(self) -> Look:
+    def look(self) -> RawSnapshot:
         self.looks += 1
-        return Look(
+        return RawSnapshot(
             EngineName.MYSQL,
             [{"session": self._session(c)} for c in self.clients.values() if c.alive()],
         )
@@ -247,21 +248,21 @@ class FakeDatabase:
             mark=client.mark,
         )
 
-    def in_order(self, victims: Sequence[Session]) -> Sequence[Session]:
+    def kill_order(self, victims: Sequence[Session]) -> Sequence[Session]:
         return victims
 
-    def strike(self, victims: Sequence[Session]) -> Struck:
+    def terminate(self, victims: Sequence[Session]) -> ChunkOutcome:
         self.chunks.append(len(victims))
         began = self.time()
         self.time.sleep(self.seconds_a_strike)
         outcomes = {}
         for victim in victims:
             if self.time() - began < 0.05:
-                outcomes[victim.id] = self._struck(victim)
+                outcomes[victim.id] = self._outcome(victim)
                 self.time.sleep(self.seconds_a_kill)
-        return Struck(outcomes, self.time() - began)
+        return ChunkOutcome(outcomes, self.time() - began)
 
-    def _struck(self, victim: Session) -> Outcome:
+    def _outcome(self, victim: Session) -> Outcome:
         client = self.clients.get(victim.id)
         if client is None or not client.alive():
             return Outcome.GONE
@@ -275,7 +276,7 @@ class FakeDatabase:
     def settings(self) -> dict[str, Any]:
         return {"can_signal": self.method is not None}
 
-    def lingering(self, victims: Sequence[Session]) -> set[int]:
+    def still_present(self, victims: Sequence[Session]) -> set[int]:
         return {victim.id for victim in victims if self._lingers(self.clients[victim.id])}
 
     def _lingers(self, client: FakeClient) -> bool:

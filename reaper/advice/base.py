@@ -9,7 +9,7 @@ from typing import Any
 
 from reaper.client.kept import DEFAULTS
 from reaper.client.target import Auth, EngineName
-from reaper.model import Snapshot
+from reaper.model import Flavour, KillMethod, Snapshot
 from reaper.report import SweepError, span
 
 # Seconds. A function uses its connection again after `max_idle` at most, so slightly above that the
@@ -87,7 +87,7 @@ class Advice:
 
     target: str
     engine: str
-    flavour: str | None = None
+    flavour: Flavour | None = None
     findings: tuple[Finding, ...] = ()
     error: SweepError | None = None
 
@@ -118,7 +118,7 @@ class Seen:
     account: str
     host: str
     auth: Auth = Auth.PASSWORD
-    method: str | None = None
+    method: KillMethod | None = None
     clients: frozenset[tuple[str, str | None]] = frozenset()
     fitting: int | None = None
 
@@ -128,7 +128,7 @@ class Seen:
 
     @property
     def is_mariadb(self) -> bool:
-        return self.snapshot.flavour == "mariadb"
+        return self.snapshot.flavour is Flavour.MARIADB
 
     @property
     def is_managed(self) -> bool:
@@ -138,7 +138,7 @@ class Seen:
     @property
     def can_grant_connection_admin(self) -> bool:
         """RDS's own administrator has that right on Aurora only."""
-        return not self.is_managed or self.snapshot.flavour == "aurora_mysql"
+        return not self.is_managed or self.snapshot.flavour is Flavour.AURORA_MYSQL
 
     @property
     def users(self) -> list[str]:

@@ -1,6 +1,6 @@
-"""MySQL, MariaDB and Aurora MySQL: time limits, and what can be seen.
+"""MySQL, MariaDB and Aurora MySQL: time limits, and what the account can see.
 
-TCP keepalives are no setting of theirs.
+They have no setting for TCP keepalives.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _wait_timeout(seen: Seen) -> Iterator[Finding]:
 def _interactive_timeout(seen: Seen) -> Iterator[Finding]:
     value = seen.settings.get(Rule.INTERACTIVE_TIMEOUT)
     if value is not None and not is_slightly_above(value):
-        whose = "It goes for clients that call themselves interactive, as the mysql shell does."
+        whose = "It applies to clients that call themselves interactive, as the mysql shell does."
         yield _setting(
             seen, Rule.INTERACTIVE_TIMEOUT, Severity.LOW, f"{whose} {idle_advice(value)}"
         )
@@ -41,7 +41,7 @@ def _interactive_timeout(seen: Seen) -> Iterator[Finding]:
 def _setting(seen: Seen, rule: Rule, severity: Severity, why: str) -> Finding:
     value = seen.settings[rule]
     if seen.is_mariadb and not seen.is_managed:
-        why += " The same in the option file, under [mariadbd], keeps it over a restart."
+        why += " Set it in the option file as well, under [mariadbd], to keep it over a restart."
     page = f"{MARIADB_MANUAL}server-system-variables/#" if seen.is_mariadb else _VARIABLES
     return Finding(
         rule,
@@ -54,8 +54,8 @@ def _setting(seen: Seen, rule: Rule, severity: Severity, why: str) -> Finding:
 
 
 def set_global(seen: Seen, name: str, value: int) -> str:
-    """The statement, or the entry, that changes a setting for good, or until the next start on
-    MariaDB.
+    """The statement that changes a setting, or the entry in a parameter group; on MariaDB it lasts
+    until the next start.
     """
     if seen.is_managed:
         return f"parameter group: {name} = {value}"
@@ -65,22 +65,21 @@ def set_global(seen: Seen, name: str, value: int) -> str:
 def _performance_schema(seen: Seen) -> Iterator[Finding]:
     if seen.is_mariadb or seen.settings.get("performance_schema") is not False:
         return
+    place = "parameter group" if seen.is_managed else "option file, [mysqld]"
     yield Finding(
         Rule.PERFORMANCE_SCHEMA,
         Severity.MEDIUM,
         "performance_schema = OFF",
-        "Without it nobody knows when a statement ended, nor who holds a named lock: idle times "
-        "are upper bounds that "
-        "wait for a second look, and holders of such locks are not spared. It needs a restart, "
-        "and some memory.",
-        f"{'parameter group' if seen.is_managed else 'option file, [mysqld]'}: performance_schema "
-        f"= 1",
+        "Without it the server does not tell when a statement ended, nor who holds a named lock: "
+        "idle times are upper bounds that wait for a second look, and holders of such locks are "
+        "not spared. It needs a restart, and some memory.",
+        f"{place}: performance_schema = 1",
         f"{MYSQL_MANUAL}performance-schema-startup-configuration.html",
     )
 
 
 def _unseen(seen: Seen) -> Iterator[Finding]:
-    """What the account may not read although it is there."""
+    """The tables that the server has and the account may not read."""
     for rule, severity, tables, why, page in _READABLE:
         if seen.settings.get(f"sees_{rule}") is False:
             yield Finding(
@@ -101,8 +100,7 @@ _READABLE: Sequence[tuple[Rule, Severity, Sequence[str], str, str]] = (
         Severity.MEDIUM,
         ("ON performance_schema.threads", "ON performance_schema.events_statements_current"),
         "Without these tables a long statement that has just ended looks like a long sleep, so "
-        "that the reaper waits "
-        "for a second look; and it cannot see locks.",
+        "that the reaper waits for a second look; and it cannot see locks.",
         "performance-schema-events-statements-current-table.html",
     ),
     (
@@ -117,15 +115,15 @@ _READABLE: Sequence[tuple[Rule, Severity, Sequence[str], str, str]] = (
         Rule.TRANSACTIONS_UNSEEN,
         Severity.MEDIUM,
         ("ON performance_schema.events_transactions_current",),
-        "Without this table a transaction that was begun, and has no statement yet, looks like "
-        "plain sleep.",
+        "Without this table a session that has begun a transaction, and run no statement in it "
+        "yet, looks idle.",
         "performance-schema-events-transactions-current-table.html",
     ),
     (
         Rule.USER_LIMITS_UNSEEN,
         Severity.LOW,
         ("(User, max_user_connections) ON mysql.user",),
-        "Without this table a user at its own limit goes unnoticed, and is not helped.",
+        "Without this table a user at its own connection limit goes unnoticed, and is not helped.",
         "user-resources.html",
     ),
 )

@@ -20,19 +20,20 @@ from reaper.advice.base import (
 )
 from reaper.report import span
 
-IN_TRANSACTION = 300  # seconds
-# Lambda's own limit, so that no function's transaction can be older
+# Seconds
+IN_TRANSACTION = 300
+# Seconds; Lambda's own limit, so no function's transaction can be older
 LONGEST_INVOCATION = 900
 KEEPALIVES = {"tcp_keepalives_idle": 300, "tcp_keepalives_interval": 60, "tcp_keepalives_count": 6}
 
-# a statement for each of so many; beyond that one for all
+# With more roles than this, one statement for all instead of one for each
 _ROLES_NAMED = 5
 
 
 @dataclass(frozen=True)
 class _Limit:
-    """A time limit that the server, a database and a role can set, 0 for none; how it ought to be,
-    and why.
+    """A time limit that the server, a database and a role can set, in seconds and 0 for none; what
+    it should be, and why.
     """
 
     rule: Rule
@@ -71,11 +72,11 @@ _LIMITS = (
         _is_within_an_invocation,
         lambda _: Severity.LOW,
         lambda _: (
-            f"Lambda ends an invocation after {span(LONGEST_INVOCATION)} at most, so an older "
-            f"transaction of a "
-            "function works for nobody. Leave out the roles of people and of long jobs."
+            f"Lambda ends an invocation after {span(LONGEST_INVOCATION)} at most, so nobody waits "
+            "for an older transaction of a function. Leave out the roles of people and of long "
+            "jobs."
         ),
-        # For all it would end dumps and maintenance, too; the manual says so
+        # Set for all, it would end dumps and maintenance as well; the manual says so
         only_for_roles=True,
     ),
 )
@@ -89,12 +90,12 @@ def _limits(seen: Seen) -> Iterator[Finding]:
 
 
 def _values(seen: Seen, name: str) -> Iterator[tuple[str, float]]:
-    """The setting as it goes for everybody who is connected, with the user; the server's own where
-    nobody is.
+    """The setting as it applies to each user who is connected, with the user; the server's own
+    where nobody is.
 
-    A role's setting in one database goes over the role's, that over the database's, and all over
-    the server's. Where nobody is connected, but somebody took care of it for roles or databases,
-    the server's own says little.
+    A role's setting in one database takes precedence over the role's, that over the database's, and
+    all of them over the server's. Where nobody is connected, but roles or databases have a setting
+    of their own, the server's says little and is left out.
     """
     settings = [found for found in seen.settings.get("role_settings", ()) if found["name"] == name]
     own = {(found["role"], found["database"]): found["seconds"] for found in settings}
@@ -111,7 +112,10 @@ def _finding(seen: Seen, limit: _Limit, wrong: list[tuple[str, float]]) -> Findi
     worst = min((value for _, value in wrong), key=lambda value: (value > 0, -value))
     why = limit.why(worst)
     if users and (len(users) <= _ROLES_NAMED or limit.only_for_roles):
-        why += " Set for roles it counts from their next login on, and leaves others, such as pools on servers, alone."
+        why += (
+            " Set for roles, it applies from their next login on, and does not affect others, such "
+            "as pools on servers."
+        )
         statement = "\n".join(
             f"ALTER ROLE {seen.quoted(user)} SET {rule} = '{limit.wanted}s';" for user in users
         )
@@ -140,8 +144,8 @@ def _tcp_keepalives(seen: Seen) -> Iterator[Finding]:
         Severity.LOW,
         f"{idle} s, then {count} times {interval} s: a client that vanished is noticed after "
         f"{span(after)}",
-        "A client whose machine has gone without a goodbye holds its slot, and its locks, until "
-        "then.",
+        "A client whose machine vanished without closing the connection holds its slot, and its "
+        "locks, until then.",
         _for_all(seen, {name: str(value) for name, value in KEEPALIVES.items()}, KEEPALIVES),
         f"{POSTGRES_MANUAL}runtime-config-connection.html#GUC-TCP-KEEPALIVES-IDLE",
     )

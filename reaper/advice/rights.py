@@ -16,6 +16,7 @@ from reaper.advice.base import (
 )
 from reaper.client.kept import is_proxy
 from reaper.client.target import Auth
+from reaper.model import KillMethod, SweepWarning
 
 
 def _blind(seen: Seen) -> Iterator[Finding]:
@@ -55,7 +56,7 @@ def _no_right_to_terminate(seen: Seen) -> Iterator[Finding]:
 
 
 def _own_account_shared(seen: Seen) -> Iterator[Finding]:
-    if "own_account_shared" in seen.snapshot.warnings:
+    if SweepWarning.OWN_ACCOUNT_SHARED in seen.snapshot.warnings:
         yield Finding(
             Rule.OWN_ACCOUNT_SHARED,
             Severity.HIGH,
@@ -81,7 +82,7 @@ def _grants_command(seen: Seen) -> str:
         f"--flavour {flavour}" if flavour else "",
         f"--user {_ANOTHER}" if seen.account == _USUAL else "",
         "--auth iam" if flavour and seen.auth is Auth.IAM else "",
-        "--kill-if-idle" if seen.method == "kill_if_idle" else "",
+        "--kill-if-idle" if seen.method is KillMethod.KILL_IF_IDLE else "",
         "--reserved"
         if seen.is_postgres and not flavour and seen.settings.get("can_use_reserved")
         else "",
@@ -91,7 +92,7 @@ def _grants_command(seen: Seen) -> str:
 
 def _flavour(seen: Seen) -> str:
     """What `reaper grants` calls this server, empty where that is the engine's own."""
-    if seen.snapshot.flavour.startswith("aurora"):
+    if seen.snapshot.flavour.is_aurora:
         return "aurora"
     return "-".join(["rds"] * seen.is_managed + ["mariadb"] * seen.is_mariadb)
 

@@ -15,6 +15,7 @@ from reaper.advice.base import (
     Severity,
 )
 from reaper.advice.mysql import set_global
+from reaper.model import KillMethod, SweepWarning
 
 # For the reaper, and for the people who look why it is needed
 _SLOTS_LEFT = 3
@@ -40,7 +41,7 @@ def _max_connections(seen: Seen) -> Iterator[Finding]:
 
 def _connection_limit(seen: Seen) -> Iterator[Finding]:
     usable, free = seen.snapshot.usable, _unlimited(seen)
-    limits_are_hidden = seen.settings.get(f"sees_{Rule.USER_LIMITS_UNSEEN}") is False
+    limits_are_hidden = seen.settings.get(f"sees_{SweepWarning.USER_LIMITS_UNSEEN}") is False
     if (
         not seen.clients
         or usable is None
@@ -81,7 +82,7 @@ def _reserved_slot(seen: Seen) -> Iterator[Finding]:
     if seen.is_postgres:
         yield from _reserved_in_postgres(seen)
     # Not where a procedure was chosen to do without that right, and where it is told already.
-    elif seen.method == "rds_kill" and seen.can_grant_connection_admin:
+    elif seen.method is KillMethod.RDS_KILL and seen.can_grant_connection_admin:
         right, source = seen.connection_admin
         yield Finding(
             Rule.RESERVED_SLOT,

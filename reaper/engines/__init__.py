@@ -1,4 +1,4 @@
-"""What only the reaper asks of a server, one module an engine."""
+"""What only the reaper asks of a server, one package for each engine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from reaper.engines.base import Engine
 
 
 def engine_for(name: EngineName) -> Engine:
-    """The engine of a target, loaded when it is first needed."""
-    engine: Engine = import_module(f"reaper.engines.{name.value}").ENGINE
+    """The engine of this name; its driver is loaded when it is first needed."""
+    engine: Engine = import_module(f"reaper.engines.{name.value}.server").ENGINE
     return engine

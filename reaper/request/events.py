@@ -5,19 +5,16 @@ Pure. What is not recognised is an error and never starts a sweep.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from reaper.client.target import (
-    ConfigurationError,
-    nearest,
-    parse_json,
-    reject_unknown_keys,
-    shown,
-)
+from reaper.client.target import ConfigurationError, nearest, reject_unknown_keys, shown
 from reaper.message import DiscoveredTarget
+from reaper.request import alarms
+from reaper.request.alarms import Dimension
+from reaper.request.shapes import is_object, json_at, object_at, optional_object
 from reaper.rules import RulesPatch, check_delegated
 
 
@@ -28,14 +25,6 @@ class Trigger(StrEnum):
     SCHEDULE = "schedule"
     ALARM = "alarm"
     QUEUE = "queue"
-
-
-class Dimension(StrEnum):
-    """The dimensions of a metric that name a target: our own, and RDS's."""
-
-    TARGET = "Target"
-    INSTANCE = "DBInstanceIdentifier"
-    CLUSTER = "DBClusterIdentifier"
 
 
 @dataclass(frozen=True)
@@ -210,82 +199,27 @@ def _from_event_bridge(event: Mapping[str, Any]) -> SweepRequest:
             )
         return SweepRequest(Trigger.SCHEDULE)
     if kind == "CloudWatch Alarm State Change" and source == "aws.cloudwatch":
-        return _from_alarm(_object(event, "detail", "event"))
+        return _from_alarm(alarms.from_action(object_at(event, "detail", "event")))
     raise ConfigurationError(
         f"event: detail-type is {shown('detail-type', kind)} from {shown('source', source)}"
-    )
-
-
-def _from_alarm(data: Mapping[str, Any]) -> SweepRequest:
-    """The shape that EventBridge's detail and the Lambda action's alarmData share."""
-    state = _object(data, "state", "alarm").get("value")
-    # Expressions have no metric of their own; composite and log alarms have no metrics at all.
-    items = _objects(_optional(data, "configuration", "alarm"), "metrics")
-    metrics = [
-        _optional(_optional(item, "metricStat", "alarm"), "metric", "metricStat") for item in items
-    ]
-    return _alarm_request(
-        state, (_optional(metric, "dimensions", "metric").items() for metric in metrics)
-    )
-
-
-def _from_sns(message: Any) -> SweepRequest:
-    """The shape that CloudWatch publishes to SNS: other names, dimensions as a list of pairs."""
-    if not isinstance(message, Mapping) or "NewStateValue" not in message:
-        raise ConfigurationError(
-            f"event: the SNS message is {shown('Message', message)}, not a CloudWatch alarm"
-        )
-    trigger = _optional(message, "Trigger", "SNS message")
-    stats = [_optional(item, "MetricStat", "SNS message") for item in _objects(trigger, "Metrics")]
-    metrics = [trigger, *(_optional(stat, "Metric", "MetricStat") for stat in stats)]
-    return _alarm_request(
-        message["NewStateValue"],
-        (
-            [(pair.get("name"), pair.get("value")) for pair in _objects(metric, "Dimensions")]
-            for metric in metrics
-        ),
     )
 
 
 _ENVELOPES: dict[str, Callable[[Mapping[str, Any]], SweepRequest | Batch]] = {
     "Records": lambda event: _from_records(event["Records"]),
     "detail-type": _from_event_bridge,
-    "alarmData": lambda event: _from_alarm(_object(event, "alarmData", "alarm")),
+    "alarmData": lambda event: _from_alarm(
+        alarms.from_action(object_at(event, "alarmData", "alarm"))
+    ),
 }
 
-_ALARM_STATES = ("OK", "ALARM", "INSUFFICIENT_DATA")
 
-
-def _alarm_request(state: Any, metrics: Iterable[Iterable[tuple[Any, Any]]]) -> SweepRequest:
-    if state not in _ALARM_STATES:
-        raise ConfigurationError(
-            f"alarm: the state is {shown('state', state)}; known: {', '.join(_ALARM_STATES)}"
-        )
-    known = list(Dimension)
-    named = [
-        (Dimension(name), _named(name, value))
-        for dimensions in metrics
-        for name, value in dimensions
-        if name in known
-    ]
-    return SweepRequest(Trigger.ALARM, alarmed=tuple(dict.fromkeys(named)), is_due=state == "ALARM")
-
-
-def _named(dimension: str, value: Any) -> str:
-    """A dimension's value; an empty one must not come to mean every target."""
-    if not isinstance(value, str) or not value:
-        raise ConfigurationError(
-            f"alarm: {dimension} is {shown(dimension, value)}; it must name a target"
-        )
-    return value
+def _from_alarm(alarm: alarms.Alarm) -> SweepRequest:
+    return SweepRequest(Trigger.ALARM, alarmed=alarm.dimensions, is_due=alarm.is_on)
 
 
 def _from_records(records: Any) -> SweepRequest | Batch:
-    if (
-        not isinstance(records, list)
-        or not records
-        or not all(isinstance(record, Mapping) for record in records)
-    ):
+    if not isinstance(records, list) or not records or not all(map(is_object, records)):
         raise ConfigurationError(
             f"event: Records is {shown('Records', records)}; give a list of SNS or SQS records"
         )
@@ -293,27 +227,22 @@ def _from_records(records: Any) -> SweepRequest | Batch:
         raise ConfigurationError(
             f"event: {len(records)} Records; AWS sends no more than {_MOST_RECORDS} at once"
         )
-    # SNS writes EventSource, SQS eventSource.
-    named = [record.get("EventSource") or record.get("eventSource") for record in records]
-    sources = {
-        source if isinstance(source, str) else shown("EventSource", source) for source in named
-    }
+    sources = {_source(record) for record in records}
     if sources == {"aws:sns"}:
-        return _union(
-            [_from_sns(_json(_object(record, "Sns", "record"), "Message")) for record in records]
+        # SNS delivers one message an event; should it ever be more, none must be lost.
+        texts = [object_at(record, "Sns", "record") for record in records]
+        return _from_alarm(
+            alarms.union([alarms.from_sns(json_at(text, "Message")) for text in texts])
         )
     if sources == {"aws:sqs"}:
-        return Batch(tuple(_from_sqs(record) for record in records))
+        return Batch(tuple(map(_from_sqs, records)))
     raise ConfigurationError(f"event: Records come from {shown('EventSource', sorted(sources))}")
 
 
-def _union(requests: Sequence[SweepRequest]) -> SweepRequest:
-    """SNS delivers one message an event; should it ever be more, everything in ALARM is swept."""
-    due = [request for request in requests if request.is_due]
-    if any(not request.alarmed for request in due):
-        return SweepRequest(Trigger.ALARM)
-    alarmed = tuple(dict.fromkeys(words for request in due for words in request.alarmed))
-    return SweepRequest(Trigger.ALARM, alarmed=alarmed, is_due=bool(due))
+def _source(record: Mapping[str, Any]) -> str:
+    # SNS writes EventSource, SQS eventSource.
+    source = record.get("EventSource") or record.get("eventSource")
+    return source if isinstance(source, str) else shown("EventSource", source)
 
 
 def _from_sqs(record: Mapping[str, Any]) -> QueuedSweep | BadMessage:
@@ -329,12 +258,12 @@ def _from_sqs(record: Mapping[str, Any]) -> QueuedSweep | BadMessage:
 
 
 def _from_message(id_: str, record: Mapping[str, Any]) -> QueuedSweep:
-    body = _json(record, "body")
+    body = json_at(record, "body")
     if not isinstance(body, Mapping):
         raise ConfigurationError(f"event: body is {shown('body', body)}, not an object with keys")
     request = _queued({key: body[key] for key in body if key not in _QUEUE_KEYS})
     discovered, not_after = _discovered(body, request), _not_after(body)
-    received = _optional(record, "attributes", "record").get("ApproximateReceiveCount", "1")
+    received = optional_object(record, "attributes", "record").get("ApproximateReceiveCount", "1")
     return QueuedSweep(id_, request, discovered, not_after, is_retry=received != "1")
 
 
@@ -375,31 +304,3 @@ def _not_after(body: Mapping[str, Any]) -> float | None:
             f"message: not_after is {shown('not_after', value)}; give seconds since the epoch"
         )
     return value
-
-
-def _json(given: Mapping[str, Any], key: str) -> Any:
-    try:
-        return parse_json(given.get(key))
-    except (TypeError, ValueError) as problem:
-        value = shown(key, given.get(key))
-        raise ConfigurationError(
-            f"event: {key} is {value}, which is not JSON ({problem})"
-        ) from None
-
-
-def _object(given: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
-    value = given.get(key)
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(f"{where}: {key} is {shown(key, value)}, not an object with keys")
-    return value
-
-
-def _optional(given: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
-    return {} if given.get(key) is None else _object(given, key, where)
-
-
-def _objects(given: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
-    value = [] if given.get(key) is None else given[key]
-    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-        raise ConfigurationError(f"alarm: {key} is {shown(key, value)}, not a list of objects")
-    yield from value

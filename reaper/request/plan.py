@@ -13,11 +13,11 @@ from enum import Enum, auto
 from reaper.client.target import ConfigurationError, hint, shown
 from reaper.message import DiscoveredTarget, Notice
 from reaper.model import SweepTarget
+from reaper.request.alarms import Dimension
 from reaper.request.events import (
     AdviceRequest,
     BadMessage,
     Batch,
-    Dimension,
     QueuedSweep,
     SweepRequest,
     Trigger,
@@ -220,9 +220,9 @@ def decide_dry_run(
         raise ConfigurationError(_HOW_TO_KILL[decider])
     if is_command:
         _check_kill(request, target)
-    of_target = target.rules.dry_run if target else None
-    others_say_dry = True in (request.dry_run, request.rules.dry_run, of_target)
-    return others_say_dry or (stack_is_dry and not may_lift)
+    if True in (request.dry_run, request.rules.dry_run, _of_target(target)):
+        return True
+    return stack_is_dry and not may_lift
 
 
 def _says_dry(stack: Rules | RulesPatch, is_command: bool) -> bool:
@@ -232,6 +232,10 @@ def _says_dry(stack: Rules | RulesPatch, is_command: bool) -> bool:
     if stack.dry_run is None:
         return Rules().dry_run and not is_command
     return stack.dry_run
+
+
+def _of_target(target: SweepTarget | None) -> bool | None:
+    return target.rules.dry_run if target else None
 
 
 def _is_manual_kill(request: SweepRequest) -> bool:

@@ -17,13 +17,13 @@ from lab.servers import Proxy, Server, Sessions
 from reaper.client import Database
 from reaper.client.target import EngineName
 from reaper.engines import engine_for
-from reaper.engines.base import Look
+from reaper.engines.snapshot_file import RawSnapshot
 from reaper.model import Outcome
 from reaper.policy import judge
 from reaper.rules import Rules
 from tests.conftest import Servers
 from tests.harness import settle, sweep
-from tests.live.stage import engine_server, seen, strike
+from tests.live.stage import engine_server, seen, terminate
 
 ROOT = Path(__file__).parents[2]
 INVOCATIONS = 20
@@ -36,7 +36,7 @@ def through(server: Server) -> Iterator[tuple[Server, Callable[[], int]]]:
         yield proxy.through(server), lambda: proxy.counts.requests
 
 
-def sleepers(count: int) -> Look:
+def sleepers(count: int) -> RawSnapshot:
     """As many rows as MariaDB would give, all asleep."""
     rows = [
         {
@@ -55,7 +55,7 @@ def sleepers(count: int) -> Look:
         "threads_connected": count,
         "uptime_s": 10**6,
     }
-    return Look(
+    return RawSnapshot(
         EngineName.MYSQL,
         rows,
         context | {"sees_all": True, "innodb_trx": [], "max_connections": 10**5},
@@ -115,18 +115,18 @@ def test_kills_go_in_chunks(server: Server, sessions: Sessions) -> None:
 
 
 def test_a_chunk_on_mariadb_is_one_statement(servers: Servers) -> None:
-    """Nothing is read again between look and strike: the first chunk is of eight, the second of all
+    """Nothing is read again between look and kill: the first chunk is of eight, the second of all
     the others.
     """
     server = servers["mariadb"]
     with (
         Sessions(server) as sessions,
         through(server) as (near, trips),
-        engine_server(near) as striking,
+        engine_server(near) as engine,
     ):
-        victims = seen(striking, server.engine, sessions.sleeping(40))
+        victims = seen(engine, server.engine, sessions.sleeping(40))
         before = trips()
-        assert set(strike(striking, victims).values()) == {Outcome.SIGNALLED}
+        assert set(terminate(engine, victims).values()) == {Outcome.SIGNALLED}
         assert trips() - before == 2
 
 

@@ -23,7 +23,7 @@ from reaper import consult, fleet, handler
 from reaper.advice import Advice
 from reaper.client.target import ConfigurationError
 from reaper.engines import engine_for
-from reaper.engines.base import Look
+from reaper.engines.snapshot_file import RawSnapshot
 from reaper.environment import parse_targets
 from reaper.model import Mode
 from reaper.policy import judge
@@ -521,7 +521,7 @@ def test_a_malformed_snapshot_is_judged_or_refused(document: Any) -> None:
     """
     problem: Exception | None = None
     try:
-        look = Look.from_file(document)
+        look = RawSnapshot.from_file(document)
         judged = judge(engine_for(look.engine).read(look), Rules())
     except ConfigurationError as found:
         problem = found

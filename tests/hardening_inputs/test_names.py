@@ -18,7 +18,6 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
-from psycopg.rows import dict_row
 from pymysql.constants import COMMAND
 
 from lab.context import Context
@@ -30,8 +29,8 @@ from reaper.client.emf import dimension, emf
 from reaper.client.events import Event, EventKind
 from reaper.client.faults import first_line
 from reaper.client.target import ConfigurationError
-from reaper.engines.mysql import may_kill
-from reaper.engines.postgres import PostgresServer
+from reaper.engines.mysql.rights import may_kill
+from reaper.engines.postgres.server import PostgresServer
 from reaper.handler import AllSweepsFailed
 from reaper.model import Outcome, Reason, Session, State, SweepTarget
 from reaper.policy import judge
@@ -441,9 +440,9 @@ def test_a_databases_owner_cannot_lend_the_reapers_hand(is_owner: bool) -> None:
         assert not any(client.alive() for client in clients)
         with closing(server.connect(server.root)) as admin:
             assert admin.execute("SELECT who, how FROM trap.caught").fetchall() == []
-        with closing(server.connect("reaper")) as connection:
-            connection.row_factory = dict_row
-            shown = PostgresServer(connection, time.monotonic)._query("SHOW statement_timeout")
+        with engine_server(server) as engine:
+            assert isinstance(engine, PostgresServer)
+            shown = engine._query("SHOW statement_timeout")
             assert shown == [{"statement_timeout": "0"}]
 
 

@@ -1,4 +1,4 @@
-"""A server as the sweep strikes it, real or fake, with the sessions on it."""
+"""A server as the sweep sees it, with the sessions on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from reaper.client.deadline import Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.target import EngineName
 from reaper.engines import engine_for
-from reaper.engines.base import Server, strike_all
+from reaper.engines.base import Server
+from reaper.engines.termination import terminate_all
 from reaper.model import Outcome, Session, SweepTarget
 
 LONG = Deadline.after(3600)
@@ -21,7 +22,7 @@ LONG = Deadline.after(3600)
 
 @contextmanager
 def engine_server(server: Database, user: str = "reaper") -> Iterator[Server]:
-    """What a sweep strikes with, on one connection of its own."""
+    """The engine's server, as a sweep uses it, on a connection of its own."""
     name = EngineName(server.engine)
     driver = driver_for(name)
     at = SweepTarget.from_mapping(target(server, user)).target
@@ -41,6 +42,6 @@ def seen(server: Server, engine: str, clients: list[Client]) -> list[Session]:
     return [found[client.id] for client in clients]
 
 
-def strike(server: Server, victims: Sequence[Session]) -> dict[Session, Outcome]:
+def terminate(server: Server, victims: Sequence[Session]) -> dict[Session, Outcome]:
     """Every victim's outcome, in the order of the kills."""
-    return dict(pair for chunk in strike_all(server, victims, LONG) for pair in chunk)
+    return dict(pair for chunk in terminate_all(server, victims, LONG) for pair in chunk)

@@ -1,5 +1,5 @@
-"""What every engine promises about a strike and about the lock; the fake one sits the same exam as
-the real ones.
+"""What every engine promises about terminating sessions and about the lock; the fake one passes the
+same tests as the real ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from reaper.model import Mark, Outcome, Session
 from tests.conftest import Servers, names
 from tests.fakes import FakeDatabase
 from tests.harness import settle
-from tests.live.stage import engine_server, seen, strike
+from tests.live.stage import engine_server, seen, terminate
 
 
 @dataclass(frozen=True)
@@ -44,31 +44,31 @@ def stage(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Stage]:
         yield Stage(fake, fake.sleeping, look, lambda: None, fake.another)
         return
     server = servers[request.param]
-    with Sessions(server) as sessions, engine_server(server) as striking:
+    with Sessions(server) as sessions, engine_server(server) as engine:
         yield Stage(
-            striking,
+            engine,
             sessions.sleeping,
-            lambda clients: seen(striking, server.engine, list(clients)),
+            lambda clients: seen(engine, server.engine, list(clients)),
             lambda: settle(server),
             lambda user="reaper": engine_server(server, user),
         )
 
 
-def test_the_unchanged_are_struck_and_gone(stage: Stage) -> None:
+def test_the_unchanged_are_terminated_and_gone(stage: Stage) -> None:
     """Who has not changed since the look is signalled, and soon no longer listed; the others are
     not touched.
     """
     clients = stage.sleeping(6)
     stage.settle()
     victims = stage.seen(clients)[:4]
-    assert strike(stage.server, victims) == dict.fromkeys(victims, Outcome.SIGNALLED)
-    while stage.server.lingering(victims):
+    assert terminate(stage.server, victims) == dict.fromkeys(victims, Outcome.SIGNALLED)
+    while stage.server.still_present(victims):
         stage.settle()
     assert [client.alive() for client in clients] == [False] * 4 + [True] * 2
 
 
 def test_who_woke_is_spared(stage: Stage) -> None:
-    """A session that ran a statement between the look and the strike lives on, asleep again or
+    """A session that ran a statement between the look and the kill lives on, asleep again or
     not.
     """
     asleep, woken = stage.sleeping(2), stage.sleeping(2)
@@ -78,7 +78,7 @@ def test_who_woke_is_spared(stage: Stage) -> None:
     victims = stage.seen([*asleep, *woken])
     for client in woken:
         client.run("SELECT 1")
-    outcomes = strike(stage.server, victims)
+    outcomes = terminate(stage.server, victims)
     assert [outcomes[victim] for victim in victims] == [Outcome.SIGNALLED] * 2 + [
         Outcome.CHANGED
     ] * 2
@@ -99,7 +99,7 @@ def test_another_session_under_the_same_id_is_spared(stage: Stage) -> None:
     for mark in former:
         if mark != session.mark:
             victim = session._replace(mark=mark)
-            assert strike(stage.server, [victim]) == {victim: Outcome.CHANGED}
+            assert terminate(stage.server, [victim]) == {victim: Outcome.CHANGED}
     assert client.alive()
 
 
@@ -110,16 +110,16 @@ def _with_other(mark: Mark, place: int) -> Mark:
 
 
 def test_who_went_does_not_save_those_after(stage: Stage) -> None:
-    """A victim that vanished in the middle of a batch is `gone`, and those after it are struck all
-    the same.
+    """A victim that vanished in the middle of a batch is `gone`, and those after it are terminated
+    all the same.
     """
     clients = stage.sleeping(9)
     stage.settle()
     victims = stage.seen(clients)
-    assert strike(stage.server, victims[4:5]) == {victims[4]: Outcome.SIGNALLED}
-    while stage.server.lingering(victims[4:5]):
+    assert terminate(stage.server, victims[4:5]) == {victims[4]: Outcome.SIGNALLED}
+    while stage.server.still_present(victims[4:5]):
         stage.settle()
-    outcomes = strike(stage.server, victims)
+    outcomes = terminate(stage.server, victims)
     found = [outcomes[victim] for victim in victims]
     assert found == [Outcome.SIGNALLED] * 4 + [Outcome.GONE] + [Outcome.SIGNALLED] * 4
 

@@ -18,7 +18,7 @@ from reaper.model import Mark, Outcome, Session
 from reaper.report import ErrorKind
 from tests.harness import settle, sweep
 from tests.live.account import BY_PROCEDURE, ROLE, USER, granted, has_performance_schema
-from tests.live.stage import engine_server, seen, strike
+from tests.live.stage import engine_server, seen, terminate
 from tests.live.test_busy import THRESHOLD, Worker
 from tests.live.test_least_rights import DENIED
 
@@ -168,9 +168,9 @@ def test_hostile_names_are_killed_like_others(mysql: Server, sessions: Sessions,
     try:
         clients = sessions.sleeping(1, user=name, database="") + sessions.sleeping(1)
         settle(mysql)
-        with granted(mysql, *BY_PROCEDURE), engine_server(mysql, USER) as striking:
-            (victim, _) = seen(striking, "mysql", clients)
-            assert (victim.user, strike(striking, [victim])) == (name, {victim: Outcome.SIGNALLED})
+        with granted(mysql, *BY_PROCEDURE), engine_server(mysql, USER) as engine:
+            (victim, _) = seen(engine, "mysql", clients)
+            assert (victim.user, terminate(engine, [victim])) == (name, {victim: Outcome.SIGNALLED})
         assert [client.alive() for client in clients] == [False, True]
     finally:
         mysql.query(f"DROP USER {account}")
@@ -180,46 +180,46 @@ def quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def test_a_strike_tells_what_became_of_each(mysql: Server, sessions: Sessions) -> None:
+def test_terminate_tells_what_became_of_each(mysql: Server, sessions: Sessions) -> None:
     """Who has not changed is signalled; who woke, or is not the session that was judged, has
     changed; who went is gone: each answered for itself, however many share a packet.
     """
-    with granted(mysql, *BY_PROCEDURE), engine_server(mysql, USER) as striking:
+    with granted(mysql, *BY_PROCEDURE), engine_server(mysql, USER) as engine:
         asleep, woken, went = sessions.sleeping(3), sessions.sleeping(2), sessions.sleeping(1)
         settle(mysql)
         # Whole seconds on some: a new sleep must differ from the old one by more than one
         settle(mysql)
-        victims = seen(striking, "mysql", [*went, *asleep, *woken])
+        victims = seen(engine, "mysql", [*went, *asleep, *woken])
         others = [victims[1]._replace(mark=mark) for mark in not_quite(victims[1])]
         for client in woken:
             client.run("SELECT 1")
         went[0].close()
-        while striking.lingering(victims[:1]):
+        while engine.still_present(victims[:1]):
             settle(mysql)
-        assert striking.strike(others[:1]).outcomes == {victims[1].id: Outcome.CHANGED}
+        assert engine.terminate(others[:1]).outcomes == {victims[1].id: Outcome.CHANGED}
         for other in others:
-            assert strike(striking, [other]) == {other: Outcome.CHANGED}
+            assert terminate(engine, [other]) == {other: Outcome.CHANGED}
         expected = [Outcome.GONE] + [Outcome.SIGNALLED] * 3 + [Outcome.CHANGED] * 2
-        assert list(striking.strike(victims).outcomes.values()) == expected
+        assert list(engine.terminate(victims).outcomes.values()) == expected
     assert [client.alive() for client in asleep + woken] == [False] * 3 + [True] * 2
 
 
-def test_a_wave_right_after_another_was_verified_is_struck(
+def test_a_wave_right_after_another_was_verified_is_terminated(
     mysql: Server, sessions: Sessions
 ) -> None:
     """That the last victims are gone is seen in innodb_trx, which the server then renews for
     nobody, for a moment.
     """
     clients = sessions.sleeping(2)
-    with granted(mysql, *BY_PROCEDURE), engine_server(mysql, USER) as striking:
+    with granted(mysql, *BY_PROCEDURE), engine_server(mysql, USER) as engine:
         settle(mysql)
-        first, then = seen(striking, "mysql", clients)
-        assert strike(striking, [first]) == {first: Outcome.SIGNALLED}
+        first, then = seen(engine, "mysql", clients)
+        assert terminate(engine, [first]) == {first: Outcome.SIGNALLED}
         settle(mysql)
         # The list that the look read is no longer the one that the next reader finds
         time.sleep(0.2)
-        assert not striking.lingering([first])
-        assert strike(striking, [then]) == {then: Outcome.SIGNALLED}
+        assert not engine.still_present([first])
+        assert terminate(engine, [then]) == {then: Outcome.SIGNALLED}
 
 
 def not_quite(session: Session) -> list[Mark]:
@@ -399,7 +399,7 @@ def test_nobody_awake_is_killed(
         Worker(sessions, LIMIT - 0.3, LIMIT + 0.7, random.Random(100 + seed)) for seed in range(6)
     ]
     calls: list[Outcome] = []
-    with granted(mysql, *BRIEFLY), engine_server(mysql, USER) as striking:
+    with granted(mysql, *BRIEFLY), engine_server(mysql, USER) as engine:
         until = time.monotonic() + SECONDS
         threads = [
             threading.Thread(target=worker.work, args=(until,)) for worker in workers + crossing
@@ -407,7 +407,7 @@ def test_nobody_awake_is_killed(
         for thread in threads:
             thread.start()
         while time.monotonic() < until:
-            calls += striking.strike(everybody(striking)).outcomes.values()
+            calls += engine.terminate(everybody(engine)).outcomes.values()
         for thread in threads:
             thread.join()
     # What a worker calls wrong is a sleep shorter than that
@@ -424,8 +424,8 @@ def test_nobody_awake_is_killed(
         )
 
 
-def everybody(striking: Any) -> Sequence[Session]:
+def everybody(engine: Any) -> Sequence[Session]:
     """All who look asleep, however briefly."""
-    look = striking.look()
+    look = engine.look()
     marks = {row["Id"]: row["_mark"] for row in look.rows if row["User"] == "app"}
     return [Session(id_, mark=mark) for id_, mark in marks.items() if mark is not None]

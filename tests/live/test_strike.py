@@ -1,10 +1,11 @@
-"""The gap between look and strike: whoever woke, went or became another session is left alone."""
+"""The gap between look and kill: a session that woke, went or became another one is left alone."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from time import monotonic
 
 import pytest
 
@@ -12,14 +13,17 @@ from lab.servers import Client, Sessions, until
 from lab.servers import Server as Database
 from lab.servers.mysql import MySQLClient
 from reaper.client.deadline import Deadline
-from reaper.engines import burst
-from reaper.engines import mysql as mysql_engine
-from reaper.engines.base import WINDOW, Server, Struck
+from reaper.engines.base import ChunkOutcome, Server
+from reaper.engines.mysql import bulk_kill
+from reaper.engines.mysql.kills import CompoundKill, KillPackets, Window, bulk_outcomes
+from reaper.engines.mysql.queries import query
+from reaper.engines.mysql.server import MySQLServer
+from reaper.engines.termination import WINDOW
 from reaper.model import Outcome, Session
 from reaper.report import ErrorKind
 from tests.conftest import Servers
 from tests.harness import settle, sweep
-from tests.live.stage import engine_server, seen, strike
+from tests.live.stage import engine_server, seen, terminate
 
 LONG = Deadline.after(3600)
 
@@ -29,12 +33,13 @@ def test_1094_ends_its_packet_only(mysql: Database, sessions: Sessions) -> None:
     have no outcome.
     """
     clients = sessions.sleeping(3)
-    with engine_server(mysql) as striking:
-        assert isinstance(striking, mysql_engine.MySQLServer)
+    with engine_server(mysql) as engine:
+        assert isinstance(engine, MySQLServer)
         ids = [clients[0].id, 2**31, clients[1].id]
-        assert striking._kill(ids) == {ids[0]: Outcome.SIGNALLED, ids[1]: Outcome.GONE}
+        packets = KillPackets(engine._connection, monotonic, engine._pace, bulk_kill.KILL)
+        assert packets._packet(ids) == {ids[0]: Outcome.SIGNALLED, ids[1]: Outcome.GONE}
         assert clients[1].alive()
-        assert striking._kill(ids[2:]) == {ids[2]: Outcome.SIGNALLED}
+        assert packets._packet(ids[2:]) == {ids[2]: Outcome.SIGNALLED}
     assert clients[2].alive()
 
 
@@ -42,15 +47,14 @@ def test_mariadb_itself_keeps_to_the_window(servers: Servers) -> None:
     """Many kills in one statement: MariaDB ends it with the window, and one who has gone spares no
     other.
     """
-    with mariadb(servers) as (sessions, striking):
+    with mariadb(servers) as (sessions, engine):
         first, second, spared = sessions.sleeping(3)
-        (row,) = striking._query("SELECT UNIX_TIMESTAMP(SYSDATE(6)) + 0e0 AS now")
-        assert striking._kill_within_window([spared.id], row["now"] - WINDOW) == {}
-        assert (
-            striking._told_by(burst.kill_unless_begun([spared.id], [2**40], seconds=0), [spared.id])
-            == {}
-        )
-        assert striking._kill_within_window([first.id, 2**31, second.id], row["now"] + 3600) == {
+        compound = CompoundKill(engine._connection, monotonic, engine._pace, bulk_kill.KILL)
+        now = servers_clock(engine)
+        assert compound.kill([spared.id], Window(0.0, now - WINDOW)) == {}
+        no_time = bulk_kill.kill_unless_begun([spared.id], [2**40], seconds=0)
+        assert bulk_outcomes(engine._connection, no_time, [spared.id]) == {}
+        assert compound.kill([first.id, 2**31, second.id], Window(0.0, now + 3600)) == {
             first.id: Outcome.SIGNALLED,
             2**31: Outcome.GONE,
             second.id: Outcome.SIGNALLED,
@@ -63,15 +67,15 @@ def test_mariadb_looks_each_victim_up_right_before_its_kill(servers: Servers, us
     """However long after the look: who ran anything, or pinged, since then is spared, and goes on
     undisturbed.
     """
-    with mariadb(servers, user) as (sessions, striking):
+    with mariadb(servers, user) as (sessions, engine):
         asleep, ran, runs, pinged, went = clients = sessions.sleeping(5)
-        victims = seen(striking, "mysql", clients)
+        victims = seen(engine, "mysql", clients)
         ran.run("DO 0")
         runs.start("SELECT SLEEP(0.2)")
         ping(pinged)
         went.close()
         until(lambda: went.id not in servers["mariadb"].states(), timeout=30)
-        assert striking.strike(victims).outcomes == {
+        assert engine.terminate(victims).outcomes == {
             asleep.id: Outcome.SIGNALLED,
             ran.id: Outcome.CHANGED,
             runs.id: Outcome.CHANGED,
@@ -90,19 +94,22 @@ def test_mariadb_looks_each_victim_up_right_before_its_kill(servers: Servers, us
 @pytest.mark.parametrize("user", ["reaper", "reaper_rds"])
 def test_nobody_is_mistaken_for_who_has_the_same_statement_id(servers: Servers, user: str) -> None:
     """A ping takes the QUERY_ID that somebody's next statement has, too: that statement goes on,
-    whoever is struck.
+    whoever is terminated.
     """
-    with mariadb(servers, user) as (sessions, striking):
+    with mariadb(servers, user) as (sessions, engine):
         sleeper, wakes, *others = sessions.sleeping(4)
         for client, other in zip((sleeper, wakes), others, strict=True):
-            share_a_query_id(striking, client, other)
-        victims = seen(striking, "mysql", [sleeper, wakes])
+            share_a_query_id(engine, client, other)
+        victims = seen(engine, "mysql", [sleeper, wakes])
         wakes.run("DO 0")
         # Now the other has that QUERY_ID for itself
-        striking.look()
-        token = mysql_engine._last_statement(victims[1])
-        assert [row["Id"] for row in striking._list() if row["token"] == token] == [others[1].id]
-        assert strike(striking, victims) == {
+        engine.look()
+        assert victims[1].mark is not None
+        token = victims[1].mark.key[-1]
+        assert [row["Id"] for row in engine._lists.read_for_marks() if row["token"] == token] == [
+            others[1].id
+        ]
+        assert terminate(engine, victims) == {
             victims[0]: Outcome.SIGNALLED,
             victims[1]: Outcome.CHANGED,
         }
@@ -111,14 +118,14 @@ def test_nobody_is_mistaken_for_who_has_the_same_statement_id(servers: Servers, 
         assert [client.alive() for client in (sleeper, wakes, *others)] == [False, True, True, True]
 
 
-def share_a_query_id(striking: mysql_engine.MySQLServer, sleeper: Client, other: Client) -> None:
+def share_a_query_id(engine: MySQLServer, sleeper: Client, other: Client) -> None:
     """The other runs a statement under the QUERY_ID that a ping has left the sleeper, if it comes
     next.
     """
     for _ in range(20):
         ping(sleeper)
         other.start("SELECT SLEEP(1)")
-        of = {row["Id"]: row["token"] for row in striking._list()}
+        of = {row["Id"]: row["token"] for row in engine._lists.read_for_marks()}
         if of[sleeper.id] == of[other.id]:
             return
         # The list was read before it began
@@ -131,27 +138,31 @@ def ping(client: Client) -> None:
     client.connection.ping(reconnect=False)
 
 
+def servers_clock(engine: MySQLServer) -> float:
+    """Seconds since 1970, as the server counts them."""
+    (row,) = query(engine._connection, "SELECT UNIX_TIMESTAMP(SYSDATE(6)) + 0e0 AS now")
+    return float(row["now"])
+
+
 @contextmanager
-def mariadb(
-    servers: Servers, user: str = "reaper"
-) -> Iterator[tuple[Sessions, mysql_engine.MySQLServer]]:
+def mariadb(servers: Servers, user: str = "reaper") -> Iterator[tuple[Sessions, MySQLServer]]:
     with (
         Sessions(servers["mariadb"]) as sessions,
-        engine_server(servers["mariadb"], user) as striking,
+        engine_server(servers["mariadb"], user) as engine,
     ):
-        assert isinstance(striking, mysql_engine.MySQLServer)
-        yield sessions, striking
+        assert isinstance(engine, MySQLServer)
+        yield sessions, engine
 
 
 def test_mariadb_reads_again_where_a_kill_outlasts_the_window(servers: Servers) -> None:
     """rds_kill scans the whole list before it kills: where that takes longer, looking before the
     call is not enough.
     """
-    with mariadb(servers, "reaper_rds") as (sessions, striking):
+    with mariadb(servers, "reaper_rds") as (sessions, engine):
         (client,) = sessions.sleeping(1)
-        victims = seen(striking, "mysql", [client])
-        striking._kill_seconds = 2 * WINDOW
-        assert striking.strike(victims).outcomes == {}
+        victims = seen(engine, "mysql", [client])
+        engine._pace.seconds = 2 * WINDOW
+        assert engine.terminate(victims).outcomes == {}
         assert client.alive()
 
 
@@ -159,11 +170,11 @@ def test_one_stall_is_not_for_ever(mysql: Database, sessions: Sessions) -> None:
     """After a kill that took far longer than the window the next ones are tried all the same."""
     clients = sessions.sleeping(10)
     settle(mysql)
-    with engine_server(mysql) as striking:
-        assert isinstance(striking, mysql_engine.MySQLServer)
-        striking._kill_seconds = 0.5
-        victims = seen(striking, mysql.engine, clients)
-        assert strike(striking, victims) == dict.fromkeys(victims, Outcome.SIGNALLED)
+    with engine_server(mysql) as engine:
+        assert isinstance(engine, MySQLServer)
+        engine._pace.seconds = 0.5
+        victims = seen(engine, mysql.engine, clients)
+        assert terminate(engine, victims) == dict.fromkeys(victims, Outcome.SIGNALLED)
 
 
 def test_kills_follow_their_re_read_within_the_window(
@@ -174,9 +185,9 @@ def test_kills_follow_their_re_read_within_the_window(
     """
     clients = sessions.sleeping(200)
     settle(server)
-    with engine_server(server) as striking:
-        measured = Measured(striking)
-        outcomes = list(strike(measured, seen(striking, server.engine, clients)).values())
+    with engine_server(server) as engine:
+        measured = Measured(engine)
+        outcomes = list(terminate(measured, seen(engine, server.engine, clients)).values())
     assert outcomes == [Outcome.SIGNALLED] * 200
     with capsys.disabled():
         worst, middle = max(measured.windows), statistics.median(measured.windows)
@@ -197,25 +208,25 @@ class Measured:
         self._server = server
         self.windows: list[float] = []
         self.method = server.method
-        self.look, self.in_order = server.look, server.in_order
+        self.look, self.kill_order = server.look, server.kill_order
         self.lock, self.unlock = server.lock, server.unlock
         self.holder, self.end = server.holder, server.end
-        self.lingering, self.settings = server.lingering, server.settings
+        self.still_present, self.settings = server.still_present, server.settings
 
-    def strike(self, victims: Sequence[Session]) -> Struck:
-        struck = self._server.strike(victims)
-        self.windows.append(struck.seconds)
-        return struck
+    def terminate(self, victims: Sequence[Session]) -> ChunkOutcome:
+        chunk = self._server.terminate(victims)
+        self.windows.append(chunk.seconds)
+        return chunk
 
 
 def test_one_refusal_does_not_spare_its_neighbours(postgres: Database, sessions: Sessions) -> None:
     """A victim that PostgreSQL refuses (42501 aborts the statement) is `refused`; its neighbours
-    are struck.
+    are terminated.
     """
     first, boss, last = sessions.sleeping(2), sessions.superuser(1), sessions.sleeping(2)
-    with engine_server(postgres) as striking:
-        victims = seen(striking, "postgres", first + boss + last)
-        outcomes = list(strike(striking, victims).values())
+    with engine_server(postgres) as engine:
+        victims = seen(engine, "postgres", first + boss + last)
+        outcomes = list(terminate(engine, victims).values())
     assert outcomes[2] is Outcome.REFUSED
     # Those signalled before the statement was aborted may have ended by the time they are asked one
     # by one.
@@ -263,16 +274,18 @@ def test_rds_kill_answers(mysql: Database, sessions: Sessions) -> None:
     (`refused`).
     """
     (provider,) = sessions.provider(1)
-    with engine_server(mysql, "reaper_rds") as striking:
-        assert isinstance(striking, mysql_engine.MySQLServer)
+    with engine_server(mysql, "reaper_rds") as engine:
+        assert isinstance(engine, MySQLServer)
         ids = [2**31, provider.id, 2**31 + 1]
+        tools = (engine._connection, monotonic, engine._pace, bulk_kill.RDS_KILL)
         # Where all go in one statement
         if mysql.flavour == "mariadb":
-            (row,) = striking._query("SELECT UNIX_TIMESTAMP(SYSDATE(6)) + 0e0 AS now")
-            outcomes = striking._kill_within_window(ids, row["now"] + 3600)
+            compound = CompoundKill(*tools)
+            outcomes = compound.kill(ids, Window(0.0, servers_clock(engine) + 3600))
         else:
+            packets = KillPackets(*tools)
             outcomes = {
-                id_: outcome for one in ids for id_, outcome in striking._kill([one]).items()
+                id_: outcome for one in ids for id_, outcome in packets._packet([one]).items()
             }
     assert list(outcomes.values()) == [Outcome.GONE, Outcome.REFUSED, Outcome.GONE]
     assert provider.alive()

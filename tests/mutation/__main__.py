@@ -29,6 +29,8 @@ TESTS = {
     "reaper/policy.py": ("test_policy.py",),
     "reaper/rules.py": ("test_rules.py",),
     "reaper/request/events.py": ("test_request_events.py", "test_message.py"),
+    "reaper/request/alarms.py": ("test_request_events.py",),
+    "reaper/request/shapes.py": ("test_request_events.py",),
     "reaper/request/plan.py": ("test_request_plan.py", "test_request_events.py"),
     "reaper/message.py": ("test_message.py",),
     "reaper/client/retry.py": ("test_retry.py",),

@@ -10,7 +10,7 @@ import pytest
 from lab.samples import messages
 from reaper.advice import Finding, Proxy, Rule, Seen, Severity, advise, advise_proxy
 from reaper.client.target import Auth, ConfigurationError, EngineName
-from reaper.model import Snapshot
+from reaper.model import Flavour, KillMethod, Snapshot, SweepWarning
 from reaper.request.events import AdviceRequest, BadMessage, parse
 from tests.live.account import printed
 
@@ -40,7 +40,7 @@ RIGHT: dict[str, dict[str, Any]] = {
         "role_settings": [],
     },
 }
-METHODS = {"mysql": "kill", "postgres": "pg_terminate_backend"}
+METHODS = {"mysql": KillMethod.KILL, "postgres": KillMethod.PG_TERMINATE_BACKEND}
 
 
 def seen(engine: str, settings: dict[str, Any] | None = None, **facts: Any) -> Seen:
@@ -51,7 +51,7 @@ def seen(engine: str, settings: dict[str, Any] | None = None, **facts: Any) -> S
     snapshot = replace(
         Snapshot(
             EngineName(engine),
-            engine,
+            Flavour(engine),
             (),
             used=10,
             max_connections=100,
@@ -167,7 +167,9 @@ def test_what_the_server_does_not_tell_is_no_finding(engine: str) -> None:
 def test_facts_of_the_look(engine: str) -> None:
     """Blindness, a shared account and a proxy's address are told, whatever the settings."""
     assert rules(seen(engine, blind=True)) == ["blind"]
-    assert rules(seen(engine, warnings=("own_account_shared",))) == ["own_account_shared"]
+    assert rules(seen(engine, warnings=(SweepWarning.OWN_ACCOUNT_SHARED,))) == [
+        "own_account_shared"
+    ]
     host = "orders.proxy-abc123.eu-central-1.rds.amazonaws.com"
     assert "--db-proxy-name orders" in only(seen(engine, host=host)).statement
 
@@ -182,7 +184,12 @@ def test_facts_of_the_look(engine: str) -> None:
         ("mysql", "mysql", {"auth": Auth.IAM}, "mysql"),
         ("mysql", "mariadb", {}, "mysql --flavour mariadb"),
         ("mysql", "mariadb", {"managed": True}, "mysql --flavour rds-mariadb"),
-        ("mysql", "mariadb", {"method": "kill_if_idle"}, "mysql --flavour mariadb --kill-if-idle"),
+        (
+            "mysql",
+            "mariadb",
+            {"method": KillMethod.KILL_IF_IDLE},
+            "mysql --flavour mariadb --kill-if-idle",
+        ),
         ("mysql", "aurora_mysql", {"managed": True}, "mysql --flavour aurora"),
         ("mysql", "mysql", {"account": "reaper"}, "mysql --user reaper_own"),
         ("postgres", "postgres", {"can_use_reserved": False}, "postgres"),
@@ -208,7 +215,13 @@ def test_the_command_for_an_account(
     others = {"account": "app"} | {
         name: value for name, value in facts.items() if name not in settings
     }
-    shared = seen(engine, settings, flavour=flavour, warnings=("own_account_shared",), **others)
+    shared = seen(
+        engine,
+        settings,
+        flavour=Flavour(flavour),
+        warnings=(SweepWarning.OWN_ACCOUNT_SHARED,),
+        **others,
+    )
     statement = advise(shared)[0].statement
     assert statement == f"reaper grants --engine {command}"
     assert printed(*statement.split()[2:]).startswith("CREATE")
@@ -228,7 +241,7 @@ def test_how_mysql_is_set() -> None:
     """MySQL keeps a setting by itself, MariaDB needs its option file, RDS its parameter group."""
     settings = {"wait_timeout": 28800}
     assert only(seen("mysql", settings)).statement == "SET PERSIST wait_timeout = 660;"
-    mariadb = only(seen("mysql", settings, flavour="mariadb"))
+    mariadb = only(seen("mysql", settings, flavour=Flavour.MARIADB))
     assert (mariadb.statement, "option file" in mariadb.advice) == (
         "SET GLOBAL wait_timeout = 660;",
         True,
@@ -339,9 +352,9 @@ WITHOUT_SLOT = {"can_use_reserved": False, "reserved_connections": 0}
             ["connection_limit", "reserved_slot"],
         ),
         ("postgres", {"clients": frozenset()}, ["reserved_slot"]),
-        ("mysql", {"method": "rds_kill"}, ["connection_limit", "reserved_slot"]),
-        ("mysql", {"method": "kill_if_idle"}, ["connection_limit"]),
-        ("mysql", {"method": "rds_kill", "user_limits": {"app": 40, "other": 40}}, []),
+        ("mysql", {"method": KillMethod.RDS_KILL}, ["connection_limit", "reserved_slot"]),
+        ("mysql", {"method": KillMethod.KILL_IF_IDLE}, ["connection_limit"]),
+        ("mysql", {"method": KillMethod.RDS_KILL, "user_limits": {"app": 40, "other": 40}}, []),
     ],
 )
 def test_a_slot_for_the_reaper(engine: str, facts: dict[str, Any], found: list[str]) -> None:
@@ -374,13 +387,15 @@ def test_limits_leave_slots() -> None:
     # 97 - 3 - 50
     assert statements == 'ALTER ROLE "other" CONNECTION LIMIT 44;'
     both = advise(
-        seen("mysql", WITHOUT_SLOT, user_limits={"app": 90, "other": 90}, method="rds_kill")
+        seen(
+            "mysql", WITHOUT_SLOT, user_limits={"app": 90, "other": 90}, method=KillMethod.RDS_KILL
+        )
     )[0]
     assert both.statement.splitlines() == [
         f"ALTER USER '{user}'@'%' WITH MAX_USER_CONNECTIONS 48;" for user in ("app", "other")
     ]
     assert "add up to 180" in both.evidence
-    for_all = seen("mysql", WITHOUT_SLOT | {"max_user_connections": 30}, method="rds_kill")
+    for_all = seen("mysql", WITHOUT_SLOT | {"max_user_connections": 30}, method=KillMethod.RDS_KILL)
     assert advise(for_all) == ()
 
 
@@ -415,7 +430,7 @@ def test_reserved_slots_as_far_as_the_server_has_them() -> None:
 )
 def test_the_right_to_kill_that_can_be_granted(flavour: str, managed: bool, right: str) -> None:
     """RDS's administrator has no CONNECTION_ADMIN to give; Aurora's has."""
-    found = advise(seen("mysql", {"managed": managed}, flavour=flavour, method=None))
+    found = advise(seen("mysql", {"managed": managed}, flavour=Flavour(flavour), method=None))
     assert [finding.statement for finding in found] == [f"GRANT {right} TO 'reaper'@'%';"]
 
 

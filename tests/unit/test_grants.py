@@ -12,22 +12,22 @@ from typing import Any
 import pytest
 
 from reaper.client.target import Auth, ConfigurationError, EngineName
-from reaper.engines import procedure
-from reaper.grants import Account, Flavour, script, statements
+from reaper.engines.mysql import kill_if_idle
+from reaper.grants import Account, Product, script, statements
 from reaper.model import Mark
 from reaper.policy import PROVIDER_ACCOUNTS
 from tests.live.account import printed, split
 
-MYSQLS = (Flavour.MYSQL, Flavour.AURORA, Flavour.RDS, Flavour.MARIADB, Flavour.RDS_MARIADB)
+MYSQLS = (Product.MYSQL, Product.AURORA, Product.RDS, Product.MARIADB, Product.RDS_MARIADB)
 
 
-def mysql(flavour: Flavour = Flavour.MYSQL, **more: Any) -> Account:
+def mysql(flavour: Product = Product.MYSQL, **more: Any) -> Account:
     return Account(EngineName.MYSQL, flavour, **more)
 
 
 @pytest.mark.parametrize(("flavour", "by_procedure"), list(product(MYSQLS, (False, True))))
 def test_a_client_reads_the_statements_that_were_meant(
-    flavour: Flavour, by_procedure: bool
+    flavour: Product, by_procedure: bool
 ) -> None:
     """Cut as the mysql client cuts it, by DELIMITER, the script is the statements, which --json
     lists.
@@ -54,35 +54,35 @@ def test_a_client_reads_the_statements_that_were_meant(
     [
         (
             EngineName.POSTGRES,
-            Flavour.MARIADB,
+            Product.MARIADB,
             {},
             "--flavour is mariadb; postgres has postgres, rds, aurora",
         ),
-        (EngineName.MYSQL, Flavour.POSTGRES, {}, "--flavour"),
+        (EngineName.MYSQL, Product.POSTGRES, {}, "--flavour"),
         (
             EngineName.MYSQL,
-            Flavour.MYSQL,
+            Product.MYSQL,
             {"auth": Auth.IAM},
             "say --flavour, one of aurora, rds, rds-mariadb",
         ),
         (
             EngineName.POSTGRES,
-            Flavour.POSTGRES,
+            Product.POSTGRES,
             {"auth": Auth.IAM},
             "say --flavour, one of rds, aurora",
         ),
         (
             EngineName.POSTGRES,
-            Flavour.POSTGRES,
+            Product.POSTGRES,
             {"kill_if_idle": True},
             "--kill-if-idle is MySQL's",
         ),
-        (EngineName.POSTGRES, Flavour.POSTGRES, {"host": "%"}, "pg_hba.conf"),
-        (EngineName.MYSQL, Flavour.MYSQL, {"reserved": True}, "--reserved is PostgreSQL's"),
+        (EngineName.POSTGRES, Product.POSTGRES, {"host": "%"}, "pg_hba.conf"),
+        (EngineName.MYSQL, Product.MYSQL, {"reserved": True}, "--reserved is PostgreSQL's"),
     ],
 )
 def test_what_a_server_does_not_have_is_refused(
-    engine: EngineName, flavour: Flavour, more: dict[str, Any], names: str
+    engine: EngineName, flavour: Product, more: dict[str, Any], names: str
 ) -> None:
     """An option that means nothing on this engine or flavour is an error that says what would
     do.
@@ -97,8 +97,8 @@ def test_names_that_would_need_quoting_are_refused(name: str) -> None:
     backslashes.
     """
     for engine, flavour in (
-        (EngineName.MYSQL, Flavour.MYSQL),
-        (EngineName.POSTGRES, Flavour.POSTGRES),
+        (EngineName.MYSQL, Product.MYSQL),
+        (EngineName.POSTGRES, Product.POSTGRES),
     ):
         with pytest.raises(ConfigurationError, match="--user is"):
             Account(engine, flavour, user=name)
@@ -112,13 +112,13 @@ def test_hosts() -> None:
         assert statements(mysql(host=host))[0] == f"CREATE USER 'reaper'@'{host}' IDENTIFIED BY '…'"
 
 
-def body(flavour: Flavour, **more: Any) -> str:
+def body(flavour: Product, **more: Any) -> str:
     asked = statements(mysql(flavour, kill_if_idle=True, **more))
     return next(statement for statement in asked if statement.startswith("CREATE DEFINER"))
 
 
 @pytest.mark.parametrize("flavour", MYSQLS)
-def test_the_procedure_runs_no_text(flavour: Flavour) -> None:
+def test_the_procedure_runs_no_text(flavour: Product) -> None:
     """It has no dynamic SQL, kills by one statement at its end, refuses every protected account,
     and works with the rights of a role.
     """
@@ -134,7 +134,7 @@ def test_the_procedure_runs_no_text(flavour: Flavour) -> None:
 
 
 @pytest.mark.parametrize("flavour", MYSQLS)
-def test_an_account_with_the_procedure_has_no_right_to_kill(flavour: Flavour) -> None:
+def test_an_account_with_the_procedure_has_no_right_to_kill(flavour: Product) -> None:
     """What the role may, the account may not; and the limit is 30 s where no other is asked for."""
     to_account = [
         one for one in statements(mysql(flavour, kill_if_idle=True)) if "TO 'reaper'@'%'" in one
@@ -161,7 +161,7 @@ def test_a_call_says_what_was_seen(mark: Mark, rest: str) -> None:
     tells that.
     """
     assert (
-        procedure.call(42, mark)
+        kill_if_idle.call(42, mark)
         == f"CALL reaper.kill_if_idle(42, _utf8mb4 X'617070', _utf8mb4 X'683a31', {rest})"
     )
 
@@ -172,5 +172,5 @@ def test_a_call_says_what_was_seen(mark: Mark, rest: str) -> None:
 def test_no_name_can_leave_its_literal(name: str | None) -> None:
     """Whatever a user or host is called, of it the call holds hexadecimal digits alone."""
     number = r"(?:NULL|_utf8mb4 X'(?:[0-9a-f]{2})*')"
-    call = procedure.call(42, Mark((name, name, 7)))
+    call = kill_if_idle.call(42, Mark((name, name, 7)))
     assert re.fullmatch(rf"CALL reaper\.kill_if_idle\(42, {number}, {number}, NULL, 7\)", call)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import pymysql
 import pytest
 
-from reaper.engines.mysql import classify, may_kill
-from reaper.model import Outcome
+from reaper.engines.mysql.errors import classify
+from reaper.engines.mysql.kills import Pace, QueryIds
+from reaper.engines.mysql.rights import may_kill
+from reaper.engines.rows import MARK
+from reaper.model import Mark, Outcome, Session
+from tests.fakes import Time
 
 
 @pytest.mark.parametrize(
@@ -79,3 +83,34 @@ def test_a_lost_connection_is_nobodys_outcome(error: pymysql.Error) -> None:
 def test_may_kill(grants: list[str], expected: bool) -> None:
     """The right to kill others' sessions, on the whole server and by its exact name."""
     assert may_kill(grants) is expected
+
+
+def test_a_query_id_identifies_whom_the_latest_look_saw_with_it() -> None:
+    """A victim whose mark is not the one of the latest look, or whose QUERY_ID another session
+    shared then, is not killed by its QUERY_ID.
+    """
+    mark = Mark(("app", "10.0.0.1:1", 7), since=1000.0, slack=0.5)
+    victim, shared = Session(1, mark=mark), Session(2, mark=mark)
+    query_ids = QueryIds()
+    assert query_ids.of(victim) is None
+    query_ids.remember([{"Id": 1, MARK: mark}])
+    assert [query_ids.of(one) for one in (victim, shared, Session(1))] == [7, None, None]
+    later = mark._replace(since=1001.0)
+    assert query_ids.of(victim._replace(mark=later)) is None
+    query_ids.remember([{"Id": 1, MARK: later}])
+    assert query_ids.of(victim) is None
+
+
+def test_one_stall_does_not_end_all_kills() -> None:
+    """The pace is learned half from the latest kills; where none was done a kill is expected to be
+    faster, so that another one is tried.
+    """
+    now = Time()
+    pace = Pace(now)
+    began = now()
+    now.sleep(1.0)
+    pace.learn(began, 2)
+    assert pace.seconds == pytest.approx((0.001 + 0.5) / 2)
+    before = pace.seconds
+    pace.learn(began, 0)
+    assert pace.seconds == before / 2

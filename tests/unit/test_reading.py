@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from reaper.client.target import ConfigurationError, EngineName
-from reaper.engines import mysql, postgres, processlist
-from reaper.engines.base import Look, first_word, number, sql_kind
+from reaper.engines import engine_for
+from reaper.engines.mysql.reading import strip_port
+from reaper.engines.rows import number
+from reaper.engines.snapshot_file import RawSnapshot
+from reaper.engines.sql_text import first_word, sql_kind
 from reaper.model import Holding, Session, Snapshot, State
 
 HIDDEN = "<insufficient privilege>"
@@ -53,12 +56,16 @@ def read_mysql(*rows: dict[str, Any], **context: Any) -> Snapshot:
         "uptime_s": 86400,
         "flavour": "mysql",
     }
-    return mysql.ENGINE.read(Look(EngineName.MYSQL, rows, defaults | context))
+    return engine_for(EngineName.MYSQL).read(
+        RawSnapshot(EngineName.MYSQL, rows, defaults | context)
+    )
 
 
 def read_postgres(*rows: dict[str, Any], **context: Any) -> Snapshot:
     defaults: dict[str, Any] = {"backend_pid": 99, "current_user": "reaper"}
-    return postgres.ENGINE.read(Look(EngineName.POSTGRES, rows, defaults | context))
+    return engine_for(EngineName.POSTGRES).read(
+        RawSnapshot(EngineName.POSTGRES, rows, defaults | context)
+    )
 
 
 # MySQL and MariaDB
@@ -322,7 +329,7 @@ def test_mysql_counts_and_limits() -> None:
 )
 def test_strip_port(host: object, expected: str | None) -> None:
     """The port goes, the address stays, IPv6 included."""
-    assert processlist.strip_port(host) == expected
+    assert strip_port(host) == expected
 
 
 # PostgreSQL

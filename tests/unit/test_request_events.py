@@ -12,11 +12,11 @@ import pytest
 from lab.samples import event, messages
 from reaper.client.target import ConfigurationError
 from reaper.model import SweepTarget
+from reaper.request.alarms import Dimension
 from reaper.request.events import (
     AdviceRequest,
     BadMessage,
     Batch,
-    Dimension,
     QueuedSweep,
     SweepRequest,
     Trigger,
@@ -506,8 +506,25 @@ def test_what_is_no_object_is_named_with_its_place(given: Any, words: str) -> No
     assert str(caught.value) == f"{words}, not an object with keys"
 
 
+@pytest.mark.parametrize(
+    ("request_", "is_for_all"),
+    [
+        (SweepRequest(), True),
+        (SweepRequest(targets=("orders",)), False),
+        (SweepRequest(alarmed=INSTANCE), False),
+    ],
+)
+def test_a_request_that_names_nobody_is_for_all(request_: SweepRequest, is_for_all: bool) -> None:
+    """Neither by name nor by an alarm's dimension."""
+    assert request_.is_for_all is is_for_all
+
+
 def test_advice_takes_no_key_of_a_sweep() -> None:
-    """The error says that it is the advice which has no such key."""
+    """The error says that it is the advice which has no such key; one that no event has is the
+    event's.
+    """
+    with pytest.raises(ConfigurationError, match=r"^event: unknown key 'kill'"):
+        parse({"advise": True, "kill": 1})
     with pytest.raises(
         ConfigurationError, match=r"^event that asks for advice: unknown key 'rules'"
     ):

@@ -12,7 +12,7 @@ from reaper.client.commits import CommitOutcome, XactStatusProbe
 from reaper.client.events import Stats
 from reaper.client.target import ConfigurationError
 from reaper.discovery import Discovery
-from reaper.engines.base import Look
+from reaper.engines.snapshot_file import RawSnapshot
 from reaper.settings import StackSettings
 
 
@@ -32,7 +32,7 @@ from reaper.settings import StackSettings
             lambda: Discovery.from_json('{"tag": "reaper:user=a"}', "D"),
             "'reaper:user=a'; what begins with reaper: is",
         ),
-        (lambda: Look.from_file({"engine": "mysql"}), "snapshot: rows is missing"),
+        (lambda: RawSnapshot.from_file({"engine": "mysql"}), "snapshot: rows is missing"),
     ],
 )
 def test_what_is_wrong_is_named(set_up: Callable[[], object], said: str) -> None:

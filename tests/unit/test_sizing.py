@@ -7,10 +7,10 @@ from __future__ import annotations
 import pytest
 
 from reaper.client.target import ConfigurationError
+from reaper.model import Flavour
 from reaper.rules import Rules
 from reaper.sizing import (
     GIB,
-    Flavour,
     Load,
     Sizing,
     Step,

@@ -1,5 +1,5 @@
-"""kill_if_idle, which an operator may install on MySQL and MariaDB: looks and kills within the
-server. Pure text.
+"""kill_if_idle, a procedure that an operator may install on MySQL and MariaDB: it looks at a
+session and kills it within the server. Pure text.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from reaper.model import Mark, Outcome
 
 SCHEMA, ROUTINE = "reaper", "kill_if_idle"
 NAME = f"{SCHEMA}.{ROUTINE}"
-# Seconds; nobody who slept for less is killed, whoever asks
+# Seconds; no session that slept for less is killed, whoever calls the procedure
 LEAST_IDLE = 30.0
 
 OUTCOMES = {
@@ -24,8 +24,11 @@ OUTCOMES = {
 def create(
     *, definer: str, kill: str, protected: Collection[str], least_idle: float, is_mariadb: bool
 ) -> str:
-    """The statement that makes it: with the definer's rights, and the statement by which these can
-    kill `victim`.
+    """The statement that creates the procedure.
+
+    It runs with the rights of `definer`, to whom the statement `kill` is allowed, which ends the
+    session `victim`; accounts in `protected` are refused, and who slept for less than `least_idle`
+    seconds.
     """
     return _CREATE.format(
         name=NAME,
@@ -39,14 +42,17 @@ def create(
 
 
 def call(id_: int, mark: Mark) -> str:
-    """The statement that kills this session if it is still in the sleep that the mark describes."""
+    """The statement that kills this session if it is still in the sleep that the mark describes.
+
+    Its answer is a key of `OUTCOMES`, and why.
+    """
     user, host, statement = mark.key
     last = "NULL" if statement is None else f"{statement:d}"
     return f"CALL {NAME}({id_:d}, {_text(user)}, {_text(host)}, {_least_time(mark)}, {last})"
 
 
 def _wrapped(names: Sequence[str]) -> str:
-    """A list a few to a line, as people read it."""
+    """A list with a few names on each line, for people to read."""
     return ",\n      ".join(", ".join(names[at : at + 5]) for at in range(0, len(names), 5))
 
 
@@ -61,10 +67,10 @@ def _least_time(mark: Mark) -> str:
     """What the process list's Time must have grown to by now, reckoned by the server's own clock.
 
     A sleep can only have begun later than the one that was seen, never earlier, so a lower limit
-    says it all.
+    is enough.
     """
     if not mark.since:
-        # The last statement alone tells
+        # The last statement alone identifies the sleep
         return "NULL"
     # No slack: Time is in whole seconds, and so is this
     clock = "SYSDATE(6)" if mark.slack else "SYSDATE()"
@@ -72,9 +78,9 @@ def _least_time(mark: Mark) -> str:
 
 
 # Only static SQL: what a caller says is compared and never becomes part of a statement. `from_host`
-# is with the port; `least_time` and, on MySQL, `last_statement` may be NULL. Errors, 1094 and those
-# of missing rights among them, go to the caller as they are. Apostrophes in the comments would
-# confuse clients.
+# includes the port; `least_time` and, on MySQL, `last_statement` may be NULL. Errors, 1094 and
+# those of missing rights among them, reach the caller as they are. No apostrophes in the SQL
+# comments: they would confuse clients.
 _CREATE = """\
 CREATE DEFINER = {definer} PROCEDURE {name}(
   IN victim BIGINT UNSIGNED,
@@ -96,18 +102,23 @@ BEGIN
   DECLARE trx_age DECIMAL(20, 6);
   DECLARE zone VARCHAR(64) DEFAULT @@SESSION.time_zone;
 
-  -- Whoever reads innodb_trx without pause keeps the server from renewing it. A transaction of this session tells how
-  -- old it is: who has slept for longer than that cannot have begun another one since.
-  SET SESSION time_zone = 'SYSTEM'; -- that of trx_started, whatever the caller has set
+  -- Whoever reads innodb_trx without pause keeps the server from renewing it. A transaction of this
+  -- session tells how old the list is: a session that has slept for longer than that cannot have
+  -- begun another transaction since. trx_started is in the time zone of the system, whatever the
+  -- caller has set.
+  SET SESSION time_zone = 'SYSTEM';
   START TRANSACTION WITH CONSISTENT SNAPSHOT;
   SELECT UNIX_TIMESTAMP(SYSDATE()) - UNIX_TIMESTAMP(MAX(trx_started)) INTO trx_age
     FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = CONNECTION_ID();
-  -- Without PROCESS this is an error. The process list would just leave the others out, as if they had gone.
-  SELECT COUNT(*) INTO transactions FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = victim;
+  -- Without PROCESS this is an error, where the process list would just leave the others out, as if
+  -- they had gone.
+  SELECT COUNT(*) INTO transactions FROM information_schema.innodb_trx
+    WHERE trx_mysql_thread_id = victim;
   COMMIT;
   SET SESSION time_zone = zone;
 {look}
-  SET own_user = LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1);
+  SET own_user = LEFT(USER(),
+    CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1);
 
   IF found_command IS NULL THEN
     SELECT 'gone' AS outcome, 'there is no such session' AS why;
@@ -125,7 +136,8 @@ BEGIN
   ELSEIF COALESCE(idle, 0) < {least_idle} THEN
     SELECT 'refused' AS outcome, 'it has been idle for less than {least_idle} seconds' AS why;
   ELSEIF {blind}COALESCE(trx_age, 1e9) > GREATEST(COALESCE(idle, 0), 2) THEN
-    SELECT 'refused' AS outcome, 'somebody reads innodb_trx without pause, so transactions may not show' AS why;
+    SELECT 'refused' AS outcome,
+           'somebody reads innodb_trx without pause, so transactions may not show' AS why;
   ELSEIF transactions > 0 THEN
     SELECT 'refused' AS outcome, 'it is in a transaction' AS why;
   ELSE
@@ -138,22 +150,25 @@ _LOOK_MARIADB = """
   SELECT USER, HOST, COMMAND, TIME_MS * 0.001, TIME_MS * 0.001, QUERY_ID
     INTO found_user, found_host, found_command, found_time, idle, found_statement
     FROM information_schema.processlist WHERE ID = victim;
-  -- To a role the server shows no port. QUERY_ID counts for the whole server, so it tells sessions apart as well.
+  -- To a role the server shows no port. QUERY_ID counts for the whole server, so it identifies the
+  -- session as well.
   IF found_host = REGEXP_REPLACE(from_host, ':[0-9]+$', '') THEN
     SET from_host = found_host;
   END IF;
   SET last_statement = COALESCE(last_statement, 0);
 """
 
-# Time counts from the start of the last statement, so where its end can be read that tells how long
-# it is idle. It is read last: who woke after the process list was read has begun another statement.
+# Time counts from the start of the last statement, so where its end can be read, that tells how
+# long the session has been idle. It is read last: a session that woke after the process list was
+# read has begun another statement.
 _LOOK_MYSQL = """
   IF @@GLOBAL.performance_schema THEN
     SELECT transactions + COUNT(*) INTO transactions
       FROM performance_schema.threads AS t
       STRAIGHT_JOIN performance_schema.events_transactions_current AS x ON x.THREAD_ID = t.THREAD_ID
       WHERE t.PROCESSLIST_ID = victim AND x.STATE = 'ACTIVE' AND x.AUTOCOMMIT = 'NO';
-    SELECT USER, HOST, COMMAND, TIME, TIME INTO found_user, found_host, found_command, found_time, idle
+    SELECT USER, HOST, COMMAND, TIME, TIME
+      INTO found_user, found_host, found_command, found_time, idle
       FROM performance_schema.processlist WHERE ID = victim;
     SELECT e.EVENT_ID, e.END_EVENT_ID IS NULL,
            (CAST(own.TIMER_START AS SIGNED) - CAST(e.TIMER_END AS SIGNED)) / 1e12
@@ -164,7 +179,8 @@ _LOOK_MYSQL = """
         ON own.THREAD_ID = PS_CURRENT_THREAD_ID() AND own.NESTING_EVENT_LEVEL = 0
       WHERE t.PROCESSLIST_ID = victim AND e.NESTING_EVENT_LEVEL = 0;
   ELSE
-    SELECT USER, HOST, COMMAND, TIME, TIME INTO found_user, found_host, found_command, found_time, idle
+    SELECT USER, HOST, COMMAND, TIME, TIME
+      INTO found_user, found_host, found_command, found_time, idle
       FROM information_schema.processlist WHERE ID = victim;
   END IF;
 """

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from reaper.client.target import ConfigurationError, EngineName, shown
-from reaper.engines.base import Look, limits, mapping, name, number, objects, values, whole
-from reaper.model import Holding, Session, Snapshot, State
+from reaper.engines.rows import (
+    Row,
+    limits,
+    mapping,
+    mark_of,
+    name,
+    names,
+    number,
+    objects,
+    values,
+    whole,
+)
+from reaper.engines.snapshot_file import RawSnapshot
+from reaper.model import Flavour, Holding, Session, Snapshot, State, SweepWarning
 
-# As SHOW PROCESSLIST writes them; information_schema and whoever keeps files write them otherwise.
+_FLAVOURS: Mapping[str | None, Flavour] = {
+    flavour.value: flavour for flavour in (Flavour.MYSQL, Flavour.MARIADB, Flavour.AURORA_MYSQL)
+}
+# As SHOW PROCESSLIST spells them; information_schema and saved files may spell them differently.
 _COLUMNS = frozenset({"Id", "User", "Host", "db", "Command", "Time", "Info"})
 _AS_SHOWN = {column.lower(): column for column in _COLUMNS}
 _HANDSHAKE_USER = "unauthenticated user"
@@ -22,24 +36,20 @@ _REPLICATION = (
     "Table Dump",
 )
 _SERVERS_OWN = ("system user", "event_scheduler")
-# Other sessions of the reaper's own account beyond this are not the reaper's
-_REAPERS_AT_ONCE = 4
+# More sessions than this under the reaper's own account means that an application is using it.
+_OWN_SESSIONS = 1 + 4
 
 
-def read(look: Look) -> Snapshot:
-    """What the rows and the context mean; pure, so that a saved look is judged like a live one."""
-    context = look.context
-    flavour = name(context.get("flavour")) or "mysql"
+def read(raw: RawSnapshot) -> Snapshot:
+    """What the rows and the context mean; raise ConfigurationError for a row without an Id."""
+    context = raw.context
+    flavour = _FLAVOURS.get(name(context.get("flavour")), Flavour.MYSQL)
     own_id = whole(context.get("connection_id"))
-    reader = _Reader(context, is_mariadb=flavour == "mariadb")
-    sessions = tuple(reader.session(row) for row in look.rows)
+    reader = _Reader(context, is_mariadb=flavour is Flavour.MARIADB)
+    sessions = tuple(reader.session(row) for row in raw.rows)
     account = name(context.get("current_user")) or ""
-    user = account.rpartition("@")[0] or account
-    own_users = frozenset(
-        name
-        for name in (user, *(s.user for s in sessions if s.id == own_id and own_id is not None))
-        if name
-    )
+    logged_in_as = [s.user for s in sessions if own_id is not None and s.id == own_id]
+    own_users = names([account.rpartition("@")[0] or account, *logged_in_as])
     used = whole(context.get("threads_connected"))
     return Snapshot(
         engine=EngineName.MYSQL,
@@ -47,7 +57,7 @@ def read(look: Look) -> Snapshot:
         sessions=sessions,
         own_id=own_id,
         own_users=own_users,
-        used=sum(s.is_client for s in sessions) if used is None else used,
+        used=sum(session.is_client for session in sessions) if used is None else used,
         max_connections=whole(context.get("max_connections")),
         reserved=whole(context.get("reserved_connections")) or 0,
         user_limits=limits(context, "user_limits"),
@@ -60,9 +70,9 @@ def read(look: Look) -> Snapshot:
 
 
 class _Reader:
-    """Reads rows in the light of the context around them."""
+    """Reads rows together with the context around them."""
 
-    def __init__(self, context: Mapping[str, Any], is_mariadb: bool) -> None:
+    def __init__(self, context: Row, is_mariadb: bool) -> None:
         self._is_mariadb = is_mariadb
         self._uptime = number(context.get("uptime_s"))
         self._statements = {
@@ -72,13 +82,14 @@ class _Reader:
         self._transactions = {
             whole(t.get("trx_mysql_thread_id")): t for t in objects(context, "innodb_trx")
         }
-        # Thousands of sessions share a few: one object each
+        # Thousands of sessions share a few names: one object for each name
         self._names: dict[str | None, str | None] = {}
         self._lockers = {
             whole(lock.get("processlist_id")) for lock in objects(context, "user_level_locks")
         }
 
-    def session(self, row: Mapping[str, Any]) -> Session:
+    def session(self, row: Row) -> Session:
+        """One row as a session; raise ConfigurationError where it has no Id."""
         if not row.keys() >= _COLUMNS:
             row = {_AS_SHOWN.get(key.lower(), key): value for key, value in row.items()}
         id_ = whole(row.get("Id"))
@@ -92,27 +103,24 @@ class _Reader:
             state = self._idle_state(id_, at_most)
             if at_most is not None:
                 idle = None if id_ in self._unconfirmed else self._idle(id_, at_most)
-        user, host, database = (
-            name(row.get("User")),
-            strip_port(row.get("Host")),
-            name(row.get("db")),
-        )
+        user, host = name(row.get("User")), strip_port(row.get("Host"))
+        database, shared = name(row.get("db")), self._names.setdefault
         transaction = self._transactions.get(id_, {})
         return Session(
             id=id_,
-            user=self._names.setdefault(user, user),
-            host=self._names.setdefault(host, host),
-            database=self._names.setdefault(database, database),
+            user=shared(user, user),
+            host=shared(host, host),
+            database=shared(database, database),
             state=state,
             idle_seconds=idle,
             idle_at_most=at_most if idle is None else None,
             transaction_seconds=number(transaction.get("age_s")),
             rollback_rows=whole(transaction.get("rows_modified")) or 0,
             holds=frozenset({Holding.LOCK}) if id_ in self._lockers else frozenset(),
-            mark=row.get("_mark"),
+            mark=mark_of(row),
         )
 
-    def _state(self, row: Mapping[str, Any]) -> State:
+    def _state(self, row: Row) -> State:
         user, command = row.get("User"), row.get("Command")
         if not isinstance(command, str) or not isinstance(user, str):
             return State.UNKNOWN
@@ -124,8 +132,10 @@ class _Reader:
             return State.UNKNOWN if row.get("Info") else State.IDLE
         return State.REPLICATION if command.startswith(_REPLICATION) else State.ACTIVE
 
-    def _asleep(self, row: Mapping[str, Any]) -> float | None:
-        """The row's Time; None where SET timestamp has falsified it or a handshake has none."""
+    def _asleep(self, row: Row) -> float | None:
+        """The row's Time in seconds; None where SET timestamp has falsified it or a handshake has
+        none.
+        """
         time = number(row.get("Time"))
         if time is None or time < 0 or (self._uptime is not None and time > self._uptime + 1):
             return None
@@ -159,17 +169,17 @@ def _is_blind(sessions: Sequence[Session], own_users: frozenset[str], used: int 
 
 
 def _warnings(
-    context: Mapping[str, Any], sessions: Sequence[Session], own_users: frozenset[str]
-) -> Iterable[str]:
+    context: Row, sessions: Sequence[Session], own_users: frozenset[str]
+) -> Iterable[SweepWarning]:
     if "user_level_locks" not in context:
-        yield "named_locks_unseen"
+        yield SweepWarning.NAMED_LOCKS_UNSEEN
     if context.get("transactions_stale"):
-        yield "transactions_stale"
+        yield SweepWarning.TRANSACTIONS_STALE
     if context.get("transactions_unseen"):
-        yield "transactions_unseen"
+        yield SweepWarning.TRANSACTIONS_UNSEEN
     if context.get("unconfirmed"):
-        yield "idle_upper_bound"
+        yield SweepWarning.IDLE_UPPER_BOUND
     if context.get("user_limits") is None:
-        yield "user_limits_unseen"
-    if sum(session.user in own_users for session in sessions) > 1 + _REAPERS_AT_ONCE:
-        yield "own_account_shared"
+        yield SweepWarning.USER_LIMITS_UNSEEN
+    if sum(session.user in own_users for session in sessions) > _OWN_SESSIONS:
+        yield SweepWarning.OWN_ACCOUNT_SHARED

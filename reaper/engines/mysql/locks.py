@@ -1,0 +1,67 @@
+"""The lock that keeps two sweeps apart, and the locks that others hold outside of transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from reaper.client.drivers.connection import Connection
+from reaper.engines.base import Holder
+from reaper.engines.mysql.facts import Facts
+from reaper.engines.mysql.lists import ProcessList
+from reaper.engines.mysql.queries import query, query_if_allowed
+from reaper.engines.rows import Fetched, number
+
+# Named locks are the whole server's, so its own name need not be in it
+_LOCK = "reaper.sweep"
+
+
+def take_lock(connection: Connection) -> bool:
+    """Take the sweep's lock without waiting for it; whether it was free."""
+    (row,) = query(connection, f"SELECT GET_LOCK('{_LOCK}', 0) AS taken")
+    return bool(row["taken"])
+
+
+def release_lock(connection: Connection) -> None:
+    """Release the sweep's lock."""
+    query(connection, f"SELECT RELEASE_LOCK('{_LOCK}')")
+
+
+def lock_holder(connection: Connection, facts: Facts, lists: ProcessList) -> Holder | None:
+    """Who holds the sweep's lock, where that can be seen."""
+    (held,) = query(connection, f"SELECT IS_USED_LOCK('{_LOCK}') AS id")
+    if held["id"] is None:
+        return None
+    rows = lists.read([held["id"]])
+    return next((Holder(r["Id"], r["User"] == facts.user, _asleep(r)) for r in rows), None)
+
+
+def held_locks(
+    connection: Connection, facts: Facts, in_transaction: Collection[int]
+) -> list[Fetched] | None:
+    """Locks that outlive transactions: GET_LOCK, LOCK TABLES, FLUSH TABLES WITH READ LOCK, HANDLER.
+
+    None where they cannot be seen. `in_transaction` are the sessions with an open transaction,
+    which holds locks of its own on every table that it touched; those do not count.
+    """
+    if not facts.sees_statements:
+        return None
+    rows = query_if_allowed(connection, GET_LOCKS)
+    if rows is None:
+        return None
+    return [
+        {"processlist_id": row["processlist_id"], "name": row["name"]}
+        for row in rows
+        if row["kind"] == "USER LEVEL LOCK" or row["processlist_id"] not in in_transaction
+    ]
+
+
+def _asleep(row: Fetched) -> float | None:
+    return number(row["Time"]) if row["Command"] == "Sleep" else None
+
+
+GET_LOCKS = """
+SELECT DISTINCT t.PROCESSLIST_ID AS processlist_id, l.OBJECT_TYPE AS kind, l.OBJECT_NAME AS name
+FROM performance_schema.metadata_locks AS l
+JOIN performance_schema.threads AS t ON t.THREAD_ID = l.OWNER_THREAD_ID
+WHERE l.LOCK_STATUS = 'GRANTED' AND t.PROCESSLIST_COMMAND = 'Sleep'
+"""

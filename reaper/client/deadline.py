@@ -31,7 +31,7 @@ class LambdaContext(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A moment on the monotonic clock, in seconds. Made once, then handed down; never extended."""
+    """A moment on the monotonic clock, in seconds. Made once, then handed down."""
 
     at: float
     clock: Clock = time.monotonic
@@ -64,6 +64,10 @@ class Deadline:
     def less(self, seconds: float) -> Deadline:
         """A deadline so many seconds before this one, for work that something must still follow."""
         return Deadline(self.at - seconds, self.clock)
+
+    def at_least(self, seconds: float) -> Deadline:
+        """This deadline, or the one so many seconds from now, whichever comes last."""
+        return Deadline(max(self.at, self.clock() + seconds), self.clock)
 
     def check(self, doing: str) -> None:
         """Raise DeadlineExceeded, naming what was about to be done, once no time is left."""

@@ -56,6 +56,8 @@ class Clocks:
     dice: Dice = random.random
 
 
+# Seconds, of those that the handler's deadline leaves to Lambda's.
+_FOR_TIDYING = 0.3
 DEFAULTS, REAL = Settings(), Clocks()
 # Looked up once, since each query needs it and until Python 3.12 the lookup costs a call.
 _REUSED = EventKind.REUSED
@@ -253,6 +255,7 @@ class KeptConnection:
         connection.guard.deadline = deadline
         if not connection.is_alive():
             self.discard(GivenUp.ENDED_BY_SERVER)
-        elif not self._is_at_rest(connection, deadline):
+        # A statement that ran into the deadline leaves no time to ask, and a little is kept for this.
+        elif not self._is_at_rest(connection, deadline.at_least(_FOR_TIDYING)):
             self.discard(GivenUp.NOT_AT_REST)
         self.used()

@@ -80,9 +80,19 @@ def ends_transaction(sql: str, is_mysql: bool) -> str:
     """The word of its first statement that would commit or end the transaction it runs in, by
     itself or by the server's rule; empty where none would.
     """
-    statements = [part for part in map(bare, bare(sql).split(";")) if part]
-    words = (_ends_transaction(part, is_mysql) for part in statements)
+    words = (_ends_transaction(part, is_mysql) for part in _statements(sql, is_mysql))
     return next((word for word in words if word), "")
+
+
+def _statements(sql: str, is_mysql: bool) -> list[str]:
+    """The statements of a text, bare; what belongs to a routine's body is none of them.
+
+    The client's connections to MySQL take one statement a packet.
+    """
+    text = bare(sql)
+    if is_mysql or re.search(r"\bBEGIN\s+ATOMIC\b", text, re.IGNORECASE):
+        return [text] if text else []
+    return [part for part in map(bare, text.split(";")) if part]
 
 
 def _ends_transaction(text: str, is_mysql: bool) -> str:
@@ -107,16 +117,17 @@ def controls_transaction(sql: str, is_mysql: bool) -> str:
     """The word of its first statement that begins or ends a transaction, or switches autocommit;
     empty where none does.
     """
-    for text in filter(None, map(bare, bare(sql).split(";"))):
+    for text in _statements(sql, is_mysql):
         word = _ends_transaction(text, is_mysql=False)
-        is_replication = word == "START" and not re.match(r"START\s+TRANSACTION\b", text, re.I)
-        if word and not is_replication:
+        if word and not _OTHER_BEGINNINGS.match(text):
             return word
         if is_mysql and re.match(r"XA\b", text, re.IGNORECASE):
             return "XA"
     return ""
 
 
+# Replication's START, and MariaDB's compound statement.
+_OTHER_BEGINNINGS = re.compile(r"START\s+(?!TRANSACTION\b)|BEGIN\s+NOT\s+ATOMIC\b", re.IGNORECASE)
 # What neither engine lets commit, not even by a trigger or a function that it calls.
 _KEEPS_TRANSACTION = frozenset({
     "SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN",

@@ -169,7 +169,9 @@ class Cut:
         self._server, self._proxy, self._id = server, proxy, id_
         self._moment, self._kills = moment, how == "kill"
         self._told = threading.Event()
-        pattern = moment.statement.encode()
+        # On MySQL it is spelt out, for sql_mode=ORACLE takes BEGIN for a block's.
+        begin = "START TRANSACTION" if server.engine == "mysql" else "BEGIN"
+        pattern = moment.statement.replace("BEGIN", begin).encode()
         # What the server still says is lost, so that the client hears of nothing but the end
         if self._kills:
             where: Where = "before" if moment.where == "before" else "during"

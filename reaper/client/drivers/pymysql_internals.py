@@ -119,8 +119,8 @@ class GuardedConnection(Connection):
         """The next packet's content; raises what an error packet says."""
         packet = self._arrived()
         if packet is None:
-            this: Any = super()
-            packet = this._read_packet().get_all_data()
+            content: bytes = self._read_unusual_packet(MysqlPacket).get_all_data()
+            return content
         return packet
 
     def _write_bytes(self, data: bytes) -> None:

@@ -110,6 +110,7 @@ class FakeDatabase:
         application: str = "reaper",
         batch: bool = False,
         proxy: bool = False,
+        address: tuple[str, int] | None = None,
     ) -> FakeDatabase:
         assert application == "reaper"
         assert target.user
@@ -127,13 +128,22 @@ class FakeDatabase:
 
     answer = run
 
-    def stop(self, another: Callable[[Deadline], Any], deadline: Deadline) -> None:
+    def stop(self, another: Callable[..., Any], deadline: Deadline) -> None:
         raise AssertionError("a sweep stops no statement of its own")
 
     def size(self, sql: str, params: Any) -> int:
         return len(sql)
 
+    def identify(self) -> None:
+        raise AssertionError("a sweep has no need to know")
+
+    def is_replica(self) -> bool:
+        return False
+
     def idle_limit(self) -> float | None:
+        return None
+
+    def row_limit(self) -> int | None:
         return None
 
     def limit_idle(self, seconds: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from reaper.client.commits import XactStatusProbe
 from reaper.client.credentials import CredentialsUnavailable
+from reaper.client.deadline import DeadlineExceeded
 from reaper.client.drivers.base import Driver
 from reaper.client.drivers.connection import Connection
 from reaper.client.faults import Fault
@@ -47,6 +48,11 @@ class Attempt:
         """It has a connection."""
         self.connection, self._is_connected = connection, True
 
+    @property
+    def is_on_replica(self) -> bool:
+        """Whether a refused write means that the server is not the writer."""
+        return not self._is_connected or self.connection.is_replica()
+
     def phase(self, error: BaseException) -> Phase:
         """How far it had got when this error ended it."""
         if not self._is_connected:
@@ -60,6 +66,33 @@ class Attempt:
 def fault_of(error: BaseException, driver: Driver) -> Fault:
     """What an error means, one from reading the credentials included."""
     return error.fault if isinstance(error, CredentialsUnavailable) else driver.fault(error)
+
+
+def with_refusal(
+    error: Exception, refused: Exception | None, failures: Sequence[Failure]
+) -> Exception:
+    """The error to raise where nothing more is tried: out of time after refusals says by what.
+
+    The refusal is its cause, in the driver's own words.
+    """
+    if not isinstance(error, DeadlineExceeded) or refused is None or error.stopped:
+        return error
+    earlier = failures[:-1]
+    told = DeadlineExceeded(
+        f"{error}; before that {len(earlier)} attempts failed: {earlier[-1].fault}"
+    )
+    told.__cause__ = refused
+    return told
+
+
+def why(failures: Sequence[Failure]) -> str:
+    """What the last of several failures was, and what the ones before it were."""
+    *earlier, last = failures
+    return (
+        f"{last.fault} after {len(earlier)} attempts: {earlier[-1].fault}"
+        if earlier
+        else last.fault
+    )
 
 
 def settled(failures: Sequence[Failure]) -> list[Failure]:

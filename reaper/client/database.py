@@ -13,7 +13,16 @@ from functools import cached_property, wraps
 from typing import Any, TypeVar, cast
 
 from reaper.client import tokens
-from reaper.client.attempt import UNUSABLE, Attempt, OutcomeUnknown, fault_of, in_doubt, settled
+from reaper.client.attempt import (
+    UNUSABLE,
+    Attempt,
+    OutcomeUnknown,
+    fault_of,
+    in_doubt,
+    settled,
+    why,
+    with_refusal,
+)
 from reaper.client.commits import CommitOutcome, XactStatusProbe
 from reaper.client.deadline import RESERVE, Deadline, DeadlineExceeded
 from reaper.client.drivers import driver_for
@@ -265,6 +274,7 @@ class Database:
                     f"the one connection is in {self._turns.occupied}; use what that gave you"
                 )
             earlier: list[Failure] = []
+            refused: Exception | None = None
             while True:
                 attempt = Attempt()
                 try:
@@ -278,7 +288,10 @@ class Database:
                     if outcome is CommitOutcome.ABORTED:
                         failure = replace(failure, phase=Phase.IN_TRANSACTION)
                     earlier = [*(settled(earlier) if attempt.settled else earlier), failure]
-                    self._wait_or_raise(earlier, error, statement, deadline)
+                    self._wait_or_raise(
+                        earlier, with_refusal(error, refused, earlier), statement, deadline
+                    )
+                    refused = error
                 else:
                     self._kept.used()
                     return result
@@ -294,8 +307,12 @@ class Database:
         earlier: Sequence[Failure],
     ) -> Failure:
         """What the error means; a connection that it makes unusable is closed."""
+        fault = fault_of(error, self.driver)
+        if fault is Fault.READ_ONLY and not attempt.is_on_replica:
+            # By a setting of the session's: waiting for another server would not help.
+            fault = Fault.OTHER
         failure = Failure(
-            fault=fault_of(error, self.driver),
+            fault=fault,
             phase=attempt.phase(error),
             failures=len(earlier) + 1,
             idempotent=idempotent,
@@ -322,18 +339,21 @@ class Database:
             self._clocks.sleep(wait)
             return
         is_unknown = in_doubt(failures)
-        self._tell_of_the_end(failure, statement, is_unknown)
+        self._tell_of_the_end(failures, statement, is_unknown)
         if is_unknown:
             raise OutcomeUnknown(statement, error) from error
         if failure.failures > 1:
             error.add_note(f"reaper.client: given up after {failure.failures} attempts")
         raise error
 
-    def _tell_of_the_end(self, failure: Failure, statement: str, is_unknown: bool) -> None:
+    def _tell_of_the_end(
+        self, failures: Sequence[Failure], statement: str, is_unknown: bool
+    ) -> None:
+        failure = failures[-1]
         if is_unknown:
             self._tell(EventKind.OUTCOME_UNKNOWN, failure.fault, statement)
         elif failure.fault in (Fault.TIMEOUT, Fault.QUERY_TIMEOUT):
-            self._tell(EventKind.TIMED_OUT, failure.fault, statement)
+            self._tell(EventKind.TIMED_OUT, why(failures), statement)
         elif failure.fault in (Fault.TOO_MANY, Fault.CREDENTIALS, Fault.UNREACHABLE):
             self._tell(EventKind.REFUSED, failure.fault, statement)
 

@@ -15,7 +15,7 @@ from reaper.client.credentials import Credentials
 from reaper.client.deadline import Clock, Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.drivers.base import Driver
-from reaper.client.drivers.connection import Connection, State
+from reaper.client.drivers.connection import Address, Connection, State
 from reaper.client.events import EventKind, GivenUp
 from reaper.client.faults import Fault
 from reaper.client.retry import Dice, Patience
@@ -210,18 +210,23 @@ class KeptConnection:
         # RDS Proxy passes on no request to stop a statement.
         if not self.behind_proxy:
             connection.guard.stop = partial(connection.stop, self._connect)
-            self._compare_idle_limits(connection)
+            connection.identify()
+            self._compare_limits(connection)
 
-    def _connect(self, deadline: Deadline) -> Connection:
+    def _connect(self, deadline: Deadline, address: Address | None = None) -> Connection:
         deadline.check(f"to connect to {self._target.name}")
         login = self._credentials.login(deadline)
         target = replace(self._target, user=login.user)
         if self._driver is None:
             self._driver = driver_for(target.engine)
-        return self._driver.connect(target, login.password, deadline, **self._options)
+        return self._driver.connect(
+            target, login.password, deadline, address=address, **self._options
+        )
 
-    def _compare_idle_limits(self, connection: Connection) -> None:
-        """Tell, once, of a server that hangs up before the connection would be replaced unasked."""
+    def _compare_limits(self, connection: Connection) -> None:
+        """Tell, once, of a server that hangs up before the connection would be replaced unasked, or
+        that cuts every read short.
+        """
         if self._has_compared:
             return
         limit = connection.idle_limit()
@@ -230,6 +235,10 @@ class KeptConnection:
             self._tell(
                 EventKind.ADVISED,
                 f"the server ends idle sessions after {limit:g} s, before max_idle",
+            )
+        if (rows := connection.row_limit()) is not None:
+            self._tell(
+                EventKind.ADVISED, f"the server cuts every read to {rows} rows (sql_select_limit)"
             )
 
     def discard(self, reason: GivenUp | Fault) -> None:

@@ -53,7 +53,7 @@ _RETRYABLE = frozenset(
 
 # What only time fixes; also a login that is hung up on, which is what a load balancer without
 # servers behind it does.
-_OUTWAITED = frozenset({Fault.TOO_MANY, Fault.STARTING, Fault.UNREACHABLE})
+_OUTWAITED = frozenset({Fault.TOO_MANY, Fault.STARTING, Fault.UNREACHABLE, Fault.READ_ONLY})
 
 # Another connection may work right now; waiting first would only cost time.
 _IMMEDIATELY = frozenset({Fault.LOST, Fault.CREDENTIALS, Fault.TRANSIENT})

@@ -137,16 +137,30 @@ class Connection(Protocol):
     def size(self, sql: str, params: Params) -> int:
         """How many bytes the statement has as it is sent."""
 
-    def stop(self, another: Callable[[Deadline], Connection], deadline: Deadline) -> None:
+    def stop(self, another: Another, deadline: Deadline) -> None:
         """Have the server end the statement that runs here, with `another` connection where the
         protocol needs one.
+
+        Raises WrongServer where that leads elsewhere, as behind a load balancer.
         """
+
+    def identify(self) -> None:
+        """Ask which server this is, where the protocol does not say; at most one round trip."""
 
     def idle_limit(self) -> float | None:
         """After how many idle seconds the server hangs up; None where it never does.
 
-        One round trip.
+        At most one round trip.
         """
+
+    def row_limit(self) -> int | None:
+        """How many rows the session's settings cut every read to; None where they do not.
+
+        At most one round trip.
+        """
+
+    def is_replica(self) -> bool:
+        """Whether a refused write means that this server is not, or not yet, the writer."""
 
     def limit_idle(self, seconds: int) -> None:
         """Have the server hang up after so many idle seconds; does nothing where it has no such
@@ -204,6 +218,16 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """End the session; never waits and never raises."""
+
+
+Another = Callable[[Deadline, "Address | None"], Connection]
+"""Opens one more connection to the same target; to this very address, where one is given."""
+Address = tuple[str, int]
+"""An IP address and a port."""
+
+
+class WrongServer(Exception):
+    """A second connection led to another server, where the same number is somebody else's."""
 
 
 class SocketWatch:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pymysql
@@ -13,15 +12,17 @@ from pymysql.constants import CLIENT, ER, SERVER_STATUS
 from pymysql.cursors import Cursor
 
 from reaper.client import tls
-from reaper.client.deadline import Deadline
+from reaper.client.deadline import Deadline, DeadlineExceeded
 from reaper.client.drivers.base import check_ca, keep_alive
 from reaper.client.drivers.connection import (
-    Connection,
+    Address,
+    Another,
     Guard,
     Params,
     Result,
     SocketWatch,
     State,
+    WrongServer,
     out_of_time,
 )
 from reaper.client.drivers.mysql_faults import fault
@@ -35,6 +36,12 @@ _AT_REST = _AUTOCOMMIT | SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
 # Under completion_type = RELEASE a plain COMMIT ends the session, under CHAIN it begins the next
 # transaction.
 COMMIT, ROLLBACK = "COMMIT AND NO CHAIN NO RELEASE", "ROLLBACK AND NO CHAIN NO RELEASE"
+# Of SHOW VARIABLES sql_select_limit may leave no more than a row.
+_GET_FACTS = """
+SELECT @@wait_timeout AS idle, @@max_allowed_packet AS packet, @@sql_select_limit AS most,
+       CONCAT_WS(':', @@hostname, @@port, @@server_id{uid}) AS server
+"""
+_NO_ROW_LIMIT = 2**64 - 1
 # A savepoint's name of our own.
 _MARK = "reaper_client_mark"
 
@@ -42,13 +49,19 @@ _MARK = "reaper_client_mark"
 class MySQLConnection:
     """A session on MySQL or MariaDB."""
 
-    def __init__(self, raw: GuardedConnection, *, hints_limit: bool) -> None:
+    def __init__(self, raw: GuardedConnection, *, behind_proxy: bool) -> None:
         self.raw = raw
         self.guard = raw.guard
         # MySQL forgets a transaction whose COMMIT it answered.
         self.can_ask_commits: bool | None = False
+        self._is_mariadb = "MariaDB" in str(raw.get_server_info())  # type: ignore[no-untyped-call]  # stubs
         # SELECTs carry their time limit instead of being stopped.
-        self._hints_limit = hints_limit
+        self._hints_limit = behind_proxy and not self._is_mariadb
+        # What `identify` learned; the server's own words for which it is.
+        self.server: str | None = None
+        self._idle_limit: float | None = None
+        self._row_limit: int | None = None
+        self._packet_limit: int | None = None
         # Reused between statements, since creating a cursor costs a tenth of a query.
         self._cursor: Cursor | None = None
         self._watch: SocketWatch | None = None
@@ -68,6 +81,8 @@ class MySQLConnection:
             result = self.answer(sql, params)
         except pymysql.Error as error:
             meaning = fault(error)
+            if meaning is Fault.LOST:
+                self._raise_if_too_large(error)
             if meaning is Fault.TIMEOUT or self._has_stopped_it(meaning):
                 stopped = meaning is not Fault.TIMEOUT
                 raise out_of_time(sql, time.monotonic() - began, stopped=stopped) from error
@@ -90,6 +105,18 @@ class MySQLConnection:
             result = self.raw.result
         return Result(rows, result.affected_rows, result.insert_id or None)
 
+    def _raise_if_too_large(self, lost: pymysql.Error) -> None:
+        """A server hangs up on a statement above its max_allowed_packet while it is being sent, and
+        would again.
+        """
+        size, limit = self.raw.statement_size, self._packet_limit
+        if limit is not None and size > limit:
+            raise pymysql.OperationalError(
+                ER.NET_PACKET_TOO_LARGE,
+                f"the statement has {size} bytes, and the server takes at most {limit} "
+                "(max_allowed_packet); send less at a time, or raise that",
+            ) from lost
+
     def _has_stopped_it(self, meaning: Fault) -> bool:
         by_its_limit = self._hints_limit and meaning is Fault.QUERY_TIMEOUT
         return self.guard.has_stopped_it(meaning) or by_its_limit
@@ -98,16 +125,43 @@ class MySQLConnection:
         with self.raw.cursor() as cursor:
             return len(cursor.mogrify(sql, params).encode())
 
-    def stop(self, another: Callable[[Deadline], Connection], deadline: Deadline) -> None:
-        second = another(deadline)
+    def stop(self, another: Another, deadline: Deadline) -> None:
+        # The name may lead elsewhere by now, where this number is another session's.
+        second = another(deadline, self.raw.peer)
         try:
+            second.identify()
+            if not isinstance(second, MySQLConnection) or second.server != self.server:
+                raise WrongServer("the second connection led to another server")
             second.answer(f"KILL QUERY {self.id}")
         finally:
             second.close()
 
+    def identify(self) -> None:
+        uid = ", @@server_uid" if self._is_mariadb else ", @@server_uuid"
+        try:
+            (row,) = self.run(_GET_FACTS.format(uid=uid)).rows
+        except pymysql.Error as error:
+            if error.args[:1] != (ER.UNKNOWN_SYSTEM_VARIABLE,):
+                raise
+            # MariaDB before 10.11 has no number of its own.
+            (row,) = self.run(_GET_FACTS.format(uid="")).rows
+        self.server = row["server"]
+        self._idle_limit, self._row_limit = float(row["idle"]), int(row["most"])
+        self._packet_limit = int(row["packet"])
+
     def idle_limit(self) -> float | None:
-        (row,) = self.run("SELECT @@wait_timeout AS seconds").rows
-        return float(row["seconds"])
+        if self._idle_limit is None:
+            self.identify()
+        return self._idle_limit
+
+    def row_limit(self) -> int | None:
+        if self._row_limit is None:
+            self.identify()
+        return None if self._row_limit == _NO_ROW_LIMIT else self._row_limit
+
+    def is_replica(self) -> bool:
+        # Its errors tell a server that takes no writes from a transaction that was begun read only.
+        return True
 
     def limit_idle(self, seconds: int) -> None:
         self.run(f"SET SESSION wait_timeout = {seconds:d}")
@@ -160,7 +214,7 @@ class MySQLConnection:
         return self.guard.sent
 
     def is_alive(self) -> bool:
-        socket = self.raw.socket
+        socket = self.raw.open_socket
         if socket is None:
             return False
         if self._watch is None:
@@ -201,6 +255,7 @@ class _MySQL:
         application: str = "reaper",
         batch: bool = False,
         proxy: bool = False,
+        address: Address | None = None,
     ) -> MySQLConnection:
         check_ca(target)
         deadline.check(f"to connect to {target.name}")
@@ -221,8 +276,13 @@ class _MySQL:
             program_name=application,
             **tls.for_pymysql(target),
         )
+        host, port = address or (target.host, target.port)
         try:
-            raw.connect()
+            raw.connect(raw.dialled(host, port, deadline))
+        except pymysql.Error as error:
+            if fault(error) is Fault.TIMEOUT:
+                raise DeadlineExceeded(f"no time left to connect to {target.host}") from error
+            raise
         except RuntimeError as missing:
             # PyMySQL: sha2 over plain text needs a package of its own. Anything else is somebody's
             # who was in the middle of something, a signal's handler.
@@ -231,10 +291,9 @@ class _MySQL:
             raise ConfigurationError(
                 f"target {target.name!r}: {missing}; TLS would do without"
             ) from None
-        if raw.socket is not None:
-            keep_alive(raw.socket)
-        is_mariadb = "MariaDB" in str(raw.get_server_info())  # type: ignore[no-untyped-call]  # stubs
-        return MySQLConnection(raw, hints_limit=proxy and not is_mariadb)
+        if raw.open_socket is not None:
+            keep_alive(raw.open_socket)
+        return MySQLConnection(raw, behind_proxy=proxy)
 
     def fault(self, error: BaseException) -> Fault:
         return fault(error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -22,7 +21,8 @@ from reaper.client.drivers.base import (
     check_ca,
 )
 from reaper.client.drivers.connection import (
-    Connection,
+    Address,
+    Another,
     Guard,
     Params,
     Result,
@@ -108,10 +108,21 @@ class PostgresConnection:
 
     def stop(
         self,
-        another: Callable[[Deadline], Connection],  # noqa: ARG002  libpq opens its own
+        another: Another,  # noqa: ARG002  libpq opens its own
         deadline: Deadline,
     ) -> None:
         self.raw.cancel_safe(timeout=max(deadline.remaining(), 0.001))
+
+    def identify(self) -> None:
+        # A request to cancel carries a key that no other session has.
+        pass
+
+    def row_limit(self) -> int | None:
+        return None
+
+    def is_replica(self) -> bool:
+        # Told by PostgreSQL 14 and later; default_transaction_read_only refuses as well.
+        return self.raw.pgconn.parameter_status(b"in_hot_standby") != b"off"
 
     def idle_limit(self) -> float | None:
         if self.raw.info.server_version < _KNOWS_IDLE_LIMIT:
@@ -196,6 +207,7 @@ class _Postgres:
         application: str = "reaper",
         batch: bool = False,  # noqa: ARG002  the simple protocol takes several statements as it is
         proxy: bool = False,
+        address: Address | None = None,  # noqa: ARG002  nobody asks for one
     ) -> PostgresConnection:
         check_ca(target)
         deadline.check(f"to connect to {target.name}")

@@ -14,6 +14,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import make_conninfo
 
 from reaper.client.deadline import Deadline, DeadlineExceeded
+from reaper.client.drivers.base import share
 from reaper.client.drivers.connection import Guard
 from reaper.client.internals import require, unfit
 
@@ -63,13 +64,14 @@ def connect(guard: Guard, deadline: Deadline, params: dict[str, Any]) -> Guarded
     Raises DeadlineExceeded, or psycopg's error of the last address that was tried.
     """
     refused: Exception | None = None
-    for attempt in conninfo_attempts({k: v for k, v in params.items() if v is not None}):
+    attempts = conninfo_attempts({k: v for k, v in params.items() if v is not None})
+    for at, attempt in enumerate(attempts):
         opening = GuardedConnection._connect_gen(make_conninfo("", **attempt))
         try:
-            left = max(deadline.remaining(), 0.001)
+            left = share(deadline, len(attempts) - at)
             connection = waiting.wait_conn(opening, interval=0.1, timeout=left)
         except _WaitTimeout:
-            raise DeadlineExceeded(f"no time left to connect to {params['host']}") from None
+            refused = DeadlineExceeded(f"no time left to connect to {params['host']}")
         except psycopg.Error as error:
             refused = error
         else:

@@ -15,8 +15,9 @@ from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import CR
 from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
 
-from reaper.client.deadline import DeadlineExceeded
-from reaper.client.drivers.connection import Guard
+from reaper.client.deadline import Deadline, DeadlineExceeded
+from reaper.client.drivers.base import dial
+from reaper.client.drivers.connection import Address, Guard
 from reaper.client.drivers.mysql_rows import by_bytes, cut, is_end
 from reaper.client.internals import require
 
@@ -67,12 +68,13 @@ class GuardedConnection(Connection):
         """Whether every answer was read to its end, so that the next one is the next statement's."""
         self.is_status_known = True
         """Whether `server_status` is of the last answer; an error's packet has none."""
+        self._statement_size = 0
         self._received = _Received(self)
         self._columns: dict[tuple[bytes, str], FieldDescriptorPacket] = {}
         super().__init__(**arguments)
 
     @property
-    def socket(self) -> socket.socket | None:
+    def open_socket(self) -> socket.socket | None:
         """The socket, TLS included; None once the connection is closed."""
         this: Any = self
         found: socket.socket | None = this._sock
@@ -89,6 +91,39 @@ class GuardedConnection(Connection):
         """Whether rows of an unbuffered result are still to come."""
         result = self.result
         return result is not None and bool(result.unbuffered_active)
+
+    @property
+    def peer(self) -> Address | None:
+        """The address that the connection is to; None once it is closed."""
+        sock = self.open_socket
+        return None if sock is None else sock.getpeername()[:2]
+
+    @property
+    def statement_size(self) -> int:
+        """How many bytes the last statement had."""
+        return self._statement_size
+
+    def dialled(self, host: str, port: int, deadline: Deadline) -> socket.socket:
+        """A socket to connect on; raises PyMySQL's own error where there is none."""
+        try:
+            sock = dial(host, port, deadline)
+        except OSError as error:
+            refused = pymysql.OperationalError(
+                CR.CR_CONN_HOST_ERROR, f"Can't connect to MySQL server on {host!r} ({error})"
+            )
+            refused.original_exception = error  # type: ignore[attr-defined]  # as PyMySQL does
+            raise refused from error
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return sock
+
+    def query(self, sql: str | bytes, unbuffered: bool = False) -> int:
+        """PyMySQL's, with the statement's size remembered."""
+        text = sql.encode(self.encoding, "surrogateescape") if isinstance(sql, str) else sql
+        self._statement_size = len(text)
+        above: Any = super()
+        changed: int = above.query(text, unbuffered)
+        return changed
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         """SET NAMES with what our meaning depends on, in the round trip of every login.
@@ -261,7 +296,7 @@ class _Received:
 
     def _drop_what_came_elsewhere(self) -> None:
         """Nothing that arrived in plain text may be read as if it had come through TLS."""
-        source = self._connection.socket
+        source = self._connection.open_socket
         if source is not self._source:
             self._data, self._at, self._source = b"", 0, source
 
@@ -271,7 +306,7 @@ class _Received:
         while (left := guard.time_to_run()) > 0 or guard.try_to_stop():
             connection.limit_waits(left)
             try:
-                received = connection.socket.recv(_CHUNK)  # type: ignore[union-attr]  # open: we read
+                received = connection.open_socket.recv(_CHUNK)  # type: ignore[union-attr]  # open: we read
             except TimeoutError as error:
                 if not _is_the_sockets(error):
                     raise

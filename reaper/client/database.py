@@ -53,7 +53,6 @@ class _Invocation:
 
     deadline: Deadline
     request_id: str | None
-    keys: set[tuple[str, str]]
 
 
 class Database:
@@ -88,12 +87,14 @@ class Database:
         self._lent: Connection | None = None
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ, **more: Any) -> Database:
+    def from_env(cls, environ: Mapping[str, str] | None = None, **more: Any) -> Database:
         """DATABASE_URL, and DATABASE_SECRET where the password stands in Secrets Manager or, as
         ssm:/name, in SSM.
 
-        Raises ConfigurationError where DATABASE_URL is not set, and what the class raises.
+        `environ` None: the process's own. Raises ConfigurationError where DATABASE_URL is not set,
+        and what the class raises.
         """
+        environ = os.environ if environ is None else environ
         if not (dsn := environ.get("DATABASE_URL")):
             raise ConfigurationError(
                 "DATABASE_URL is not set; write mysql://user@host/database or postgresql://…"
@@ -108,14 +109,19 @@ class Database:
     def handler(self, function: Callable[[Any, Any], T]) -> Callable[[Any, Any], T]:
         """One deadline for the whole invocation: what Lambda's context leaves, less a reserve.
 
-        Every verb raises DeadlineExceeded once that is over.
+        Without a context of Lambda's, as in a unit test, it is `Settings.timeout`. A handler within
+        another keeps the outer one's. Every verb raises DeadlineExceeded once that is over.
         """
 
         @wraps(function)
         def invoked(event: Any, context: Any) -> T:
-            deadline = Deadline.from_context(context, RESERVE, self._clocks.clock)
+            if self._invocation is not None:
+                return function(event, context)
+            deadline = self._deadline_of(context)
             request_id = getattr(context, "aws_request_id", None)
-            self._invocation = _Invocation(deadline, request_id, set())
+            self._invocation = _Invocation(
+                deadline, request_id if isinstance(request_id, str) else None
+            )
             try:
                 return function(event, context)
             finally:
@@ -162,15 +168,13 @@ class Database:
         rolled back.
 
         With a token its effect is there exactly once, whoever retries: the key is the token and the
-        name, by default the work's. Without one PostgreSQL is asked what became of a lost COMMIT,
+        name, by default the work's module and qualified name. After a success the same key returns
+        the stored result; after a failure, which was rolled back, the work is tried. Without one PostgreSQL is asked what became of a lost COMMIT,
         and where it cannot tell, as on MySQL, OutcomeUnknown is raised. Raises DeadlineExceeded,
         CredentialsUnavailable, ConfigurationError, the driver's own error, or whatever `work` does;
         with a token TypeError or ValueError for a result that cannot be stored.
         """
-        named = name or str(getattr(work, "__qualname__", type(work).__name__))
-        key = None if token is None else (named, token)
-        if key is not None:
-            self._claim_in_invocation(key)
+        key = None if token is None else tokens.Key.of(work, token, name)
         result: T = self._retried("transaction", key is not None, self._transact, work, key)
         if key is not None and self._clocks.dice() < tokens.SHARE_THAT_CLEANS:
             self._clean_up_tokens()
@@ -358,7 +362,7 @@ class Database:
             self._tell(EventKind.REFUSED, failure.fault, statement)
 
     def _transact(
-        self, attempt: Attempt, work: Callable[[Transaction], T], key: tuple[str, str] | None
+        self, attempt: Attempt, work: Callable[[Transaction], T], key: tokens.Key | None
     ) -> T:
         connection = attempt.connection
         attempt.in_transaction = True
@@ -369,7 +373,7 @@ class Database:
             attempt.settled = key is not None
             result = self._worked(connection, work)
             if key is not None:
-                connection.run(tokens.STORE, (tokens.to_text(result), *key))
+                connection.run(tokens.STORE, {"result": tokens.to_text(result), **key.values})
         except BaseException:
             self._kept.roll_back(connection)
             raise
@@ -378,18 +382,24 @@ class Database:
         if not connection.is_alive():
             # Raises the loss: COMMIT was not sent, so there is no doubt.
             connection.ping()
+        connection.guard.deadline.check("to commit, and the transaction was rolled back")
         attempt.committing = True
         connection.commit()
         return result
 
-    def _claimed(self, connection: Connection, key: tuple[str, str]) -> bool:
-        return bool(connection.run(tokens.INSERT[self.target.engine], key).rowcount)
+    def _claimed(self, connection: Connection, key: tokens.Key) -> bool:
+        return bool(connection.run(tokens.INSERT[self.target.engine], key.values).rowcount)
 
-    def _replayed(self, connection: Connection, key: tuple[str, str]) -> Any:
+    def _replayed(self, connection: Connection, key: tokens.Key) -> Any:
         """The result of the work that was done under this token."""
-        (row,) = connection.run(tokens.SELECT, key).rows
+        rows = connection.run(tokens.SELECT[self.target.engine], key.values).rows
         connection.roll_back()
-        return tokens.from_text(row["result"])
+        if not rows:
+            raise ConfigurationError(
+                "the token differs from another only by spaces at its end, and the table of tokens "
+                "is one that takes them for the same; see the README for the ALTER TABLE"
+            )
+        return tokens.from_text(rows[0]["result"])
 
     def _worked(self, connection: Connection, work: Callable[[Transaction], T]) -> T:
         """The work's result; raises the error that has undone it, where the work swallowed that."""
@@ -423,20 +433,19 @@ class Database:
             self._kept.discard(GivenUp.NO_ANSWER)
             return None
 
+    def _deadline_of(self, context: Any) -> Deadline:
+        """What the context leaves: Lambda's own, or one that wraps it, as durable functions do."""
+        context = getattr(context, "lambda_context", None) or context
+        remaining = getattr(context, "get_remaining_time_in_millis", None)
+        if not callable(remaining) or not isinstance(remaining(), int | float):
+            return self._deadline()
+        return Deadline.from_context(context, RESERVE, self._clocks.clock)
+
     def _deadline(self) -> Deadline:
         if self._invocation is not None:
             return self._invocation.deadline
         clock = self._clocks.clock
         return Deadline(clock() + self.settings.timeout, clock)
-
-    def _claim_in_invocation(self, key: tuple[str, str]) -> None:
-        if self._invocation is None:
-            return
-        if key in self._invocation.keys:
-            raise ConfigurationError(
-                f"the token was used for {key[0]!r} in this invocation already; say name="
-            )
-        self._invocation.keys.add(key)
 
     def _tell(
         self, what: EventKind, reason: str | GivenUp | Fault = "", statement: str = ""

@@ -72,6 +72,9 @@ class Stats:
     counts: Counter[EventKind] = field(default_factory=Counter)
 
     def __getattr__(self, name: str) -> int:
+        # copy and pickle ask an object that has no counts yet.
+        if name == "counts":
+            raise AttributeError(name)
         try:
             return self.counts[EventKind(name)]
         except ValueError:

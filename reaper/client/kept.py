@@ -20,7 +20,7 @@ from reaper.client.events import EventKind, GivenUp
 from reaper.client.faults import Fault
 from reaper.client.retry import Dice, Patience
 from reaper.client.shutdown import SHUTDOWN_HOOK
-from reaper.client.target import Target
+from reaper.client.target import ConfigurationError, Target
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,21 @@ class Settings:
     # Whether RDS Proxy stands between; None: the host's name tells.
     behind_proxy: bool | None = None
 
+    def __post_init__(self) -> None:
+        for each in ("ping_after", "max_idle", "max_lifetime", "timeout", "ping_timeout"):
+            value = getattr(self, each)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+                raise ConfigurationError(
+                    f"Settings: {each} is {value!r}; give seconds as a number, 0 or more"
+                )
+        for each in ("close_on_sigterm", "behind_proxy"):
+            if getattr(self, each) not in (True, False, None):
+                raise ConfigurationError(
+                    f"Settings: {each} is {getattr(self, each)!r}; say True, False or None"
+                )
+        if not isinstance(self.patience, Patience):
+            raise ConfigurationError(f"Settings: patience is {self.patience!r}; give a Patience")
+
 
 @dataclass(frozen=True)
 class Clocks:
@@ -53,9 +68,12 @@ class Clocks:
     wall: Clock = time.time
     clock: Clock = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    dice: Dice = random.random
+    # Not the interpreter's own generator, which restored snapshots of one environment share.
+    dice: Dice = random.SystemRandom().random
 
 
+# The share of max_lifetime that chance may take away.
+_LIFETIME_JITTER = 0.1
 # Seconds, of those that the handler's deadline leaves to Lambda's.
 _FOR_TIDYING = 0.3
 DEFAULTS, REAL = Settings(), Clocks()
@@ -71,6 +89,9 @@ class _Open:
     opened: float
     used: float
     process: int
+    # Seconds; a little less than max_lifetime, so that environments that began together do not all
+    # log in again at the same moment.
+    lifetime: float
 
 
 def is_proxy(host: str) -> bool:
@@ -160,7 +181,7 @@ class KeptConnection:
         idle, age = now - kept.used, now - kept.opened
         if not 0 <= idle <= self._settings.max_idle:
             return GivenUp.IDLE_TOO_LONG
-        if not 0 <= age <= self._settings.max_lifetime:
+        if not 0 <= age <= kept.lifetime:
             return GivenUp.TOO_OLD
         if not kept.connection.is_alive():
             return GivenUp.ENDED_BY_SERVER
@@ -199,7 +220,8 @@ class KeptConnection:
     def _open(self, deadline: Deadline) -> Connection:
         connection = self._connect(deadline)
         now = self._clocks.wall()
-        self._kept = _Open(connection, now, now, os.getpid())
+        lifetime = self._settings.max_lifetime * (1 - _LIFETIME_JITTER * self._clocks.dice())
+        self._kept = _Open(connection, now, now, os.getpid(), lifetime)
         SHUTDOWN_HOOK.remember(connection, self._settings.close_on_sigterm)
         self._tell(EventKind.CONNECTED, "")
         self._prepare(connection)

@@ -60,6 +60,7 @@ def create_engine(database: Database, **options: Any) -> sqlalchemy.Engine:
     pool.wishes = _wishes(engine)
     if isinstance(engine.dialect, _MySQL):
         engine.dialect.connection_of = lambda: pool.connection
+        pool.begin_first = engine.dialect.begin_if_wanted
     listen(
         engine,
         "before_cursor_execute",
@@ -122,6 +123,8 @@ class _OneConnection(Pool):
     def __init__(self, database: Database) -> None:
         super().__init__(lambda: self.connection.raw)
         self.wishes: dict[str, Any] = {}
+        # What is to happen before each statement of a MySQL connection while it is out.
+        self.begin_first: Callable[[], None] | None = None
         self._database = database
         self._lent: Connection | None = None
         self._record: ConnectionPoolEntry | None = None
@@ -138,10 +141,14 @@ class _OneConnection(Pool):
     def _do_get(self) -> ConnectionPoolEntry:
         connection = self._database.take("a SQLAlchemy session")
         try:
-            return self._record_of(connection)
+            record = self._record_of(connection)
         except BaseException:
             self._database.give_back(connection, GivenUp.ORM_DID_NOT_BEGIN)
             raise
+        # Not before: SQLAlchemy's questions to a new connection need no transaction.
+        if self.begin_first is not None:
+            connection.raw.before_query = self.begin_first
+        return record
 
     def _record_of(self, connection: Connection) -> ConnectionPoolEntry:
         self._lent, self._unusable, self._undone = connection, None, None
@@ -157,6 +164,8 @@ class _OneConnection(Pool):
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         state = _state(record)
+        if self.begin_first is not None:
+            state["connection"].raw.before_query = None
         unusable = None
         if record.dbapi_connection is None:
             unusable = self._unusable or GivenUp.ORM_INVALIDATED
@@ -235,8 +244,8 @@ class _MySQL(MySQLDialect_pymysql):
     """PyMySQL with autocommit off, as SQLAlchemy wants it, played on a connection that stays in
     autocommit.
 
-    BEGIN goes before a transaction's first statement, as in psycopg, and again after a statement
-    that has committed by itself. `SET autocommit` and back would be a round trip more, and a write
+    START TRANSACTION goes before a transaction's first statement, as in psycopg, and again after a
+    statement that has committed by itself; also on a raw_connection(). `SET autocommit` and back would be a round trip more, and a write
     lost where somebody forgets the latter.
     """
 
@@ -247,8 +256,6 @@ class _MySQL(MySQLDialect_pymysql):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        # Whether SQLAlchemy is in a transaction that the server may have to be told of.
-        self._begins = False
         # The isolation level that was asked for; empty: the session's own.
         self._level = ""
 
@@ -257,32 +264,39 @@ class _MySQL(MySQLDialect_pymysql):
         return self._forget
 
     def _forget(self, _connection: Any) -> None:
-        self._begins, self._level = False, ""
+        self._level = ""
 
     def do_begin(self, dbapi_connection: Any) -> None:
-        self._begins = self._level != _AUTOCOMMIT
+        """Nothing: the first statement begins it."""
+
+    def do_commit(self, dbapi_connection: Any) -> None:  # noqa: ARG002  there is only one
+        if self.connection_of().in_transaction():
+            self.connection_of().commit()
+
+    def do_rollback(self, dbapi_connection: Any) -> None:  # noqa: ARG002  there is only one
+        if self.connection_of().in_transaction():
+            self.connection_of().roll_back()
+
+    # The rows that an UPDATE found, as SQLAlchemy's own dialects ask the server for: by those that
+    # it changed, one that changes nothing would look like a row that is gone. The flag that makes
+    # the server count so belongs to the whole connection, where tokens rest on the other count.
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        self._begin_if_wanted()
         super().do_execute(cursor, statement, parameters, context)  # type: ignore[no-untyped-call]  # untyped in the stubs
+        if (found := self.connection_of().raw.rows_found) is not None:
+            cursor.rowcount = found
 
     def do_executemany(
         self, cursor: Any, statement: str, parameters: Any, context: Any = None
     ) -> None:
-        self._begin_if_wanted()
-        super().do_executemany(cursor, statement, parameters, context)
-
-    def do_execute_no_params(self, cursor: Any, statement: str, context: Any = None) -> None:
-        self._begin_if_wanted()
-        super().do_execute_no_params(cursor, statement, context)  # type: ignore[no-untyped-call]  # untyped in the stubs
-
-    def do_commit(self, dbapi_connection: Any) -> None:  # noqa: ARG002  there is only one
-        if self._ends():
-            self.connection_of().commit()
-
-    def do_rollback(self, dbapi_connection: Any) -> None:  # noqa: ARG002  there is only one
-        if self._ends():
-            self.connection_of().roll_back()
+        if kind(statement) != "UPDATE":
+            super().do_executemany(cursor, statement, parameters, context)
+            return
+        found = 0
+        for each in parameters:
+            self.do_execute(cursor, statement, each, context)
+            found += cursor.rowcount
+        cursor.rowcount = found
 
     # Of SQLAlchemy's isolation levels none becomes the session's: Database's own verbs would
     # inherit it.
@@ -301,19 +315,14 @@ class _MySQL(MySQLDialect_pymysql):
     def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:  # noqa: ARG002  SQLAlchemy's
         return self._level == _AUTOCOMMIT
 
-    def _begin_if_wanted(self) -> None:
-        """Begin a transaction where SQLAlchemy is in one and the server is not."""
+    def begin_if_wanted(self) -> None:
+        """Begin a transaction before a statement, where none is open, as with autocommit off."""
         connection = self.connection_of()
-        if self._begins and not connection.in_transaction():
+        if self._level != _AUTOCOMMIT and not connection.in_transaction():
             if self._level:
                 # Of the next transaction only.
-                connection.raw.query(f"SET TRANSACTION ISOLATION LEVEL {self._level}")
-            connection.raw.query("START TRANSACTION")
-
-    def _ends(self) -> bool:
-        """Whether there is anything to commit or to roll back."""
-        self._begins = False
-        return self.connection_of().in_transaction()
+                connection.answer(f"SET TRANSACTION ISOLATION LEVEL {self._level}")
+            connection.answer("START TRANSACTION")
 
 
 _AUTOCOMMIT = "AUTOCOMMIT"

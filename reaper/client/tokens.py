@@ -5,9 +5,11 @@ the work.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from reaper.client.target import EngineName
+from reaper.client.target import ConfigurationError, EngineName
 
 MAX_RESULT = 64 * 1024
 
@@ -19,13 +21,13 @@ SHARE_THAT_CLEANS = 0.01
 DDL = {
     EngineName.MYSQL: """
 CREATE TABLE IF NOT EXISTS reaper_tokens (
-  name VARCHAR(255) NOT NULL,
-  token VARCHAR(255) NOT NULL,
+  name VARBINARY(255) NOT NULL,
+  token VARBINARY(255) NOT NULL,
   result MEDIUMTEXT,
   created_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
   PRIMARY KEY (name, token),
   KEY created_at (created_at)
-) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin
+) ENGINE = InnoDB CHARACTER SET utf8mb4
 """,
     EngineName.POSTGRES: """
 CREATE TABLE IF NOT EXISTS reaper_tokens (
@@ -39,15 +41,21 @@ CREATE INDEX IF NOT EXISTS reaper_tokens_created_at ON reaper_tokens (created_at
 """,
 }
 
-# Either waits for a transaction in flight with the same key: where no row was changed, that one has
-# committed.
+# Either waits for a transaction in flight with the same key: where no row was changed, the key has
+# been committed, by its name or by the one that earlier versions gave it.
 INSERT = {
-    EngineName.MYSQL: "INSERT INTO reaper_tokens (name, token) VALUES (%s, %s) ON DUPLICATE KEY "
-    "UPDATE token = token",
-    EngineName.POSTGRES: "INSERT INTO reaper_tokens (name, token) VALUES (%s, %s) ON CONFLICT DO "
-    "NOTHING",
+    EngineName.MYSQL: """
+INSERT INTO reaper_tokens (name, token) SELECT %(name)s, %(token)s FROM DUAL
+WHERE NOT EXISTS (SELECT 1 FROM reaper_tokens WHERE name = %(former)s AND token = %(token)s)
+ON DUPLICATE KEY UPDATE token = reaper_tokens.token
+""",
+    EngineName.POSTGRES: """
+INSERT INTO reaper_tokens (name, token) SELECT %(name)s::text, %(token)s::text
+WHERE NOT EXISTS (SELECT 1 FROM reaper_tokens WHERE name = %(former)s::text AND token = %(token)s::text)
+ON CONFLICT DO NOTHING
+""",
 }
-STORE = "UPDATE reaper_tokens SET result = %s WHERE name = %s AND token = %s"
+STORE = "UPDATE reaper_tokens SET result = %(result)s WHERE name = %(name)s AND token = %(token)s"
 PURGE = {
     EngineName.MYSQL: """
 DELETE FROM reaper_tokens WHERE created_at < NOW() - INTERVAL %s DAY ORDER BY created_at LIMIT 1000
@@ -58,7 +66,69 @@ DELETE FROM reaper_tokens WHERE (name, token) IN (
   ORDER BY created_at LIMIT 1000 FOR UPDATE SKIP LOCKED)
 """,
 }
-SELECT = "SELECT result FROM reaper_tokens WHERE name = %s AND token = %s"
+# Tables that an earlier version made compare as text, by which 'a' and 'a ' are one.
+SELECT = {
+    EngineName.MYSQL: """
+SELECT result FROM reaper_tokens
+WHERE name IN (%(name)s, %(former)s) AND token = %(token)s
+  AND CAST(token AS BINARY) = CAST(%(token)s AS BINARY)
+""",
+    EngineName.POSTGRES: """
+SELECT result FROM reaper_tokens WHERE name IN (%(name)s, %(former)s) AND token = %(token)s
+""",
+}
+_LONGEST = 255
+
+
+@dataclass(frozen=True)
+class Key:
+    """What is done once: the token of an event, and the name of the work that it is for.
+
+    `former` is the name that earlier versions gave the same work; a token under it counts as well.
+    """
+
+    name: str
+    token: str
+    former: str
+
+    @classmethod
+    def of(cls, work: Callable[..., Any], token: str, name: str | None) -> Key:
+        """The key of a work. Raises ConfigurationError for a token that is no text, is empty or is
+        too long, and for work that has no name of its own and was given none.
+        """
+        if not isinstance(token, str) or not token:
+            kind = "an empty text" if token == "" else f"a {type(token).__name__}"
+            raise ConfigurationError(f"the token is {kind}; give the event's own id, as a text")
+        if name is not None:
+            key = cls(name, token, name)
+        else:
+            key = cls(_name_of(work), token, work.__qualname__)
+        for what, text in (("token", key.token), ("name", key.name)):
+            if not 0 < len(text.encode()) <= _LONGEST:
+                raise ConfigurationError(
+                    f"the {what} has {len(text.encode())} bytes; give 1 to {_LONGEST}"
+                )
+        return key
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The parameters of this module's statements."""
+        return {"name": self.name, "token": self.token, "former": self.former}
+
+
+def _name_of(work: Callable[..., Any]) -> str:
+    """Module and qualified name, which no other function has."""
+    qualified = getattr(work, "__qualname__", None)
+    if not isinstance(qualified, str) or "<lambda>" in qualified:
+        raise ConfigurationError(
+            f"a token is for one piece of work, and {_described(work)} has no name of its own; say "
+            "name="
+        )
+    return f"{work.__module__}.{qualified}"
+
+
+def _described(work: object) -> str:
+    return "a lambda" if hasattr(work, "__qualname__") else f"a {type(work).__name__}"
 
 
 def to_text(result: Any) -> str:

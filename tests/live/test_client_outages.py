@@ -9,14 +9,17 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from subprocess import PIPE
 from typing import Any
 
+import psycopg
+import pymysql
 import pytest
 
-from lab.servers import Proxy, Server, free_port, processes, until
+from lab.servers import Proxy, Server, free_port, processes, start, until
 from reaper.client.database import Database
+from reaper.client.faults import Fault
 from reaper.client.kept import Clocks, Settings
 from tests.live.test_client import fresh_tables, orders
 
@@ -26,7 +29,7 @@ LEFT_OUT = ("mysql_nops",)
 INSERT = "INSERT INTO orders (what) VALUES ('once')"
 
 
-def patient(server: Server, relief: Callable[[], None], after: int = 3) -> Database:
+def patient(server: Server, relief: Callable[[], object], after: int = 3) -> Database:
     """A database whose third wait brings relief; nobody really sleeps."""
     waits: list[float] = []
 
@@ -38,32 +41,56 @@ def patient(server: Server, relief: Callable[[], None], after: int = 3) -> Datab
     return Database(server.dsn("app"), clocks=Clocks(sleep=sleep), settings=Settings(timeout=30))
 
 
-@pytest.fixture
-def read_only(server: Server) -> Iterator[Callable[[], None]]:
-    """The server as a replica is after a failover; the call makes it the writer again."""
+@contextmanager
+def replica(server: Server) -> Iterator[tuple[Server, Callable[[], object]]]:
+    """A server as it is after a failover, with the call that makes it the writer."""
     fresh_tables(server)
-    mysql = server.engine == "mysql"
-    database = "ALTER DATABASE shop SET default_transaction_read_only = {}"
-
-    def set_to(value: str) -> None:
-        server.query(f"SET GLOBAL read_only = {value}" if mysql else database.format(value))
-
-    set_to("on")
-    try:
-        yield lambda: set_to("off")
-    finally:
-        set_to("off")
+    if server.engine == "mysql":
+        server.query("SET GLOBAL read_only = on")
+        try:
+            yield server, lambda: server.query("SET GLOBAL read_only = off")
+        finally:
+            server.query("SET GLOBAL read_only = off")
+        return
+    with start(server.name) as own:
+        fresh_tables(own)
+        own.halt()
+        assert own.folder is not None
+        (own.folder / "data" / "standby.signal").touch()
+        own.launch()
+        yield own, lambda: own.query("SELECT pg_promote()")
 
 
 @pytest.mark.own_server
-def test_a_read_only_server_is_left(server: Server, read_only: Callable[[], None]) -> None:
-    """A write that a read-only server refuses drops the connection and is tried again on
-    a new one.
+def test_a_read_only_server_is_left(server: Server) -> None:
+    """A write that a replica refuses drops the connection and is tried again on a new one, for
+    longer than a passing fault would be.
     """
-    with closing(patient(server, read_only)) as db:
+    with replica(server) as (found, promote), closing(patient(found, promote, after=12)) as db:
         db.execute(INSERT)
         assert orders(db) == ["once"]
-        assert (db.stats.retried, db.stats.discarded) == (3, 3)
+        assert (db.stats.retried, db.stats.discarded) == (12, 12)
+
+
+@pytest.mark.own_server
+def test_a_session_that_only_reads_fails_at_once(server: Server) -> None:
+    """Where the session's own default refuses writes, no other server would help: no waiting."""
+    fresh_tables(server)
+    with closing(Database(server.dsn("app"))) as db:
+        if not db.is_mysql:
+            server.query("ALTER ROLE app SET default_transaction_read_only = on")
+        try:
+            with pytest.raises((psycopg.Error, pymysql.Error)) as caught:
+                if db.is_mysql:
+                    with db.connection() as connection:
+                        connection.query("START TRANSACTION READ ONLY")
+                        connection.query(INSERT)
+                db.execute(INSERT)
+        finally:
+            if not db.is_mysql:
+                server.query("ALTER ROLE app RESET default_transaction_read_only")
+        assert db.driver.fault(caught.value) in (Fault.OTHER, Fault.READ_ONLY)
+        assert db.stats.retried == 0
 
 
 @pytest.mark.own_server

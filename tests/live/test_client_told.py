@@ -232,7 +232,8 @@ def test_old_tokens_are_deleted(server: Server) -> None:
     )
 
     def rows(db: Database) -> list[str]:
-        return [row["token"] for row in db.query("SELECT token FROM reaper_tokens ORDER BY token")]
+        sql = "SELECT CAST(token AS CHAR(9)) AS token FROM reaper_tokens ORDER BY token"
+        return [row["token"].strip() for row in db.query(sql)]
 
     with (
         closing(Database(server.dsn("app"))) as db,

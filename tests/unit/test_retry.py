@@ -91,15 +91,16 @@ def test_attempts_are_bounded() -> None:
 
 @pytest.mark.parametrize("fault", list(Fault))
 def test_what_only_time_mends_is_waited_for(fault: Fault) -> None:
-    """A server that lets nobody in is asked until the deadline, within a bound of its own; nothing
-    else is.
+    """A server that lets nobody in, or takes no writes, is asked until the deadline, within a bound
+    of its own; nothing else is.
     """
     patience = Patience(attempts=3, logins=30)
     waits = [
         wait_before_retry(Failure(fault, Phase.OPENING, n), patience, FAR, lambda: 0.5)
         for n in (3, 29, 30)
     ]
-    is_outwaited = fault in (Fault.TOO_MANY, Fault.STARTING, Fault.UNREACHABLE, Fault.LOST)
+    shut_out = (Fault.TOO_MANY, Fault.STARTING, Fault.UNREACHABLE, Fault.LOST)
+    is_outwaited = fault in (*shut_out, Fault.READ_ONLY)
     assert [wait is not None for wait in waits] == [is_outwaited, is_outwaited, False]
 
 

@@ -6,7 +6,9 @@ Written against PyMySQL 1.2.1 to 1.2.4.
 
 from __future__ import annotations
 
+import re
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pymysql
@@ -57,6 +59,9 @@ _COLUMNS = 256
 _ERROR = 0xFF
 
 
+_UPDATES = re.compile(rb"[\s(]*(UPDATE|WITH)\b", re.IGNORECASE)
+
+
 class GuardedConnection(Connection):
     """PyMySQL's connection, but for its waits: each read and write first asks the guard."""
 
@@ -69,6 +74,9 @@ class GuardedConnection(Connection):
         self.is_status_known = True
         """Whether `server_status` is of the last answer; an error's packet has none."""
         self._statement_size = 0
+        self.before_query: Callable[[], None] | None = None
+        """What to do before each statement; statements of its own do not call it again."""
+        self._statement_start = b""
         self._received = _Received(self)
         self._columns: dict[tuple[bytes, str], FieldDescriptorPacket] = {}
         super().__init__(**arguments)
@@ -85,6 +93,18 @@ class GuardedConnection(Connection):
         """PyMySQL's result of the last statement."""
         this: Any = self
         return this._result
+
+    @property
+    def rows_found(self) -> int | None:
+        """How many rows the last UPDATE matched, changed or not; None after anything else.
+
+        The server tells in the text of its answer: "Rows matched: 2  Changed: 1  Warnings: 0", in
+        the language of its messages.
+        """
+        message = getattr(self.result, "message", None) or b""
+        counts = re.findall(rb"\d+", message)
+        is_update = _UPDATES.match(self._statement_start) is not None
+        return int(counts[0]) if is_update and len(counts) == 3 else None
 
     @property
     def is_streaming(self) -> bool:
@@ -119,8 +139,14 @@ class GuardedConnection(Connection):
 
     def query(self, sql: str | bytes, unbuffered: bool = False) -> int:
         """PyMySQL's, with the statement's size remembered."""
+        if self.before_query is not None:
+            before, self.before_query = self.before_query, None
+            try:
+                before()
+            finally:
+                self.before_query = before
         text = sql.encode(self.encoding, "surrogateescape") if isinstance(sql, str) else sql
-        self._statement_size = len(text)
+        self._statement_size, self._statement_start = len(text), text[:64]
         above: Any = super()
         changed: int = above.query(text, unbuffered)
         return changed

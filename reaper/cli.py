@@ -690,20 +690,28 @@ def _show(report: Report) -> None:
 
 
 _WARNINGS = {
-    SweepWarning.IDLE_UPPER_BOUND: "idle times are upper bounds; two looks two seconds apart confirm them",
-    SweepWarning.NAMED_LOCKS_UNSEEN: "holders of GET_LOCK and LOCK TABLES cannot be seen, so they are not "
+    SweepWarning.IDLE_UPPER_BOUND: "idle times are upper bounds; two looks two seconds apart "
+    "confirm them",
+    SweepWarning.NAMED_LOCKS_UNSEEN: "holders of GET_LOCK and LOCK TABLES cannot be seen, so they "
+    "are not "
     "spared",
-    SweepWarning.TRANSACTIONS_UNSEEN: "who has begun a transaction and run nothing in it cannot be seen, so "
+    SweepWarning.TRANSACTIONS_UNSEEN: "who has begun a transaction and run nothing in it cannot "
+    "be seen, so "
     "is not spared",
-    SweepWarning.TRANSACTIONS_STALE: "somebody reads innodb_trx all the time, so transactions cannot be seen "
+    SweepWarning.TRANSACTIONS_STALE: "somebody reads innodb_trx all the time, so transactions "
+    "cannot be seen "
     "and nobody is taken",
-    SweepWarning.OWN_ACCOUNT_SHARED: "the application uses the reaper's account, so all its sessions are "
+    SweepWarning.OWN_ACCOUNT_SHARED: "the application uses the reaper's account, so all its "
+    "sessions are "
     "spared",
-    SweepWarning.USER_LIMITS_UNSEEN: "per-user limits cannot be read, so a user at its own limit goes "
+    SweepWarning.USER_LIMITS_UNSEEN: "per-user limits cannot be read, so a user at its own limit "
+    "goes "
     "unnoticed",
     SweepWarning.NO_RIGHT_TO_TERMINATE: "this account could not terminate anybody",
-    SweepWarning.RDS_PROXY_PROTECTED: "an RDS Proxy stands in front, so all sessions from its addresses are spared",
-    SweepWarning.RDS_PROXY_SUBNETS_PROTECTED: "the RDS Proxy's addresses are not known, so all from its subnets are "
+    SweepWarning.RDS_PROXY_PROTECTED: "an RDS Proxy stands in front, so all sessions from its "
+    "addresses are spared",
+    SweepWarning.RDS_PROXY_SUBNETS_PROTECTED: "the RDS Proxy's addresses are not known, so all "
+    "from its subnets are "
     "spared",
 }
 

@@ -281,7 +281,8 @@ _GIB_A_PROCESSOR = {"t": 4, "m": 4, "r": 8, "x": 16}
 
 # By GiB of memory: the classes of one size have the same limit in all families.
 _AURORA_MYSQL: dict[float, int] = {
-    2: 45, 4: 90, 8: 135, 16: 1000, 32: 2000, 64: 3000, 128: 4000, 256: 5000, 384: 6000, 512: 6000, 768: 7000,
+    2: 45, 4: 90, 8: 135, 16: 1000, 32: 2000, 64: 3000, 128: 4000, 256: 5000, 384: 6000, 512: 6000,
+    768: 7000,
 }  # fmt: skip
 # By the largest capacity.
 _SERVERLESS: dict[Flavour, dict[float, int]] = {

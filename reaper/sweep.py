@@ -375,7 +375,9 @@ class Sweep:
         return snapshot, judgement
 
     def _confirmed(self, engine: Engine, server: Server) -> tuple[RawSnapshot, Snapshot]:
-        """A look in which those found asleep exactly as in an earlier one count as idle since then."""
+        """A look in which those found asleep exactly as in an earlier one count as idle since
+        then.
+        """
         look = server.look()
         seen = engine.read(look)
         snapshot = confirm(seen, self.sightings) if seen.server == self.sightings.server else seen

@@ -179,7 +179,10 @@ def idle_severity(seconds: float) -> Severity:
 def idle_advice(seconds: float) -> str:
     again = span(DEFAULTS.max_idle)
     if 0 < seconds <= DEFAULTS.max_idle:
-        return f"The retry client uses a connection again for {again}; one that ends earlier has to be opened anew."
+        return (
+            f"The retry client uses a connection again for {again}; one that ends earlier has to "
+            f"be opened anew."
+        )
     kept = f"for {span(seconds)}" if seconds else "for ever"
     return (
         f"A frozen function's connection holds its slot {kept}. The retry client uses none again "

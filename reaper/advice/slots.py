@@ -136,7 +136,9 @@ def _limit_of(seen: Seen, user: str) -> int:
 
 
 def _unlimited(seen: Seen) -> list[str]:
-    """Who is connected and may take every slot: limited neither itself nor in all of its databases."""
+    """Who is connected and may take every slot: limited neither itself nor in all of its
+    databases.
+    """
     limited = seen.snapshot.database_limits
     return sorted(
         {

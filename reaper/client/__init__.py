@@ -1,4 +1,6 @@
-"""The shared client: connections that survive a freeze. Stands alone and ships as the Lambda layer."""
+"""The shared client: connections that survive a freeze. Stands alone and ships as the Lambda
+layer.
+"""
 
 from reaper.client.attempt import OutcomeUnknown
 from reaper.client.credentials import CredentialsUnavailable

@@ -7,24 +7,30 @@ from enum import StrEnum
 
 from reaper.client.drivers.connection import Connection
 
+# Everything is named with its schema: whoever may create functions or operators in one that is
+# searched first would have them run as the application.
 _GET_RIGHT = """
-SELECT bool_and(coalesce(has_function_privilege(to_regprocedure(name), 'EXECUTE'), false)) AS allowed
-FROM unnest('{pg_current_xact_id_if_assigned(), pg_xact_status(xid8), pg_control_system(), pg_control_checkpoint()}'
-            ::text[]) AS name
+SELECT pg_catalog.bool_and(coalesce(
+  pg_catalog.has_function_privilege(pg_catalog.to_regprocedure(name), 'EXECUTE'), false
+)) AS allowed
+FROM pg_catalog.unnest(ARRAY[
+  'pg_catalog.pg_current_xact_id_if_assigned()', 'pg_catalog.pg_xact_status(xid8)',
+  'pg_catalog.pg_control_system()', 'pg_catalog.pg_control_checkpoint()'
+]::pg_catalog.text[]) AS name
 """
 
 # The id of the transaction, null where it wrote nothing, and which server's history it belongs to:
 # after a failover to a replica that had not got the COMMIT yet the same id may mean another
 # transaction.
 _GET_PROBE = """
-SELECT pg_current_xact_id_if_assigned()::text AS id,
-       (SELECT system_identifier FROM pg_control_system())::text AS system,
-       (SELECT timeline_id FROM pg_control_checkpoint()) AS timeline
+SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text AS id,
+       (SELECT system_identifier FROM pg_catalog.pg_control_system())::pg_catalog.text AS system,
+       (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()) AS timeline
 """
 _GET_STATUS = """
-SELECT pg_xact_status(%s::text::xid8) AS status,
-       (SELECT system_identifier FROM pg_control_system())::text AS system,
-       (SELECT timeline_id FROM pg_control_checkpoint()) AS timeline
+SELECT pg_catalog.pg_xact_status(%s::pg_catalog.text::pg_catalog.xid8) AS status,
+       (SELECT system_identifier FROM pg_catalog.pg_control_system())::pg_catalog.text AS system,
+       (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()) AS timeline
 """
 
 

@@ -153,7 +153,9 @@ def _told_by_aws(what: str) -> Iterator[None]:
 
 
 def _fault(problem: Exception) -> Fault:
-    """No route, no answer, throttling and AWS's own failures pass; the rest a person must change."""
+    """No route, no answer, throttling and AWS's own failures pass; the rest a person must
+    change.
+    """
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError  # noqa: A004  botocore's name for it
 
     if isinstance(problem, ClientError):

@@ -169,10 +169,11 @@ class Database:
 
         With a token its effect is there exactly once, whoever retries: the key is the token and the
         name, by default the work's module and qualified name. After a success the same key returns
-        the stored result; after a failure, which was rolled back, the work is tried. Without one PostgreSQL is asked what became of a lost COMMIT,
-        and where it cannot tell, as on MySQL, OutcomeUnknown is raised. Raises DeadlineExceeded,
-        CredentialsUnavailable, ConfigurationError, the driver's own error, or whatever `work` does;
-        with a token TypeError or ValueError for a result that cannot be stored.
+        the stored result; after a failure, which was rolled back, the work is tried. Without one
+        PostgreSQL is asked what became of a lost COMMIT, and where it cannot tell, as on MySQL,
+        OutcomeUnknown is raised. Raises DeadlineExceeded, CredentialsUnavailable,
+        ConfigurationError, the driver's own error, or whatever `work` does; with a token TypeError
+        or ValueError for a result that cannot be stored.
         """
         key = None if token is None else tokens.Key.of(work, token, name)
         result: T = self._retried("transaction", key is not None, self._transact, work, key)
@@ -373,7 +374,10 @@ class Database:
             attempt.settled = key is not None
             result = self._worked(connection, work)
             if key is not None:
-                connection.run(tokens.STORE, {"result": tokens.to_text(result), **key.values})
+                connection.run(
+                    tokens.STORE[self.target.engine],
+                    {"result": tokens.to_text(result), **key.values},
+                )
         except BaseException:
             self._kept.roll_back(connection)
             raise

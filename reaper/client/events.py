@@ -50,7 +50,9 @@ class GivenUp(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened. `age` and `idle` are the connection's, in seconds by the wall clock."""
+    """One thing that happened. `age` and `idle` are the connection's, in seconds by the wall
+    clock.
+    """
 
     kind: EventKind
     target: str

@@ -1,4 +1,6 @@
-"""The one connection that is kept between invocations: trusted, asked or replaced before each use."""
+"""The one connection that is kept between invocations: trusted, asked or replaced before each
+use.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,9 @@ class _Open:
 
 
 def is_proxy(host: str) -> bool:
-    """Whether this is an endpoint of RDS Proxy: `name.proxy-abc123.eu-central-1.rds.amazonaws.com`."""
+    """Whether this is an endpoint of RDS Proxy:
+    `name.proxy-abc123.eu-central-1.rds.amazonaws.com`.
+    """
     return re.search(r"\.proxy-[^.]+\.[^.]+\.rds\.amazonaws\.com", host) is not None
 
 
@@ -286,7 +290,8 @@ class KeptConnection:
         connection.guard.deadline = deadline
         if not connection.is_alive():
             self.discard(GivenUp.ENDED_BY_SERVER)
-        # A statement that ran into the deadline leaves no time to ask, and a little is kept for this.
+        # A statement that ran into the deadline leaves no time to ask, and a little is kept for
+        # this.
         elif not self._is_at_rest(connection, deadline.at_least(_FOR_TIDYING)):
             self.discard(GivenUp.NOT_AT_REST)
         self.used()

@@ -177,7 +177,9 @@ class _OneConnection(Pool):
         self._database.give_back(state["connection"], unusable)
 
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
-        """Closing is the Database's: it is told when the record comes back without its connection."""
+        """Closing is the Database's: it is told when the record comes back without its
+        connection.
+        """
 
     def dispose(self) -> None:
         self._record = None
@@ -245,8 +247,8 @@ class _MySQL(MySQLDialect_pymysql):
     autocommit.
 
     START TRANSACTION goes before a transaction's first statement, as in psycopg, and again after a
-    statement that has committed by itself; also on a raw_connection(). `SET autocommit` and back would be a round trip more, and a write
-    lost where somebody forgets the latter.
+    statement that has committed by itself; also on a raw_connection(). `SET autocommit` and back
+    would be a round trip more, and a write lost where somebody forgets the latter.
     """
 
     supports_statement_cache = True
@@ -301,7 +303,7 @@ class _MySQL(MySQLDialect_pymysql):
     # Of SQLAlchemy's isolation levels none becomes the session's: Database's own verbs would
     # inherit it.
 
-    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
+    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:  # noqa: ARG002  SQLAlchemy's
         is_servers_own = (
             self._on_connect_isolation_level is None and level == self.default_isolation_level
         )

@@ -75,7 +75,8 @@ class ShutdownHook:
         finally:
             # That handler may have used a database.
             self._close_idle()
-            # sys.exit would wait for the thread in which the runtime client asks for the next event.
+            # sys.exit would wait for the thread in which the runtime client asks for the next
+            # event.
             os._exit(0)
 
     def _close_idle(self) -> None:

@@ -30,7 +30,8 @@ _ON_MYSQL = tuple(re.compile(quotes + _MYSQL, re.DOTALL) for quotes in (_ESCAPED
 _ENDS_TRANSACTION = frozenset({"BEGIN", "START", "COMMIT", "ROLLBACK", "END", "ABORT"})
 # MySQL's implicit commits (manual, "Statements That Cause an Implicit Commit").
 _COMMITS_ON_MYSQL = frozenset({
-    "ALTER", "ANALYZE", "CACHE", "CHANGE", "CHECK", "CREATE", "DROP", "FLUSH", "GRANT", "INSTALL", "LOCK",
+    "ALTER", "ANALYZE", "CACHE", "CHANGE", "CHECK", "CREATE", "DROP", "FLUSH", "GRANT", "INSTALL",
+    "LOCK",
     "OPTIMIZE", "RENAME", "REPAIR", "RESET", "REVOKE", "STOP", "TRUNCATE", "UNINSTALL", "UNLOCK",
 })  # fmt: skip
 # Among the assignments of one SET; @autocommit would be a variable of the user's.
@@ -136,7 +137,7 @@ _KEEPS_TRANSACTION = frozenset({
 
 
 @_remembered
-def keeps_transaction(sql: str, is_mysql: bool) -> bool:
+def keeps_transaction(sql: str) -> bool:
     """Whether it is certain that it leaves the transaction it runs in as it is: one statement of a
     kind that cannot commit, in no comment that a server might run.
     """

@@ -217,7 +217,9 @@ def is_loopback(host: str) -> bool:
 
 
 def reject_unknown_keys(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    """Raise ConfigurationError for the first key that is not known, with the nearest one that is."""
+    """Raise ConfigurationError for the first key that is not known, with the nearest one that
+    is.
+    """
     if not isinstance(given, Mapping):
         # Not its value: where a target is meant it may be a DSN with a password.
         raise ConfigurationError(f"{where} is {type(given).__name__}, not an object with keys")

@@ -50,20 +50,38 @@ WHERE NOT EXISTS (SELECT 1 FROM reaper_tokens WHERE name = %(former)s AND token 
 ON DUPLICATE KEY UPDATE token = reaper_tokens.token
 """,
     EngineName.POSTGRES: """
-INSERT INTO reaper_tokens (name, token) SELECT %(name)s::text, %(token)s::text
-WHERE NOT EXISTS (SELECT 1 FROM reaper_tokens WHERE name = %(former)s::text AND token = %(token)s::text)
+INSERT INTO reaper_tokens (name, token)
+SELECT %(name)s::pg_catalog.text, %(token)s::pg_catalog.text
+WHERE NOT EXISTS (
+  SELECT 1 FROM reaper_tokens
+  WHERE name OPERATOR(pg_catalog.=) %(former)s::pg_catalog.text
+    AND token OPERATOR(pg_catalog.=) %(token)s::pg_catalog.text
+)
 ON CONFLICT DO NOTHING
 """,
 }
-STORE = "UPDATE reaper_tokens SET result = %(result)s WHERE name = %(name)s AND token = %(token)s"
+STORE = {
+    EngineName.MYSQL: """
+UPDATE reaper_tokens SET result = %(result)s WHERE name = %(name)s AND token = %(token)s
+""",
+    EngineName.POSTGRES: """
+UPDATE reaper_tokens SET result = %(result)s
+WHERE name OPERATOR(pg_catalog.=) %(name)s::pg_catalog.text
+  AND token OPERATOR(pg_catalog.=) %(token)s::pg_catalog.text
+""",
+}
 PURGE = {
     EngineName.MYSQL: """
 DELETE FROM reaper_tokens WHERE created_at < NOW() - INTERVAL %s DAY ORDER BY created_at LIMIT 1000
 """,
     EngineName.POSTGRES: """
-DELETE FROM reaper_tokens WHERE (name, token) IN (
-  SELECT name, token FROM reaper_tokens WHERE created_at < now() - make_interval(days => %s)
-  ORDER BY created_at LIMIT 1000 FOR UPDATE SKIP LOCKED)
+DELETE FROM reaper_tokens WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
+  SELECT ctid FROM reaper_tokens
+  WHERE created_at OPERATOR(pg_catalog.<) (
+    pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => %s::pg_catalog.int4)
+  )
+  ORDER BY created_at LIMIT 1000 FOR UPDATE SKIP LOCKED
+))
 """,
 }
 # Tables that an earlier version made compare as text, by which 'a' and 'a ' are one.
@@ -74,7 +92,9 @@ WHERE name IN (%(name)s, %(former)s) AND token = %(token)s
   AND CAST(token AS BINARY) = CAST(%(token)s AS BINARY)
 """,
     EngineName.POSTGRES: """
-SELECT result FROM reaper_tokens WHERE name IN (%(name)s, %(former)s) AND token = %(token)s
+SELECT result FROM reaper_tokens
+WHERE name OPERATOR(pg_catalog.=) ANY (ARRAY[%(name)s, %(former)s]::pg_catalog.text[])
+  AND token OPERATOR(pg_catalog.=) %(token)s::pg_catalog.text
 """,
 }
 _LONGEST = 255

@@ -1,4 +1,6 @@
-"""Whose turn it is: one connection, used by one thread at a time, and by nobody while it is lent."""
+"""Whose turn it is: one connection, used by one thread at a time, and by nobody while it is
+lent.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ class Turns:
     def __init__(self) -> None:
         self.process = os.getpid()
         self.occupied = ""
-        """What has the connection to itself at the moment, in words for an error; empty: nothing."""
+        """What has the connection to itself now, in words for an error; empty: nothing."""
         # The thread whose turn it is, or was last.
         self._occupant = 0
         self._lock = threading.Condition()

@@ -72,6 +72,14 @@ def test_a_read_only_server_is_left(server: Server) -> None:
         assert (db.stats.retried, db.stats.discarded) == (12, 12)
 
 
+def _writes_where_only_reads_are_allowed(db: Database) -> None:
+    if db.is_mysql:
+        with db.connection() as connection:
+            connection.query("START TRANSACTION READ ONLY")
+            connection.query(INSERT)
+    db.execute(INSERT)
+
+
 @pytest.mark.own_server
 def test_a_session_that_only_reads_fails_at_once(server: Server) -> None:
     """Where the session's own default refuses writes, no other server would help: no waiting."""
@@ -81,11 +89,7 @@ def test_a_session_that_only_reads_fails_at_once(server: Server) -> None:
             server.query("ALTER ROLE app SET default_transaction_read_only = on")
         try:
             with pytest.raises((psycopg.Error, pymysql.Error)) as caught:
-                if db.is_mysql:
-                    with db.connection() as connection:
-                        connection.query("START TRANSACTION READ ONLY")
-                        connection.query(INSERT)
-                db.execute(INSERT)
+                _writes_where_only_reads_are_allowed(db)
         finally:
             if not db.is_mysql:
                 server.query("ALTER ROLE app RESET default_transaction_read_only")

@@ -38,8 +38,8 @@ class Driver(Protocol):
         `batch` allows several statements in one packet, where the engine has to be told. `proxy`
         says that RDS Proxy stands between, which for many things would reserve a connection of the
         database's for this client alone ("pin" it). `address` is where the target's host is this
-        time; without one each of the addresses of its name gets its share of the time. Raises ConfigurationError before any packet is
-        sent, DeadlineExceeded, or the driver's own error.
+        time; without one each of the addresses of its name gets its share of the time. Raises
+        ConfigurationError before any packet is sent, DeadlineExceeded, or the driver's own error.
         """
 
     def fault(self, error: BaseException) -> Fault:

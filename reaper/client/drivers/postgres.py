@@ -46,8 +46,10 @@ _ENDED_WHILE_IDLE = ("57P05", "25P03")
 _ENDS_OR_BEGINS = frozenset(
     {"BEGIN", "START TRANSACTION", "COMMIT", "ROLLBACK", "PREPARE TRANSACTION"}
 )
+# Named with its schema: what somebody put into one that is searched first would run as ours.
 _GET_IDLE_LIMIT = """
-SELECT setting::float8 / 1000 AS seconds FROM pg_settings WHERE name = 'idle_session_timeout'
+SELECT setting::pg_catalog.float8 OPERATOR(pg_catalog./) 1000::pg_catalog.float8 AS seconds
+FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'idle_session_timeout'
 """
 
 

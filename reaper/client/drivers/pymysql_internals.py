@@ -70,7 +70,7 @@ class GuardedConnection(Connection):
         self.has_answered = True
         """Whether an answer to what was written last has begun."""
         self.is_in_step = True
-        """Whether every answer was read to its end, so that the next one is the next statement's."""
+        """Whether every answer was read to its end: the next one is the next statement's."""
         self.is_status_known = True
         """Whether `server_status` is of the last answer; an error's packet has none."""
         self._statement_size = 0

@@ -245,7 +245,7 @@ def test_a_dsn_taken_for_something_else_is_not_shown(shell: Shell, command: str,
 
 def test_an_error_nobody_expected_shows_no_secret() -> None:
     """A mistake of our own ends in Python's traceback, which shows code and no values."""
-    script = "from reaper import cli; cli.Sweep.run = lambda self: 1 / 0; cli.main()"
+    script = "from reaper import cli, sweep; sweep.Sweep.run = lambda self: 1 / 0; cli.main()"
     arguments = ["scan", f"mysql://u:{PASSWORD}@h/d?tls=off", "--rules", '{"max_kills": 5}']
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False

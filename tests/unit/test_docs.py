@@ -22,6 +22,7 @@ from reaper import advice, cli
 from reaper.advice.base import IDLE, LONGEST_IDLE
 from reaper.advice.postgres import IN_TRANSACTION, LONGEST_INVOCATION
 from reaper.advice.proxy import LONGEST_BORROW, MOST_PERCENT
+from reaper.cli.render import WARNINGS
 from reaper.client.events import EventKind
 from reaper.client.kept import DEFAULTS
 from reaper.client.target import Target
@@ -111,7 +112,7 @@ def test_the_last_reasons_condemn() -> None:
 
 def test_every_warning() -> None:
     """Each warning that the package can give has a row, and the command line explains it."""
-    assert sorted(names("warning")) == sorted(SweepWarning) == sorted(cli._WARNINGS)
+    assert sorted(names("warning")) == sorted(SweepWarning) == sorted(WARNINGS)
     assert set(Notice) <= set(SweepWarning)
 
 

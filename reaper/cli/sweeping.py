@@ -1,0 +1,108 @@
+"""One sweep from the command line: its targets, its question before the kills, its progress."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import typer
+from rich.progress import Progress
+
+from reaper.cli.render import busy, errors, victims_table
+from reaper.client.deadline import Clock, Deadline
+from reaper.client.target import ConfigurationError, hint, redact
+from reaper.client.target import printable as clean
+from reaper.environment import targets_from_environ
+from reaper.model import SweepTarget, Verdict
+from reaper.report import Report, Victim
+from reaper.request.events import SweepRequest, Trigger
+from reaper.request.plan import Job, plan_command
+from reaper.rules import Rules, RulesPatch
+from reaper.sweep import Observers, Sweep
+
+
+def jobs_for(named: Sequence[str], request: SweepRequest) -> list[Job]:
+    """Every target with its final rules, all checked before the first connection."""
+    targets = [target_of(name) for name in named]
+    return plan_command(request, targets, RulesPatch.from_environ(os.environ))
+
+
+def target_of(named: str) -> SweepTarget:
+    if "://" in named:
+        return SweepTarget.from_dsn(named)
+    targets = {target.name: target for target in targets_from_environ(os.environ)}
+    if named not in targets:
+        # Perhaps a broken DSN
+        raise ConfigurationError(f"unknown target {redact(named)!r}{hint(named, targets)}")
+    return targets[named]
+
+
+class _Stopwatch:
+    """The monotonic clock, standing still while the operator thinks."""
+
+    def __init__(self) -> None:
+        self._paused = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() - self._paused
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._paused += time.monotonic() - began
+
+
+def sweep_of(
+    target: SweepTarget,
+    rules: Rules,
+    timeout: float,
+    observers: Observers,
+    clock: Clock = time.monotonic,
+) -> Sweep:
+    deadline = Deadline.after(timeout, clock)
+    return Sweep(
+        target, rules, Trigger.MANUAL, deadline, two_looks=True, observers=observers, clock=clock
+    )
+
+
+def scan_one(sweep: Sweep) -> Report:
+    with busy(f"looking at {sweep.target.name} ..."):
+        return sweep.run()
+
+
+def kill_one(target: SweepTarget, rules: Rules, timeout: float, yes: bool) -> Report:
+    progress = Progress(console=errors(), transient=True)
+    task = progress.add_task("terminating", total=None)
+    stopwatch = _Stopwatch()
+
+    def approve(verdicts: Sequence[Verdict]) -> bool:
+        if not yes:
+            errors().print(victims_table([Victim(verdict) for verdict in verdicts]))
+            with stopwatch.pause():
+                agreed = _agreed(f"Terminate these {len(verdicts)} on {clean(target.name)}?")
+            if not agreed:
+                return False
+        progress.start()
+        return True
+
+    def struck(done: int, of: int) -> None:
+        progress.update(task, completed=done, total=of)
+
+    try:
+        return sweep_of(
+            target, rules, timeout, Observers(approve=approve, struck=struck), stopwatch
+        ).run()
+    finally:
+        if progress.live.is_started:
+            progress.stop()
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return typer.confirm(question, err=True)
+    # Ctrl-C is a no
+    except typer.Abort:
+        return False

@@ -239,6 +239,8 @@ class Outcome(Word):
     CHANGED = "changed"
     # No right
     REFUSED = "refused"
+    # MySQL: its account has SYSTEM_USER, which only another one with it may terminate; spared
+    SYSTEM_USER = "system_user"
     FAILED = "failed"
     WOULD_TERMINATE = "would_terminate"
 

@@ -114,3 +114,9 @@ def test_one_stall_does_not_end_all_kills() -> None:
     before = pace.seconds
     pace.learn(began, 0)
     assert pace.seconds == before / 2
+
+
+def test_who_may_kill_is_denied_only_system_users() -> None:
+    """With a right of its own 1095 is the victim's protection, not a right that is missing."""
+    error = pymysql.OperationalError(1095, "You are not owner of thread 7")
+    assert classify(error, has_right=True) is Outcome.SYSTEM_USER

@@ -414,7 +414,7 @@ def test_a_rule_that_may_not_travel_says_why(rule: str, why: str) -> None:
 
 # Where rules are parsed: the rules' own module, and the option that is a text of JSON.
 PARSERS = {"rules.py"}
-PARSING = {"_rules_option"}
+PARSING = {"rules_option"}
 
 
 def untyped_rules(source: str) -> set[str]:

@@ -14,11 +14,12 @@ CANNOT_CONVERT = 3854
 DENIED = frozenset({1044, 1142, 1143, 1227, 1146, 1109})
 
 _NO_SUCH_THREAD = 1094
+# ER_KILL_DENIED_ERROR
+_KILL_DENIED = 1095
 _NO_SUCH_QUERY = 1957
 _REFUSED = frozenset(
     {
-        # ER_KILL_DENIED_ERROR
-        1095,
+        _KILL_DENIED,
         # ER_TABLEACCESS_DENIED_ERROR, inside a procedure
         1142,
         # ER_SPECIFIC_ACCESS_DENIED_ERROR
@@ -29,9 +30,10 @@ _REFUSED = frozenset(
         1370,
     }
 )
-_OUTCOMES = {_NO_SUCH_THREAD: Outcome.GONE, _NO_SUCH_QUERY: Outcome.CHANGED} | dict.fromkeys(
-    _REFUSED, Outcome.REFUSED
-)
+_OUTCOMES = {
+    _NO_SUCH_THREAD: Outcome.GONE,
+    _NO_SUCH_QUERY: Outcome.CHANGED,
+} | dict.fromkeys(_REFUSED, Outcome.REFUSED)
 # rds_kill refuses by selecting a column named "ERROR (RDS): CANNOT KILL …"
 _NO_SUCH_COLUMN = 1054
 # The client's own codes: the connection was lost
@@ -43,14 +45,17 @@ def code(error: pymysql.Error) -> int | None:
     return error.args[0] if error.args and isinstance(error.args[0], int) else None
 
 
-def classify(error: pymysql.Error) -> Outcome:
+def classify(error: pymysql.Error, *, has_right: bool = False) -> Outcome:
     """What a failed kill means for its victim.
 
-    Raises a lost connection's error again: it says nothing about what became of the victim.
+    `has_right`: this account itself may KILL, so that only a victim with SYSTEM_USER is denied to
+    it. Raises a lost connection's error again: it says nothing about what became of the victim.
     """
     number = code(error)
     if number == _NO_SUCH_COLUMN and "RDS" in str(error):
         return Outcome.REFUSED
+    if number == _KILL_DENIED and has_right:
+        return Outcome.SYSTEM_USER
     if number in _OUTCOMES:
         return _OUTCOMES[number]
     if isinstance(error, pymysql.InterfaceError) or (

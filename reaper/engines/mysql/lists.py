@@ -43,15 +43,18 @@ class ProcessList:
         """The list, or these sessions of it."""
         return self._read(self._statement(ids), ids)
 
-    def read_for_marks(self, ids: Sequence[int] = ()) -> list[Fetched]:
+    def read_for_marks(self, ids: Sequence[int] = (), *, complete: bool = False) -> list[Fetched]:
         """The same with what a mark is made of, within one second of the server's clock where that
         counts in whole seconds.
+
+        `complete`: with the sessions that performance_schema had no room for.
         """
         for attempt in range(_TRIES_WITHIN_A_SECOND):
             if attempt:
                 # Until SHOW's clock, too, has come to the new second
                 time.sleep(_LATE_CLOCK)
-            rows = self._read(self._marking_statement(ids), ids)
+            sql = _COMPLETE if complete else self._marking_statement(ids)
+            rows = self._read(sql, ids)
             if not any(map(has_ticked, rows)):
                 break
         return rows
@@ -116,6 +119,9 @@ _FOR_A_REREAD = "COMMAND AS Command, TIME AS Time"
 _FOR_A_LOOK = f"DB AS db, {_FOR_A_REREAD}, STATE AS State, LEFT(INFO, 1024) AS Info"
 # NOW is when the statement began, SYSDATE the clock itself.
 _CLOCKS = "UNIX_TIMESTAMP(NOW()) AS began_s, UNIX_TIMESTAMP(SYSDATE()) AS now_s"
+_COMPLETE = _GET_SESSIONS.format(
+    table="information_schema.processlist", columns=_FOR_A_LOOK, clocks=_CLOCKS
+)
 # As doubles, for PyMySQL is slow to read decimals. A token changes with every command that a
 # session runs.
 _EXACT_CLOCK = (

@@ -40,19 +40,30 @@ def held_locks(
 ) -> list[Fetched] | None:
     """Locks that outlive transactions: GET_LOCK, LOCK TABLES, FLUSH TABLES WITH READ LOCK, HANDLER.
 
-    None where they cannot be seen. `in_transaction` are the sessions with an open transaction,
-    which holds locks of its own on every table that it touched; those do not count.
+    None where they cannot be seen, which is so unless a lock of our own shows in the same look.
+    `in_transaction` are the sessions with an open transaction, which holds locks of its own on
+    every table that it touched; those do not count.
     """
-    if not facts.sees_statements:
+    if not facts.has_performance_schema:
         return None
-    rows = query_if_allowed(connection, GET_LOCKS)
-    if rows is None:
+    probe = f"reaper.look.{facts.connection_id:d}"
+    query(connection, f"SELECT GET_LOCK('{probe}', 0)")
+    try:
+        rows = query_if_allowed(connection, GET_LOCKS)
+    finally:
+        query(connection, f"SELECT RELEASE_LOCK('{probe}')")
+    if not any(_is_ours(row, facts, probe) for row in rows or ()):
         return None
+    rows = [row for row in rows or () if row["processlist_id"] != facts.connection_id]
     return [
         {"processlist_id": row["processlist_id"], "name": row["name"]}
         for row in rows
         if row["kind"] == "USER LEVEL LOCK" or row["processlist_id"] not in in_transaction
     ]
+
+
+def _is_ours(row: Fetched, facts: Facts, probe: str) -> bool:
+    return bool(row["processlist_id"] == facts.connection_id and row["name"] == probe)
 
 
 def _asleep(row: Fetched) -> float | None:
@@ -63,5 +74,6 @@ GET_LOCKS = """
 SELECT DISTINCT t.PROCESSLIST_ID AS processlist_id, l.OBJECT_TYPE AS kind, l.OBJECT_NAME AS name
 FROM performance_schema.metadata_locks AS l
 JOIN performance_schema.threads AS t ON t.THREAD_ID = l.OWNER_THREAD_ID
-WHERE l.LOCK_STATUS = 'GRANTED' AND t.PROCESSLIST_COMMAND = 'Sleep'
+WHERE l.LOCK_STATUS = 'GRANTED'
+  AND (t.PROCESSLIST_COMMAND = 'Sleep' OR t.PROCESSLIST_ID = CONNECTION_ID())
 """

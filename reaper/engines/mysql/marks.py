@@ -12,6 +12,10 @@ from reaper.model import Mark
 _FOR_MARKS = frozenset({"began_s", "now_s", "exact_s", "token"})
 # Seconds by which two readings of MariaDB's exact clock may differ for the same sleep
 _SLACK = 0.5
+# The same for clocks of whole seconds, either of which may just have come to a new one
+_SLACK_OF_TIME = 2.0
+# Seconds that an exact idle time may be above Time, which counts whole ones
+_ROUNDING = 1.0
 
 
 def mark_of(row: Fetched, last_statement: object = None) -> Mark | None:
@@ -23,11 +27,13 @@ def mark_of(row: Fetched, last_statement: object = None) -> Mark | None:
         # Pings with no statement between them leave MariaDB's QUERY_ID as it is, so the start of
         # the sleep is compared as well.
         return Mark(key, float(row["began_s"]) - float(row["exact_s"]), slack=_SLACK)
+    since = int(row["now_s"]) - int(row["Time"])
     if key[2] is not None:
-        return Mark(key)
+        # A thread that is not instrumented keeps its last event for ever, so Time must fit, too.
+        return Mark(key, since, slack=_SLACK_OF_TIME)
     # In whole seconds: forgiving a single one would take a sleep that began almost two seconds
     # later for the same.
-    return None if has_ticked(row) else Mark(key, int(row["now_s"]) - int(row["Time"]))
+    return None if has_ticked(row) else Mark(key, since)
 
 
 def has_ticked(row: Fetched) -> bool:
@@ -64,9 +70,14 @@ def idle_facts(rows: Iterable[Fetched], ends: Mapping[int, StatementEnd]) -> dic
         for row in rows
         if row["Command"] == "Sleep" and row["Time"] is not None
     }
+    # A session cannot have been idle for longer than Time, which began before: whatever says so is
+    # old, as the last event of a thread that is not instrumented any more.
+    told = {
+        id_
+        for id_, time in asleep.items()
+        if id_ in ends and ends[id_].seconds_ago <= time + _ROUNDING
+    }
     return {
-        "last_statement_s": {
-            id_: time - ends[id_].seconds_ago for id_, time in asleep.items() if id_ in ends
-        },
-        "unconfirmed": [id_ for id_ in asleep if id_ not in ends],
+        "last_statement_s": {id_: asleep[id_] - ends[id_].seconds_ago for id_ in told},
+        "unconfirmed": [id_ for id_ in asleep if id_ not in told],
     }

@@ -15,7 +15,7 @@ from reaper.client.target import EngineName
 from reaper.engines.base import ChunkOutcome, Holder
 from reaper.engines.mysql import kill_if_idle, locks, reading
 from reaper.engines.mysql.errors import classify
-from reaper.engines.mysql.facts import Facts, read_counters, read_facts
+from reaper.engines.mysql.facts import LOCKS_LOST, Facts, read_counters, read_facts
 from reaper.engines.mysql.kills import (
     COMMANDS,
     CompoundKill,
@@ -79,6 +79,9 @@ class MySQLServer:
         """All sessions and the facts around them, as the server gives them now."""
         counters = read_counters(self._connection)
         rows = self._lists.read_for_marks()
+        if len(rows) < counters["Threads_connected"] and self._facts.sees_statements:
+            # performance_schema has no room for more threads, and does not list the others.
+            rows = self._lists.read_for_marks(complete=True)
         with_own_query_id = _with_own_query_id(rows) if self._kills_by_query_id else ()
         ends = self._statements.read() if self._facts.sees_statements else {}
         context = self._context(counters, self._transactions.look())
@@ -91,7 +94,9 @@ class MySQLServer:
     def _context(self, counters: Mapping[str, int], listed: TransactionList) -> dict[str, object]:
         known = _sessions(listed.rows)
         begun = self._transactions.begun(known)
-        held = locks.held_locks(self._connection, self._facts, known | _sessions(begun))
+        held = None
+        if not counters.get(LOCKS_LOST):
+            held = locks.held_locks(self._connection, self._facts, known | _sessions(begun))
         # Reading innodb_trx takes the PROCESS privilege, with which nothing is hidden.
         sees_all = listed.rows is not None
         context = {

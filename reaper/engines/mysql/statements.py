@@ -31,8 +31,11 @@ class StatementEnds:
         """By session the statement that it ran last, where that has ended."""
         rows = query(self._connection, _GET_STATEMENT_ENDS)
         # The asking statement is itself running: by the clock of the others' ends, its start is
-        # the present.
-        now = next((row["at"] for row in rows if row["id"] == self._own_id), None)
+        # the present. Where it does not show as running, what shows of others is old: a consumer
+        # or an instrument is off.
+        now = next(
+            (row["at"] for row in rows if row["id"] == self._own_id and row["is_running"]), None
+        )
         self._latest = (
             {}
             if now is None
@@ -67,10 +70,10 @@ _THREAD_OF = "(SELECT THREAD_ID FROM performance_schema.threads WHERE PROCESSLIS
 # sessions. Without them it is a hash join in memory, of the narrow table and not of the wide one.
 _GET_STATEMENT_ENDS = """
 SELECT /*+ NO_INDEX(e) NO_INDEX(t) SET_VAR(join_buffer_size = 4194304) */ t.PROCESSLIST_ID AS id,
-       t.THREAD_ID AS thread, e.EVENT_ID AS event,
+       t.THREAD_ID AS thread, e.EVENT_ID AS event, e.END_EVENT_ID IS NULL AS is_running,
        IF(e.END_EVENT_ID IS NULL, e.TIMER_START, e.TIMER_END) AS at
 FROM performance_schema.threads AS t
 STRAIGHT_JOIN performance_schema.events_statements_current AS e ON e.THREAD_ID = t.THREAD_ID
-WHERE t.PROCESSLIST_ID IS NOT NULL AND e.NESTING_EVENT_LEVEL = 0
+WHERE t.PROCESSLIST_ID IS NOT NULL AND e.NESTING_EVENT_LEVEL = 0 AND t.INSTRUMENTED = 'YES'
   AND (e.END_EVENT_ID IS NOT NULL OR t.PROCESSLIST_ID = CONNECTION_ID())
 """

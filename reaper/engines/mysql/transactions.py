@@ -90,9 +90,16 @@ class Transactions:
         """
         if not self._facts.sees_statements:
             return []
-        rows = query_if_allowed(self._connection, GET_BEGUN)
-        if rows is None:
+        # A transaction of our own must show, or the instrument or its consumer is off.
+        query(self._connection, "START TRANSACTION")
+        try:
+            rows = query_if_allowed(self._connection, GET_BEGUN)
+        finally:
+            query(self._connection, "COMMIT")
+        own = self._facts.connection_id
+        if not any(row["trx_mysql_thread_id"] == own for row in rows or ()):
             return None
+        rows = [row for row in rows or () if row["trx_mysql_thread_id"] != own]
         return [row for row in rows if row["trx_mysql_thread_id"] not in known]
 
     def sessions(self) -> Collection[int]:
@@ -135,5 +142,6 @@ SELECT t.PROCESSLIST_ID AS trx_mysql_thread_id, x.TIMER_WAIT / 1e12 AS age_s,
        0 AS rows_locked, 0 AS rows_modified
 FROM performance_schema.events_transactions_current AS x
 JOIN performance_schema.threads AS t ON t.THREAD_ID = x.THREAD_ID
-WHERE x.STATE = 'ACTIVE' AND x.AUTOCOMMIT = 'NO' AND t.PROCESSLIST_COMMAND = 'Sleep'
+WHERE x.STATE = 'ACTIVE' AND x.AUTOCOMMIT = 'NO'
+  AND (t.PROCESSLIST_COMMAND = 'Sleep' OR t.PROCESSLIST_ID = CONNECTION_ID())
 """

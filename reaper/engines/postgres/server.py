@@ -182,12 +182,20 @@ def _outcome(row: Fetched) -> Outcome:
 
 # What the database's owner has set for those who log in to it must not apply to the reaper. With
 # another search path a schema of the owner's could precede pg_catalog, and a function there that
-# fits better would be called with the reaper's rights (CVE-2018-1058). Nor may the owner say how
-# long a statement runs or how dates look.
+# fits better would be called with the reaper's rights (CVE-2018-1058); until it is set, everything
+# is named with its schema. Nor may the owner say as which role the reaper works, how long a
+# statement runs, how dates look or how exact a number is. Nothing is converted: names are the whole
+# server's, each in an encoding of its own. A setting that this version does not know is left out.
 _DO_SETTLE = """
 SELECT pg_catalog.set_config(name, value, false)
-FROM (VALUES ('search_path', 'pg_catalog, pg_temp'),
-             ('statement_timeout', '0'), ('datestyle', 'ISO')) AS ours (name, value)
+FROM (VALUES ('search_path', 'pg_catalog, pg_temp'), ('role', 'none'), ('datestyle', 'ISO'),
+             ('extra_float_digits', '3'), ('client_encoding', 'SQL_ASCII'),
+             ('statement_timeout', '0'), ('lock_timeout', '0'),
+             ('transaction_timeout', '0'), ('idle_in_transaction_session_timeout', '0'),
+             ('default_transaction_deferrable', 'off'),
+             ('default_transaction_isolation', 'read committed')
+     ) AS ours (name, value)
+WHERE pg_catalog.current_setting(name, true) IS NOT NULL
 """
 
 # Advisory locks belong to one database: every reaper of a server connects to the same one. The

@@ -43,6 +43,13 @@ _STATE_REASONS = {
     State.ACTIVE: Reason.ACTIVE,
 }
 
+# The first that fits is told
+_HOLDING_REASONS = {
+    Holding.LOCK: Reason.HOLDS_LOCK,
+    Holding.BACKUP: Reason.BACKUP,
+    Holding.LISTEN: Reason.LISTENING,
+}
+
 # Tuples: members of an enum are found in them by identity.
 _NO_CLIENTS = (State.REPLICATION, State.BACKGROUND, State.HANDSHAKE)
 _CONDEMNED = (Reason.IDLE, Reason.IDLE_IN_TRANSACTION, Reason.PRESSURE)
@@ -198,7 +205,7 @@ def _in_doubt(session: Session, snapshot: Snapshot) -> Reason | None:
         return Reason.NOT_IDLE_LONG_ENOUGH
     if not session.holds:
         return None
-    return Reason.HOLDS_LOCK if Holding.LOCK in session.holds else Reason.LISTENING
+    return next(reason for held, reason in _HOLDING_REASONS.items() if held in session.holds)
 
 
 _Names = tuple[str | None, str | None, str | None, str | None]

@@ -62,6 +62,7 @@ RECKLESS: dict[str, Any] = {
         (sleeper(state=IN_TRANSACTION, transaction_seconds=None), "unknown"),
         (sleeper(holds=frozenset({Holding.LOCK})), "holds_lock"),
         (sleeper(holds=frozenset({Holding.LISTEN})), "listening"),
+        (sleeper(holds=frozenset({Holding.BACKUP})), "backup"),
         (
             sleeper(state=IN_TRANSACTION, transaction_seconds=9e5, holds=frozenset({Holding.LOCK})),
             "holds_lock",

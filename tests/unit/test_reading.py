@@ -441,7 +441,13 @@ def test_postgres_transaction_age() -> None:
         ("/* a /* b */ c */ LISTEN jobs", True),
         # All that a saved snapshot keeps of it
         ("LISTEN", True),
+        # Other channels may remain
+        ("UNLISTEN jobs", True),
+        ('unlisten "chat_2"', True),
+        ("UNLISTEN", True),
+        ("UNLISTEN *; UNLISTEN jobs", True),
         ("UNLISTEN *", False),
+        ("/* all */ UNLISTEN/* of them */ *;", False),
         ("SELECT 'LISTEN'", False),
         ("-- LISTEN jobs", False),
         ("-- LISTEN jobs\nSELECT 1", False),
@@ -457,6 +463,25 @@ def test_postgres_listen(query: str | None, listens: bool) -> None:
     """
     (session,) = read_postgres(activity(query=query)).sessions
     assert (Holding.LISTEN in session.holds) is listens
+
+
+@pytest.mark.parametrize(
+    ("query", "backs_up"),
+    [
+        ("SELECT pg_backup_start('nightly', true)", True),
+        ("select PG_START_BACKUP('nightly', false, false)", True),
+        ("SELECT pg_catalog.pg_backup_start($1)", True),
+        ('/* nightly */ SELECT * FROM "pg_catalog"."pg_backup_start" (\'x\')', True),
+        ("CHECKPOINT; SELECT pg_backup_start('x')", True),
+        ("SELECT pg_backup_stop()", False),
+        ("SELECT 1", False),
+        (None, False),
+    ],
+)
+def test_postgres_base_backup(query: str | None, backs_up: bool) -> None:
+    """A base backup lasts as long as the session that began it, which sleeps meanwhile."""
+    (session,) = read_postgres(activity(query=query)).sessions
+    assert (Holding.BACKUP in session.holds) is backs_up
 
 
 def test_postgres_advisory_locks() -> None:
@@ -579,11 +604,21 @@ def test_first_word(sql: object, word: str) -> None:
 
 @pytest.mark.parametrize(
     ("sql", "kind"),
-    [("SELECT 1; listen x", "LISTEN"), ("update t set secret = 1", "UPDATE"), (HIDDEN, HIDDEN)],
+    [
+        ("SELECT 1; listen x", "LISTEN"),
+        ("UNLISTEN x", "LISTEN"),
+        ("UNLISTEN  *", "UNLISTEN *"),
+        ("SELECT pg_start_backup('secret')", "pg_backup_start"),
+        ("update t set secret = 1", "UPDATE"),
+        (HIDDEN, HIDDEN),
+    ],
 )
 def test_sql_kind(sql: str, kind: str) -> None:
-    """What a saved snapshot keeps of a statement still says whether it listens or was hidden."""
+    """What a saved snapshot keeps of a statement still says what the session holds, or that it was
+    hidden.
+    """
     assert sql_kind(sql) == kind
+    assert sql_kind(kind) == kind
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from reaper.client.target import ConfigurationError, EngineName, shown
 from reaper.engines.rows import Row, limits, mark_of, name, names, number, values, whole
 from reaper.engines.snapshot_file import RawSnapshot
-from reaper.engines.sql_text import HIDDEN_SQL, listens
+from reaper.engines.sql_text import HIDDEN_SQL, begins_backup, listens
 from reaper.model import Flavour, Holding, Session, Snapshot, State, SweepWarning
 
 _FLAVOURS: Mapping[str | None, Flavour] = {
@@ -101,6 +101,8 @@ def _transaction_age(row: Row, idle: float | None) -> float | None:
 
 def _holds(row: Row, *, is_locker: bool) -> frozenset[Holding]:
     held = _A_LOCK if is_locker else _NOTHING
+    if begins_backup(row.get("query")):
+        held |= {Holding.BACKUP}
     return held | {Holding.LISTEN} if listens(row.get("query")) else held
 
 

@@ -154,6 +154,24 @@ def test_mysql_state(columns: dict[str, Any], state: State) -> None:
     assert (session.idle_seconds is not None) == (state is State.IDLE)
 
 
+@pytest.mark.parametrize(
+    ("time", "state"),
+    [
+        (31_536_000, State.IDLE),
+        (31_536_001, State.UNKNOWN),
+        (1_795_198_647, State.UNKNOWN),
+        (4_294_967_295, State.UNKNOWN),
+    ],
+)
+@pytest.mark.parametrize("uptime", [None, 4e9])
+def test_mysql_nobody_sleeps_for_years(time: int, state: State, uptime: float | None) -> None:
+    """Longer than the largest wait_timeout nobody can have slept, whatever is known of the
+    server's uptime.
+    """
+    (session,) = read_mysql(show(Time=time), uptime_s=uptime).sessions
+    assert session.state is state
+
+
 def test_mysql_columns_are_read_in_any_case() -> None:
     """information_schema spells in capitals what SHOW spells in mixed case."""
     row = {key.upper(): value for key, value in show(7).items()}
@@ -463,6 +481,19 @@ def test_postgres_listen(query: str | None, listens: bool) -> None:
     """
     (session,) = read_postgres(activity(query=query)).sessions
     assert (Holding.LISTEN in session.holds) is listens
+
+
+def test_postgres_dropped_role() -> None:
+    """Only a row that says that there is no user is a dropped role's; one that lacks the column, or
+    has something else in it, is not understood.
+    """
+    without = {key: value for key, value in activity(9).items() if key != "usename"}
+    found = read_postgres(activity(7, usename=None), activity(8, usename=5), without)
+    assert [(s.user, s.state) for s in found.sessions] == [
+        (None, State.IDLE),
+        (None, State.UNKNOWN),
+        (None, State.UNKNOWN),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,9 @@ def _contradicts(state: State, idle: float | None, session_age: float | None, ro
     """Whether the facts about a session that says it is idle are missing or cannot all be true."""
     if idle is None or idle < 0:
         return True
+    # No user at all means a role that was dropped, but a row must say so.
+    if "usename" not in row or not isinstance(row["usename"], str | None):
+        return True
     # The name could not be decoded, so no allow or protect rule can be applied reliably.
     if _UNREADABLE in f"{row.get('usename')}{row.get('datname')}{row.get('application_name')}":
         return True

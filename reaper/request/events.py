@@ -232,8 +232,8 @@ def _from_records(records: Any) -> SweepRequest | Batch:
         )
     if len(records) > _MOST_RECORDS:
         raise ConfigurationError(
-            f"event: {len(records)} Records; a queue must send no more than {_MOST_RECORDS} at once: "
-            f"set BatchSize to {_MOST_RECORDS} or less"
+            f"event: {len(records)} Records; a queue must send no more than {_MOST_RECORDS} at "
+            f"once: set BatchSize to {_MOST_RECORDS} or less"
         )
     sources = {_source(record) for record in records}
     if sources == {"aws:sns"}:

@@ -84,13 +84,18 @@ class Transactions:
         return TransactionList(rows, _UNKNOWN)
 
     def begun(self, known: Collection[int]) -> list[Fetched] | None:
-        """Transactions that InnoDB does not list: begun, but without a statement yet.
+        """Transactions that InnoDB does not list: those of MyRocks on MariaDB, and on MySQL those
+        that have begun but are without a statement yet.
 
         `known` are the sessions that it does list. None where a right is missing.
         """
-        if not self._facts.sees_statements:
+        if self._facts.is_mariadb:
+            # No such table without the plugin, and no right to read it without PROCESS
+            rows = query_if_allowed(self._connection, _GET_MYROCKS) or []
+        elif self._facts.sees_statements:
+            rows = query_if_allowed(self._connection, GET_BEGUN)
+        else:
             return []
-        rows = query_if_allowed(self._connection, GET_BEGUN)
         if rows is None:
             return None
         return [row for row in rows if row["trx_mysql_thread_id"] not in known]
@@ -128,6 +133,13 @@ SELECT trx_mysql_thread_id, TIMESTAMPDIFF(SECOND, trx_started, NOW()) AS age_s,
        trx_rows_locked AS rows_locked, trx_rows_modified AS rows_modified
 FROM information_schema.innodb_trx
 WHERE trx_mysql_thread_id <> 0
+"""
+
+# It tells no age, so a rule that ends transactions spares these
+_GET_MYROCKS = """
+SELECT THREAD_ID AS trx_mysql_thread_id, NULL AS age_s, LOCK_COUNT AS rows_locked,
+       WRITE_COUNT AS rows_modified
+FROM information_schema.rocksdb_trx
 """
 
 GET_BEGUN = """

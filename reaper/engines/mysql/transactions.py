@@ -89,16 +89,16 @@ class Transactions:
 
         `known` are the sessions that it does list. None where a right is missing.
         """
-        if self._facts.is_mariadb:
-            # No such table without the plugin, and no right to read it without PROCESS
-            rows = query_if_allowed(self._connection, _GET_MYROCKS) or []
-        elif self._facts.sees_statements:
-            rows = query_if_allowed(self._connection, GET_BEGUN)
-        else:
-            return []
+        rows = self._begun()
         if rows is None:
             return None
         return [row for row in rows if row["trx_mysql_thread_id"] not in known]
+
+    def _begun(self) -> list[Fetched] | None:
+        if self._facts.is_mariadb:
+            # No such table without the plugin, and no right to read it without PROCESS
+            return query_if_allowed(self._connection, _GET_MYROCKS) or []
+        return query_if_allowed(self._connection, GET_BEGUN) if self._facts.sees_statements else []
 
     def sessions(self) -> Collection[int]:
         """The sessions with an open transaction, those that roll back included."""

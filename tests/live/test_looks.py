@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import psycopg
 import pytest
 
 from lab.servers import Server, Unavailable, start
+from reaper.engines.mysql.locks import GET_LOCKS
+from tests.conftest import Servers
 from tests.harness import settle, sweep
 
 
@@ -35,7 +38,7 @@ def test_a_transaction_of_myrocks_is_one(myrocks: Server, in_transaction: str) -
     """InnoDB does not list it, and its rows would be lost all the same. Without its age it goes by
     no rule.
     """
-    everybody = {
+    everybody: dict[str, Any] = {
         "idle_seconds": 0,
         "in_transaction_seconds": 0,
         "in_transaction": in_transaction,
@@ -83,3 +86,23 @@ def test_the_session_of_a_dropped_role_is_ended() -> None:
             assert victim.outcome == "terminated"
             with pytest.raises(psycopg.errors.AdminShutdown):
                 client.execute("SELECT 1")
+
+
+def test_many_locks_of_one_session_are_few_rows(servers: Servers) -> None:
+    """Whoever takes thousands of named locks makes no look long, and no name of one is read."""
+    server = servers["mysql"]
+    with closing(server.connect("app")) as holder, closing(server.connect("reaper", "")) as ours:
+        with holder.cursor() as cursor:
+            cursor.execute(
+                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900) "
+                "SELECT SUM(GET_LOCK(CONCAT('secret ', i), 0)) FROM n"
+            )
+            assert cursor.fetchall()[0][0] == 900
+        with ours.cursor() as cursor:
+            cursor.execute(GET_LOCKS)
+            rows = [row for row in cursor.fetchall() if holder.thread_id() in row]
+        assert rows == [(holder.thread_id(), 1)]
+        settle(server)
+        report = sweep(server, dry_run=True, idle_seconds=0).run()
+        verdicts = {verdict.session.id: verdict.reason for verdict in report.verdicts}
+        assert verdicts[holder.thread_id()] == "holds_lock"

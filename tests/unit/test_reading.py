@@ -130,6 +130,8 @@ def test_a_failed_transaction_is_as_old_as_its_sleep() -> None:
         ),
         ({"User": "unauthenticated user", "Host": "", "Time": None}, State.HANDSHAKE),
         ({"User": "app", "Command": "Connect"}, State.HANDSHAKE),
+        # An event that MariaDB runs
+        ({"User": "app", "Command": "Connect", "Info": "DO SLEEP(9)"}, State.ACTIVE),
         *(
             ({"User": "repl", "Command": word}, State.REPLICATION)
             for word in (

@@ -129,7 +129,7 @@ class _Reader:
             return State.UNKNOWN
         if user in _SERVERS_OWN or command == "Daemon":
             return State.BACKGROUND
-        if user == _HANDSHAKE_USER or command == "Connect":
+        if user == _HANDSHAKE_USER or (command == "Connect" and not row.get("Info")):
             return State.HANDSHAKE
         if command == "Sleep":
             return State.UNKNOWN if row.get("Info") else State.IDLE

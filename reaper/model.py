@@ -83,6 +83,8 @@ class Holding(Word):
 
     LOCK = "lock"
     LISTEN = "listen"
+    # A base backup of PostgreSQL
+    BACKUP = "backup"
 
 
 # One or more for each of thousands of sessions in a sweep, and a frozen dataclass takes three times
@@ -200,6 +202,7 @@ class Reason(Word):
     ACTIVE = "active"
     HOLDS_LOCK = "holds_lock"
     LISTENING = "listening"
+    BACKUP = "backup"
     PROTECTED = "protected"
     NOT_ALLOWED = "not_allowed"
     IN_TRANSACTION = "in_transaction"

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from operator import attrgetter
 from typing import NamedTuple
 
+from reaper.client.target import EngineName
 from reaper.model import Action, Holding, Mode, Reason, Session, Snapshot, State, Verdict
 from reaper.rules import InTransaction, Rules
 
@@ -24,6 +25,7 @@ PROVIDER_ACCOUNTS = frozenset(
         "rdsgrprepladmin",
         "rdsproxyadmin",
         "rdstopmgr",
+        "rdswriteforwarduser",
         "system user",
         "event_scheduler",
         "unauthenticated user",
@@ -41,6 +43,13 @@ _STATE_REASONS = {
     State.UNSEEN: Reason.UNSEEN,
     State.UNKNOWN: Reason.UNKNOWN,
     State.ACTIVE: Reason.ACTIVE,
+}
+
+# The first that fits is told
+_HOLDING_REASONS = {
+    Holding.LOCK: Reason.HOLDS_LOCK,
+    Holding.BACKUP: Reason.BACKUP,
+    Holding.LISTEN: Reason.LISTENING,
 }
 
 # Tuples: members of an enum are found in them by identity.
@@ -192,13 +201,15 @@ def _whose(session: Session, snapshot: Snapshot) -> Reason | None:
 
 def _in_doubt(session: Session, snapshot: Snapshot) -> Reason | None:
     """An idle session of which too little is known, or which holds more than its connection."""
-    if session.user is None or (session.idle_seconds is None and session.idle_at_most is None):
+    # PostgreSQL shows no user where the role was dropped while its session lives on
+    is_nameless = session.user is None and snapshot.engine is not EngineName.POSTGRES
+    if is_nameless or (session.idle_seconds is None and session.idle_at_most is None):
         return Reason.UNKNOWN
     if _at_most(session) < snapshot.lag_seconds:
         return Reason.NOT_IDLE_LONG_ENOUGH
     if not session.holds:
         return None
-    return Reason.HOLDS_LOCK if Holding.LOCK in session.holds else Reason.LISTENING
+    return next(reason for held, reason in _HOLDING_REASONS.items() if held in session.holds)
 
 
 _Names = tuple[str | None, str | None, str | None, str | None]

@@ -116,8 +116,10 @@ def parse(event: Any) -> SweepRequest | AdviceRequest | Batch:
 _KEYS = ("dry_run", "targets", "rules", "trigger", "advise")
 # AWS sends a dozen today.
 _MOST_KEYS = 100
-# SQS's own limit for a batch
-_MOST_RECORDS = 10_000
+# The stack's batch size. SQS would send up to ten thousand, but each record is a target's sweep and
+# a metric's dimension.
+_MOST_RECORDS = 10
+_MOST_TARGETS = 200
 
 
 def _reject_own_keys(event: Mapping[str, Any]) -> None:
@@ -186,6 +188,11 @@ def _targets(event: Mapping[str, Any]) -> tuple[str, ...] | None:
             f"event: targets is {shown('targets', value)}; give a list of names, or leave it out "
             f"for all"
         )
+    if len(value) > _MOST_TARGETS:
+        raise ConfigurationError(
+            f"event: {len(value)} targets; name no more than {_MOST_TARGETS}, or leave targets out "
+            "for all"
+        )
     return tuple(dict.fromkeys(value))
 
 
@@ -225,7 +232,8 @@ def _from_records(records: Any) -> SweepRequest | Batch:
         )
     if len(records) > _MOST_RECORDS:
         raise ConfigurationError(
-            f"event: {len(records)} Records; AWS sends no more than {_MOST_RECORDS} at once"
+            f"event: {len(records)} Records; a queue must send no more than {_MOST_RECORDS} at "
+            f"once: set BatchSize to {_MOST_RECORDS} or less"
         )
     sources = {_source(record) for record in records}
     if sources == {"aws:sns"}:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lab.samples import judged, reason, reasons, server, sleeper, victims
+from reaper.client.target import EngineName
 from reaper.model import Action, Holding, Mode, Reason, Session, State
 from reaper.policy import (
     PROVIDER_ACCOUNTS,
@@ -62,6 +64,7 @@ RECKLESS: dict[str, Any] = {
         (sleeper(state=IN_TRANSACTION, transaction_seconds=None), "unknown"),
         (sleeper(holds=frozenset({Holding.LOCK})), "holds_lock"),
         (sleeper(holds=frozenset({Holding.LISTEN})), "listening"),
+        (sleeper(holds=frozenset({Holding.BACKUP})), "backup"),
         (
             sleeper(state=IN_TRANSACTION, transaction_seconds=9e5, holds=frozenset({Holding.LOCK})),
             "holds_lock",
@@ -98,7 +101,9 @@ def test_the_provider_accounts_are_those_that_are_known() -> None:
     }
     of_the_server = {"system user", "event_scheduler", "unauthenticated user"}
     locked = {"mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys"}
-    assert of_rds | {"rdstopmgr"} | of_the_server | locked == PROVIDER_ACCOUNTS
+    assert (
+        of_rds | {"rdstopmgr", "rdswriteforwarduser"} | of_the_server | locked == PROVIDER_ACCOUNTS
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,6 +112,23 @@ def test_the_provider_accounts_are_those_that_are_known() -> None:
 def test_provider_accounts_are_exact_names(name: str) -> None:
     """`admin` and `root` belong to the customer, and a similar name is not a provider's."""
     assert reason(sleeper(user=name)) == "idle"
+
+
+@pytest.mark.parametrize(
+    ("rules", "why"),
+    [
+        ({}, "idle"),
+        ({"protect_users": ["billing"]}, "unknown"),
+        ({"allow_users": ["app"]}, "not_allowed"),
+        ({"allow_users": ["*"]}, "not_allowed"),
+        ({"protect_databases": ["*"]}, "protected"),
+    ],
+)
+def test_the_session_of_a_dropped_role(rules: dict[str, Any], why: str) -> None:
+    """PostgreSQL shows no user for it: it goes where no rule asks for users, and nowhere else."""
+    session = sleeper(user=None)
+    snapshot = replace(server(session), engine=EngineName.POSTGRES)
+    assert reasons(snapshot, **rules) == {session.id: why}
 
 
 def test_an_id_that_appears_twice_is_spared() -> None:

@@ -130,6 +130,8 @@ def test_a_failed_transaction_is_as_old_as_its_sleep() -> None:
         ),
         ({"User": "unauthenticated user", "Host": "", "Time": None}, State.HANDSHAKE),
         ({"User": "app", "Command": "Connect"}, State.HANDSHAKE),
+        # An event that MariaDB runs
+        ({"User": "app", "Command": "Connect", "Info": "DO SLEEP(9)"}, State.ACTIVE),
         *(
             ({"User": "repl", "Command": word}, State.REPLICATION)
             for word in (
@@ -152,6 +154,24 @@ def test_mysql_state(columns: dict[str, Any], state: State) -> None:
     (session,) = read_mysql(show(**columns)).sessions
     assert session.state is state
     assert (session.idle_seconds is not None) == (state is State.IDLE)
+
+
+@pytest.mark.parametrize(
+    ("time", "state"),
+    [
+        (31_536_000, State.IDLE),
+        (31_536_001, State.UNKNOWN),
+        (1_795_198_647, State.UNKNOWN),
+        (4_294_967_295, State.UNKNOWN),
+    ],
+)
+@pytest.mark.parametrize("uptime", [None, 4e9])
+def test_mysql_nobody_sleeps_for_years(time: int, state: State, uptime: float | None) -> None:
+    """Longer than the largest wait_timeout nobody can have slept, whatever is known of the
+    server's uptime.
+    """
+    (session,) = read_mysql(show(Time=time), uptime_s=uptime).sessions
+    assert session.state is state
 
 
 def test_mysql_columns_are_read_in_any_case() -> None:
@@ -441,7 +461,13 @@ def test_postgres_transaction_age() -> None:
         ("/* a /* b */ c */ LISTEN jobs", True),
         # All that a saved snapshot keeps of it
         ("LISTEN", True),
+        # Other channels may remain
+        ("UNLISTEN jobs", True),
+        ('unlisten "chat_2"', True),
+        ("UNLISTEN", True),
+        ("UNLISTEN *; UNLISTEN jobs", True),
         ("UNLISTEN *", False),
+        ("/* all */ UNLISTEN/* of them */ *;", False),
         ("SELECT 'LISTEN'", False),
         ("-- LISTEN jobs", False),
         ("-- LISTEN jobs\nSELECT 1", False),
@@ -457,6 +483,38 @@ def test_postgres_listen(query: str | None, listens: bool) -> None:
     """
     (session,) = read_postgres(activity(query=query)).sessions
     assert (Holding.LISTEN in session.holds) is listens
+
+
+def test_postgres_dropped_role() -> None:
+    """Only a row that says that there is no user is a dropped role's; one that lacks the column, or
+    has something else in it, is not understood.
+    """
+    without = {key: value for key, value in activity(9).items() if key != "usename"}
+    found = read_postgres(activity(7, usename=None), activity(8, usename=5), without)
+    assert [(s.user, s.state) for s in found.sessions] == [
+        (None, State.IDLE),
+        (None, State.UNKNOWN),
+        (None, State.UNKNOWN),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "backs_up"),
+    [
+        ("SELECT pg_backup_start('nightly', true)", True),
+        ("select PG_START_BACKUP('nightly', false, false)", True),
+        ("SELECT pg_catalog.pg_backup_start($1)", True),
+        ('/* nightly */ SELECT * FROM "pg_catalog"."pg_backup_start" (\'x\')', True),
+        ("CHECKPOINT; SELECT pg_backup_start('x')", True),
+        ("SELECT pg_backup_stop()", False),
+        ("SELECT 1", False),
+        (None, False),
+    ],
+)
+def test_postgres_base_backup(query: str | None, backs_up: bool) -> None:
+    """A base backup lasts as long as the session that began it, which sleeps meanwhile."""
+    (session,) = read_postgres(activity(query=query)).sessions
+    assert (Holding.BACKUP in session.holds) is backs_up
 
 
 def test_postgres_advisory_locks() -> None:
@@ -579,11 +637,21 @@ def test_first_word(sql: object, word: str) -> None:
 
 @pytest.mark.parametrize(
     ("sql", "kind"),
-    [("SELECT 1; listen x", "LISTEN"), ("update t set secret = 1", "UPDATE"), (HIDDEN, HIDDEN)],
+    [
+        ("SELECT 1; listen x", "LISTEN"),
+        ("UNLISTEN x", "LISTEN"),
+        ("UNLISTEN  *", "UNLISTEN *"),
+        ("SELECT pg_start_backup('secret')", "pg_backup_start"),
+        ("update t set secret = 1", "UPDATE"),
+        (HIDDEN, HIDDEN),
+    ],
 )
 def test_sql_kind(sql: str, kind: str) -> None:
-    """What a saved snapshot keeps of a statement still says whether it listens or was hidden."""
+    """What a saved snapshot keeps of a statement still says what the session holds, or that it was
+    hidden.
+    """
     assert sql_kind(sql) == kind
+    assert sql_kind(kind) == kind
 
 
 @pytest.mark.parametrize(

@@ -132,14 +132,26 @@ def test_an_event_has_few_keys(keys: int, is_one: bool) -> None:
             parse(given)
 
 
-@pytest.mark.parametrize(("count", "are_few"), [(10_000, True), (10_001, False)])
-def test_a_batch_has_no_more_than_sqs_sends(count: int, are_few: bool) -> None:
-    """SQS's own limit is ten thousand; more were made up."""
+@pytest.mark.parametrize(("count", "are_few"), [(10, True), (11, False)])
+def test_a_batch_has_no_more_than_the_stacks_queue_sends(count: int, are_few: bool) -> None:
+    """Each record is a sweep, so a forged event must not make thousands of them."""
     given = {"Records": [{"messageId": "m", "eventSource": "aws:sqs", "body": "{"}] * count}
     if are_few:
         assert len(messages(given)) == count
     else:
-        with pytest.raises(ConfigurationError, match="10001 Records"):
+        with pytest.raises(ConfigurationError, match="11 Records"):
+            parse(given)
+
+
+@pytest.mark.parametrize(("count", "are_few"), [(200, True), (201, False)])
+@pytest.mark.parametrize("keys", [{}, {"advise": True}])
+def test_an_event_names_few_targets(count: int, are_few: bool, keys: dict[str, Any]) -> None:
+    """Each name is looked for among the targets, and each that is found is a sweep."""
+    given = {"targets": [f"t{n}" for n in range(count)]} | keys
+    if are_few:
+        assert len(parse(given).targets) == count  # type: ignore[union-attr,arg-type]  # no batch
+    else:
+        with pytest.raises(ConfigurationError, match="201 targets"):
             parse(given)
 
 

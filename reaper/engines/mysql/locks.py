@@ -52,28 +52,29 @@ def held_locks(
         rows = query_if_allowed(connection, GET_LOCKS)
     finally:
         query(connection, f"SELECT RELEASE_LOCK('{probe}')")
-    if not any(_is_ours(row, facts, probe) for row in rows or ()):
+    if not any(_is_ours(row, facts) for row in rows or ()):
         return None
     rows = [row for row in rows or () if row["processlist_id"] != facts.connection_id]
     return [
-        {"processlist_id": row["processlist_id"], "name": row["name"]}
+        {"processlist_id": row["processlist_id"]}
         for row in rows
-        if row["kind"] == "USER LEVEL LOCK" or row["processlist_id"] not in in_transaction
+        if row["is_named"] or row["processlist_id"] not in in_transaction
     ]
 
 
-def _is_ours(row: Fetched, facts: Facts, probe: str) -> bool:
-    return bool(row["processlist_id"] == facts.connection_id and row["name"] == probe)
+def _is_ours(row: Fetched, facts: Facts) -> bool:
+    return bool(row["processlist_id"] == facts.connection_id and row["is_named"])
 
 
 def _asleep(row: Fetched) -> float | None:
     return number(row["Time"]) if row["Command"] == "Sleep" else None
 
 
+# One session can hold tens of thousands of locks: they become one or two rows before any join.
 GET_LOCKS = """
-SELECT DISTINCT t.PROCESSLIST_ID AS processlist_id, l.OBJECT_TYPE AS kind, l.OBJECT_NAME AS name
-FROM performance_schema.metadata_locks AS l
+SELECT t.PROCESSLIST_ID AS processlist_id, l.is_named
+FROM (SELECT DISTINCT OWNER_THREAD_ID, OBJECT_TYPE = 'USER LEVEL LOCK' AS is_named
+        FROM performance_schema.metadata_locks WHERE LOCK_STATUS = 'GRANTED') AS l
 JOIN performance_schema.threads AS t ON t.THREAD_ID = l.OWNER_THREAD_ID
-WHERE l.LOCK_STATUS = 'GRANTED'
-  AND (t.PROCESSLIST_COMMAND = 'Sleep' OR t.PROCESSLIST_ID = CONNECTION_ID())
+WHERE t.PROCESSLIST_COMMAND = 'Sleep' OR t.PROCESSLIST_ID = CONNECTION_ID()
 """

@@ -36,6 +36,9 @@ _REPLICATION = (
     "Table Dump",
 )
 _SERVERS_OWN = ("system user", "event_scheduler")
+# Seconds. No server lets anybody sleep for longer than wait_timeout, which is at most a year;
+# only SET timestamp leads beyond that.
+_LONGEST_SLEEP = 31_536_000
 # More sessions than this under the reaper's own account means that an application is using it.
 _OWN_SESSIONS = 1 + 4
 
@@ -126,7 +129,7 @@ class _Reader:
             return State.UNKNOWN
         if user in _SERVERS_OWN or command == "Daemon":
             return State.BACKGROUND
-        if user == _HANDSHAKE_USER or command == "Connect":
+        if user == _HANDSHAKE_USER or (command == "Connect" and not row.get("Info")):
             return State.HANDSHAKE
         if command == "Sleep":
             return State.UNKNOWN if row.get("Info") else State.IDLE
@@ -137,9 +140,8 @@ class _Reader:
         none.
         """
         time = number(row.get("Time"))
-        if time is None or time < 0 or (self._uptime is not None and time > self._uptime + 1):
-            return None
-        return time
+        longest = _LONGEST_SLEEP if self._uptime is None else min(self._uptime + 1, _LONGEST_SLEEP)
+        return None if time is None or not 0 <= time <= longest else time
 
     def _idle_state(self, id_: int, asleep: float | None) -> State:
         if asleep is None:

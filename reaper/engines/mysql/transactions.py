@@ -84,23 +84,32 @@ class Transactions:
         return TransactionList(rows, _UNKNOWN)
 
     def begun(self, known: Collection[int]) -> list[Fetched] | None:
-        """Transactions that InnoDB does not list: begun, but without a statement yet.
+        """Transactions that InnoDB does not list: those of MyRocks on MariaDB, and on MySQL those
+        that have begun but are without a statement yet.
 
         `known` are the sessions that it does list. None where a right is missing.
         """
-        if not self._facts.sees_statements:
-            return []
-        # A transaction of our own must show, or the instrument or its consumer is off.
+        if self._facts.is_mariadb:
+            # No such table without the plugin, and no right to read it without PROCESS.
+            rows = query_if_allowed(self._connection, _GET_MYROCKS) or []
+        else:
+            rows = self._proven() if self._facts.sees_statements else []
+        if rows is None:
+            return None
+        return [row for row in rows if row["trx_mysql_thread_id"] not in known]
+
+    def _proven(self) -> list[Fetched] | None:
+        """Those of performance_schema; None unless one of our own shows: where it does not, the
+        instrument or its consumer is off, or a right is missing.
+        """
         query(self._connection, "START TRANSACTION")
         try:
-            rows = query_if_allowed(self._connection, GET_BEGUN)
+            rows = query_if_allowed(self._connection, GET_BEGUN) or []
         finally:
             query(self._connection, "COMMIT")
         own = self._facts.connection_id
-        if not any(row["trx_mysql_thread_id"] == own for row in rows or ()):
-            return None
-        rows = [row for row in rows or () if row["trx_mysql_thread_id"] != own]
-        return [row for row in rows if row["trx_mysql_thread_id"] not in known]
+        others = [row for row in rows if row["trx_mysql_thread_id"] != own]
+        return others if len(others) < len(rows) else None
 
     def sessions(self) -> Collection[int]:
         """The sessions with an open transaction, those that roll back included."""
@@ -135,6 +144,13 @@ SELECT trx_mysql_thread_id, TIMESTAMPDIFF(SECOND, trx_started, NOW()) AS age_s,
        trx_rows_locked AS rows_locked, trx_rows_modified AS rows_modified
 FROM information_schema.innodb_trx
 WHERE trx_mysql_thread_id <> 0
+"""
+
+# It tells no age, so a rule that ends transactions spares these
+_GET_MYROCKS = """
+SELECT THREAD_ID AS trx_mysql_thread_id, NULL AS age_s, LOCK_COUNT AS rows_locked,
+       WRITE_COUNT AS rows_modified
+FROM information_schema.rocksdb_trx
 """
 
 GET_BEGUN = """

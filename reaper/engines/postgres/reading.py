@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from reaper.client.target import ConfigurationError, EngineName, shown
 from reaper.engines.rows import Row, limits, mark_of, name, names, number, values, whole
 from reaper.engines.snapshot_file import RawSnapshot
-from reaper.engines.sql_text import HIDDEN_SQL, listens
+from reaper.engines.sql_text import HIDDEN_SQL, begins_backup, listens
 from reaper.model import Flavour, Holding, Session, Snapshot, State, SweepWarning
 
 _FLAVOURS: Mapping[str | None, Flavour] = {
@@ -101,6 +101,8 @@ def _transaction_age(row: Row, idle: float | None) -> float | None:
 
 def _holds(row: Row, *, is_locker: bool) -> frozenset[Holding]:
     held = _A_LOCK if is_locker else _NOTHING
+    if begins_backup(row.get("query")):
+        held |= {Holding.BACKUP}
     return held | {Holding.LISTEN} if listens(row.get("query")) else held
 
 
@@ -126,6 +128,9 @@ def _hidden(row: Row) -> State:
 def _contradicts(state: State, idle: float | None, session_age: float | None, row: Row) -> bool:
     """Whether the facts about a session that says it is idle are missing or cannot all be true."""
     if idle is None or idle < 0:
+        return True
+    # No user at all means a role that was dropped, but a row must say so.
+    if "usename" not in row or not isinstance(row["usename"], str | None):
         return True
     # The name could not be decoded, so no allow or protect rule can be applied reliably.
     if _UNREADABLE in f"{row.get('usename')}{row.get('datname')}{row.get('application_name')}":

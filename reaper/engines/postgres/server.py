@@ -222,13 +222,14 @@ SELECT pid, usename::text, datname::text, application_name, host(client_addr) AS
 FROM pg_stat_activity
 """
 
-# rds_superuser's own reserved slots are a setting that only RDS has.
+# RDS reserves slots of its own by a setting that only it has, and renamed in 2024.
 _GET_CONTEXT = """
 SELECT pg_backend_pid() AS backend_pid, session_user::text AS current_user,
        current_setting('max_connections')::int AS max_connections,
        current_setting('superuser_reserved_connections')::int
          + coalesce(nullif(current_setting('reserved_connections', true), ''), '0')::int
-         + coalesce(nullif(current_setting('rds.rds_superuser_reserved_connections', true), ''),
+         + coalesce(nullif(current_setting('rds.rds_reserved_connections', true), ''),
+                    nullif(current_setting('rds.rds_superuser_reserved_connections', true), ''),
                     '0')::int AS reserved_connections,
        CASE WHEN to_regproc('aurora_version') IS NULL THEN 'postgres' ELSE 'aurora_postgres' END
          AS flavour,

@@ -46,7 +46,8 @@ SELECT session_user::text AS role,
           FROM pg_roles WHERE rolname = 'pg_use_reserved_connections') AS can_use_reserved,
        (SELECT pg_has_role(session_user, oid, 'USAGE')
           FROM pg_roles WHERE rolname = 'rds_superuser') AS can_use_rds_reserved,
-       nullif(current_setting('rds.rds_superuser_reserved_connections', true), '')::int
+       coalesce(nullif(current_setting('rds.rds_reserved_connections', true), ''),
+                nullif(current_setting('rds.rds_superuser_reserved_connections', true), ''))::int
          AS rds_reserved_connections,
        current_setting('rds.extensions', true) IS NOT NULL AS managed
 """

@@ -15,7 +15,7 @@ from reaper.policy import judge
 from reaper.report import ErrorKind, SweepError
 from reaper.rules import Rules
 from reaper.sizing import limit_of_memory
-from reaper.sweep import Observers, Sightings, Sweep
+from reaper.sweep import IdleHistory, Observers, Sweep
 
 # Whose settings are not the operator's to advise on, or who has slots apart.
 _NO_CLIENTS = frozenset(
@@ -41,8 +41,8 @@ def consult(sweep: Sweep, memory: float | None = None) -> Advice:
         sweep,
         rules=Rules(dry_run=True),
         two_looks=False,
-        sightings=Sightings(),
-        observers=Observers(met=lambda server: settings.update(server.settings())),
+        history=IdleHistory(),
+        observers=Observers(on_server=lambda server: settings.update(server.settings())),
     ).run()
     target = sweep.target.target
     # Which is a finding

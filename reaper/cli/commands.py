@@ -62,7 +62,8 @@ from reaper.sizing import (
     reserved_slots,
 )
 from reaper.sizing import size as sized
-from reaper.sweep import Observers, blind_error
+from reaper.sweep import Observers
+from reaper.sweep.errors import blind_error
 
 DONE, SWEEP_FAILED, BAD_USAGE = 0, 1, 2
 app = typer.Typer(
@@ -107,7 +108,7 @@ def scan(
     if save and len(targets) > 1:
         raise ConfigurationError("--save takes one target at a time")
     looks: list[RawSnapshot] = []
-    observers = Observers(looked=looks.append)
+    observers = Observers(on_snapshot=looks.append)
     jobs = jobs_for(targets, SweepRequest(dry_run=True, rules=patch))
     reports = []
     for job in jobs:

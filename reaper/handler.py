@@ -78,10 +78,10 @@ def _advise(request: AdviceRequest, stack: StackSettings, invocation: Invocation
     in the answer only.
     """
     # Imported here because it takes a good part of a cold start and no sweep needs it.
-    from reaper.consult import consult
+    from reaper.advising import advise_target
 
     jobs = plan_advice(request, stack)
-    found = run_side_by_side(consult, jobs, stack, invocation)
+    found = run_side_by_side(advise_target, jobs, stack, invocation)
     advice = [one.to_json() for one in found]
     with logged_as(invocation.id, Trigger.MANUAL):
         for one in advice:

@@ -25,7 +25,7 @@ from reaper.engines import engine_for
 from reaper.model import SweepTarget
 from reaper.policy import judge
 from reaper.rules import Rules
-from reaper.sweep import uncollected
+from reaper.sweep.run import garbage_collection_paused
 
 from .base import Bar, Effort, Section, Spread, Table, interleaved, ratios, rest
 from .chart import chart
@@ -175,7 +175,7 @@ def as_a_sweep(do: Callable[[], object]) -> Callable[[], object]:
     """
 
     def done() -> object:
-        with uncollected():
+        with garbage_collection_paused():
             return do()
 
     return done

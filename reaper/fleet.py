@@ -19,6 +19,7 @@ from reaper.discovery import Discovery, Findings, Skipped, Why, discover
 from reaper.environment import TARGETS, TARGETS_PARAMETER, stack_name, targets_from_environ
 from reaper.invocation import Invocation
 from reaper.message import DiscoveredTarget
+from reaper.metrics import Tally, publish_tally
 from reaper.model import SweepTarget
 from reaper.rds import Aws
 from reaper.request.events import SweepRequest, Trigger, parse
@@ -278,10 +279,9 @@ def _send_batch(
 
 def _tell(answer: Mapping[str, Any], stack: str, invocation: Invocation) -> None:
     """Write one log line for each target that is not swept, one for the plan, and the metrics."""
-    # These import Powertools, which takes long to load and which importers of this module do not
+    # This imports Powertools, which takes long to load and which importers of this module do not
     # need.
     from reaper.log import logged_as, logger
-    from reaper.metrics import Tally, publish
 
     counts = {key: len(answer[key]) for key in ("targets", "skipped", "unsent", "problems")}
     with logged_as(invocation.id, answer["trigger"]):
@@ -292,6 +292,6 @@ def _tell(answer: Mapping[str, Any], stack: str, invocation: Invocation) -> None
         for problem in answer["problems"]:
             logger().error("not found", extra={"problem": problem})
         logger().info("plan", extra={"dry_run": answer["dry_run"], **counts})
-    publish(
+    publish_tally(
         Tally(counts["targets"], counts["unsent"] + counts["problems"], counts["skipped"]), stack
     )

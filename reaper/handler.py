@@ -11,7 +11,7 @@ from reaper.client.deadline import LambdaContext
 from reaper.client.target import hide_passwords
 from reaper.invocation import Invocation
 from reaper.log import logged_as, logger
-from reaper.metrics import Tally, publish
+from reaper.metrics import Tally, publish_report, publish_tally
 from reaper.report import ErrorKind, Report
 from reaper.request.events import AdviceRequest, Batch, SweepRequest, Trigger, parse
 from reaper.request.plan import Plan, plan_advice, plan_batch, plan_sweeps
@@ -69,7 +69,7 @@ def _sweep_batch(batch: Batch, stack: StackSettings, invocation: Invocation) -> 
     ids = [message.id for message in plan.bad]
     ids += [message.id for message in batch.messages if message.id in failed]
     if ids or plan.stale:
-        publish(Tally(failed=len(ids), skipped=len(plan.stale)), stack.stack)
+        publish_tally(Tally(failed=len(ids), skipped=len(plan.stale)), stack.stack)
     return _answer(plan, reports) | {"batchItemFailures": [{"itemIdentifier": id_} for id_ in ids]}
 
 
@@ -78,10 +78,10 @@ def _advise(request: AdviceRequest, stack: StackSettings, invocation: Invocation
     in the answer only.
     """
     # Imported here because it takes a good part of a cold start and no sweep needs it.
-    from reaper.consult import consult
+    from reaper.advising import advise_target
 
     jobs = plan_advice(request, stack)
-    found = run_side_by_side(consult, jobs, stack, invocation)
+    found = run_side_by_side(advise_target, jobs, stack, invocation)
     advice = [one.to_json() for one in found]
     with logged_as(invocation.id, Trigger.MANUAL):
         for one in advice:
@@ -124,7 +124,7 @@ def _tell(reports: Sequence[Report], stack: StackSettings) -> None:
         summary = {key: value for key, value in report.to_json().items() if key != "victims"}
         log = logger().error if _has_failed(report) else logger().info
         log("sweep", extra=summary)
-        publish(report, stack.stack, stack.target_metrics)
+        publish_report(report, stack.stack, stack.target_metrics)
 
 
 def _has_failed(report: Report) -> bool:

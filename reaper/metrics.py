@@ -1,34 +1,29 @@
-"""A report as CloudWatch metrics, in the embedded metric format."""
+"""Reports, and a fleet's counts, as CloudWatch metrics."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from aws_lambda_powertools.metrics import MetricUnit
-from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import (
-    AmazonCloudWatchEMFProvider,
-)
-
-from reaper.client.emf import dimension
+from reaper.client.emf import Directive, Unit, emf_document
 from reaper.model import Outcome, State
 from reaper.report import ErrorKind, Report
 from reaper.settings import TargetMetrics
 
-NAMESPACE = "Reaper"
-
-Measures = dict[str, tuple[MetricUnit, float]]
+Measures = dict[str, tuple[Unit, float]]
 
 
-# Which target fills up, which was relieved, which is not swept; the log has the rest.
+# What a target has of its own where its stack asks for few metrics: whether it fills up, was
+# relieved, is not swept. The log has the rest.
 FEW = ("Utilization", "Freed", "SweepFailed")
 
 
 @dataclass(frozen=True)
 class Tally:
-    """A fleet's numbers. The planner counts what it planned and could not; the sweeps add what
-    became of the rest.
+    """A fleet's counts of targets. The planner knows how many it planned, and counts those that it
+    could not ask for; the sweeps count those of the rest that came to grief or too late.
     """
 
     planned: int | None = None
@@ -36,16 +31,14 @@ class Tally:
     skipped: int = 0
 
     def measures(self) -> Measures:
-        found = {
-            "Targets": self.planned,
-            "TargetsFailed": self.failed,
-            "TargetsSkipped": self.skipped,
-        }
-        return {
-            name: (MetricUnit.Count, float(value))
-            for name, value in found.items()
-            if value is not None
-        }
+        """What the tally says, by metric name."""
+        return _known(
+            {
+                "Targets": (Unit.COUNT, self.planned),
+                "TargetsFailed": (Unit.COUNT, self.failed),
+                "TargetsSkipped": (Unit.COUNT, self.skipped),
+            }
+        )
 
 
 def measures(report: Report) -> Measures:
@@ -56,27 +49,33 @@ def measures(report: Report) -> Measures:
     error = report.error.kind if report.error else None
     saw = report.saw
     utilization = saw.utilization if saw else None
-    found: dict[str, tuple[MetricUnit, float | None]] = {
-        "SessionsTotal": (MetricUnit.Count, report.total),
-        "SessionsActive": (MetricUnit.Count, report.count(State.ACTIVE)),
-        "SessionsIdle": (MetricUnit.Count, report.count(State.IDLE)),
-        "SessionsIdleInTransaction": (MetricUnit.Count, report.count(State.IDLE_IN_TRANSACTION)),
-        "OldestIdleSeconds": (MetricUnit.Seconds, report.oldest_idle_seconds),
-        "Utilization": (MetricUnit.Percent, None if utilization is None else 100 * utilization),
-        "MaxConnections": (MetricUnit.Count, saw.usable if saw else None),
-        "Zombies": (MetricUnit.Count, report.zombies if saw else None),
-        "Terminated": (MetricUnit.Count, report.outcomes[Outcome.TERMINATED]),
-        "Refused": (MetricUnit.Count, report.outcomes[Outcome.REFUSED]),
-        "Failed": (MetricUnit.Count, report.outcomes[Outcome.FAILED]),
-        "Freed": (MetricUnit.Count, report.freed),
-        "SweepSeconds": (MetricUnit.Seconds, report.duration_seconds),
-        "LockedOut": (MetricUnit.Count, error is ErrorKind.LOCKED_OUT),
-        "Blind": (MetricUnit.Count, error is ErrorKind.BLIND),
-        "DryRun": (MetricUnit.Count, report.dry_run),
-        "SweepFailed": (MetricUnit.Count, error not in (None, ErrorKind.BUSY)),
-        "PressureRemains": (MetricUnit.Count, report.pressure_remains),
-        "FirstFreedSeconds": (MetricUnit.Seconds, report.first_freed_seconds),
-    }
+    return _known(
+        {
+            "SessionsTotal": (Unit.COUNT, report.total),
+            "SessionsActive": (Unit.COUNT, report.count(State.ACTIVE)),
+            "SessionsIdle": (Unit.COUNT, report.count(State.IDLE)),
+            "SessionsIdleInTransaction": (Unit.COUNT, report.count(State.IDLE_IN_TRANSACTION)),
+            "OldestIdleSeconds": (Unit.SECONDS, report.oldest_idle_seconds),
+            "Utilization": (Unit.PERCENT, None if utilization is None else 100 * utilization),
+            "MaxConnections": (Unit.COUNT, saw.usable if saw else None),
+            "Zombies": (Unit.COUNT, report.zombies if saw else None),
+            "Terminated": (Unit.COUNT, report.outcomes[Outcome.TERMINATED]),
+            "Refused": (Unit.COUNT, report.outcomes[Outcome.REFUSED]),
+            "Failed": (Unit.COUNT, report.outcomes[Outcome.FAILED]),
+            "Freed": (Unit.COUNT, report.freed),
+            "SweepSeconds": (Unit.SECONDS, report.duration_seconds),
+            "LockedOut": (Unit.COUNT, error is ErrorKind.LOCKED_OUT),
+            "Blind": (Unit.COUNT, error is ErrorKind.BLIND),
+            "DryRun": (Unit.COUNT, report.dry_run),
+            "SweepFailed": (Unit.COUNT, error not in (None, ErrorKind.BUSY)),
+            "PressureRemains": (Unit.COUNT, report.pressure_remains),
+            "FirstFreedSeconds": (Unit.SECONDS, report.first_freed_seconds),
+        }
+    )
+
+
+def _known(found: Mapping[str, tuple[Unit, float | None]]) -> Measures:
+    """The measures that have a value, to the third decimal."""
     return {
         name: (unit, round(float(value), 3))
         for name, (unit, value) in found.items()
@@ -84,53 +83,48 @@ def measures(report: Report) -> Measures:
     }
 
 
-def embedded(
+def report_document(
     report: Report, stack: str, of_target: TargetMetrics = TargetMetrics.ALL
-) -> dict[str, Any]:
-    """One EMF document with two dimension sets, [Stack, Target] and [Stack], so that an alarm finds
-    either.
+) -> dict[str, object]:
+    """A report as one document with two dimension sets, [Stack, Target] and [Stack], so that an
+    alarm finds either. With few metrics for the target the stack still has them all.
     """
-    document = _document(stack, measures(report), report.target)
-    return document if of_target is TargetMetrics.ALL else _with_few(document)
-
-
-def _with_few(document: dict[str, Any]) -> dict[str, Any]:
-    """The same document, of which CloudWatch takes all metrics for the stack and a few for the
-    target.
-    """
-    (directive,) = document["_aws"]["CloudWatchMetrics"]
-    few = [metric for metric in directive["Metrics"] if metric["Name"] in FEW]
-    parted = [
-        directive | {"Dimensions": [["Stack"]]},
-        directive | {"Dimensions": [["Stack", "Target"]], "Metrics": few},
-    ]
-    return document | {"_aws": document["_aws"] | {"CloudWatchMetrics": parted}}
-
-
-def embedded_tally(tally: Tally, stack: str) -> dict[str, Any]:
-    """The same for a fleet's numbers, which are the stack's alone."""
-    return _document(stack, tally.measures())
-
-
-def _document(stack: str, measured: Measures, target: str | None = None) -> dict[str, Any]:
-    # An empty service keeps Powertools from adding a dimension of that name.
-    provider = AmazonCloudWatchEMFProvider(namespace=NAMESPACE, service="")
-    provider.add_dimension("Stack", dimension(stack))
-    if target is not None:
-        provider.add_dimension("Target", dimension(target))
-        provider.add_dimensions(Stack=dimension(stack))
-    for name, (unit, value) in measured.items():
-        provider.add_metric(name, unit, value)
-    return dict(provider.serialize_metric_set())
-
-
-def publish(told: Report | Tally, stack: str, of_target: TargetMetrics = TargetMetrics.ALL) -> None:
-    """Print the document on standard output, from where CloudWatch Logs takes it; no endpoint is
-    needed.
-    """
-    document = (
-        embedded(told, stack, of_target)
-        if isinstance(told, Report)
-        else embedded_tally(told, stack)
+    found = measures(report)
+    everything = {name: unit for name, (unit, _) in found.items()}
+    few = {name: unit for name, unit in everything.items() if name in FEW}
+    directives = (
+        [Directive([["Stack", "Target"], ["Stack"]], everything)]
+        if of_target is TargetMetrics.ALL
+        else [Directive([["Stack"]], everything), Directive([["Stack", "Target"]], few)]
     )
+    dimensions = {"Stack": stack, "Target": report.target}
+    return emf_document(directives, dimensions, _values(found), time.time())
+
+
+def tally_document(tally: Tally, stack: str) -> dict[str, object]:
+    """A fleet's counts as one document; they are the stack's alone."""
+    found = tally.measures()
+    directive = Directive([["Stack"]], {name: unit for name, (unit, _) in found.items()})
+    return emf_document([directive], {"Stack": stack}, _values(found), time.time())
+
+
+def _values(found: Measures) -> dict[str, list[float]]:
+    return {name: [value] for name, (_, value) in found.items()}
+
+
+def publish_report(
+    report: Report, stack: str, of_target: TargetMetrics = TargetMetrics.ALL
+) -> None:
+    """Print a report's metrics on standard output, from where CloudWatch Logs takes them; no
+    endpoint is needed.
+    """
+    _print(report_document(report, stack, of_target))
+
+
+def publish_tally(tally: Tally, stack: str) -> None:
+    """The same for a fleet's counts."""
+    _print(tally_document(tally, stack))
+
+
+def _print(document: Mapping[str, object]) -> None:
     print(json.dumps(document, separators=(",", ":")), flush=True)

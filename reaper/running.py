@@ -17,7 +17,7 @@ from reaper.request.events import Trigger
 from reaper.request.plan import Job
 from reaper.seat import Seat
 from reaper.settings import StackSettings
-from reaper.sweep import Sightings, Sweep
+from reaper.sweep import IdleHistory, Sweep
 
 # Sweeps at a time; each waits for its server most of the time.
 SIDE_BY_SIDE = 16
@@ -28,9 +28,10 @@ _SLACK = 5.0
 
 _Answer = TypeVar("_Answer")
 
-# What this environment keeps between invocations: for each target by its name who was asleep in its
-# previous sweep (only MySQL without performance_schema asks), and the reaper's own connection.
-SIGHTINGS: dict[str, Sightings] = {}
+# What this environment keeps between invocations: for each target by its name which sessions were
+# idle in its previous sweep (needed for MySQL without performance_schema alone), and for each
+# target the reaper's own connection.
+IDLE_HISTORIES: dict[str, IdleHistory] = {}
 SEATS: dict[Target, Seat] = {}
 
 
@@ -106,7 +107,9 @@ def _prepared(job: Job, seat: Seat | None, invocation: Invocation, share: float)
         deadline=invocation.deadline.sooner(share),
         # The next message for the same target will find another environment, which has seen nobody.
         two_looks=job.trigger is Trigger.MANUAL or is_queued,
-        sightings=Sightings() if is_queued else SIGHTINGS.setdefault(job.target.name, Sightings()),
+        history=IdleHistory()
+        if is_queued
+        else IDLE_HISTORIES.setdefault(job.target.name, IdleHistory()),
         seat=seat,
         frozen_after=invocation.lasts + _SLACK,
         invoked=invocation.began,

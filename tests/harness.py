@@ -50,7 +50,7 @@ class Lambda:
 
     def end(self) -> None:
         """What becomes of the environment: nothing is remembered, and its seats are left."""
-        running.SIGHTINGS.clear()
+        running.IDLE_HISTORIES.clear()
         while running.SEATS:
             running.SEATS.popitem()[1].discard(GivenUp.CLOSED)
 

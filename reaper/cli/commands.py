@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from reaper.advising import advise_rds_proxy, advise_target
 from reaper.cli.options import (
     TARGET,
     AsJson,
@@ -42,7 +43,6 @@ from reaper.cli.render import (
 from reaper.cli.sweeping import jobs_for, kill_one, scan_one, sweep_of, target_of
 from reaper.client.deadline import Deadline
 from reaper.client.target import Auth, ConfigurationError, EngineName
-from reaper.consult import consult, consult_proxy
 from reaper.engines import engine_for
 from reaper.engines.mysql.kill_if_idle import LEAST_IDLE
 from reaper.engines.snapshot_file import RawSnapshot
@@ -62,7 +62,8 @@ from reaper.sizing import (
     reserved_slots,
 )
 from reaper.sizing import size as sized
-from reaper.sweep import Observers, blind_error
+from reaper.sweep import Observers
+from reaper.sweep.errors import blind_error
 
 DONE, SWEEP_FAILED, BAD_USAGE = 0, 1, 2
 app = typer.Typer(
@@ -107,7 +108,7 @@ def scan(
     if save and len(targets) > 1:
         raise ConfigurationError("--save takes one target at a time")
     looks: list[RawSnapshot] = []
-    observers = Observers(looked=looks.append)
+    observers = Observers(on_snapshot=looks.append)
     jobs = jobs_for(targets, SweepRequest(dry_run=True, rules=patch))
     reports = []
     for job in jobs:
@@ -239,10 +240,10 @@ def advise(
     found = []
     for target in asked:
         with busy(f"looking at {target.name} ..."):
-            found.append(consult(sweep_of(target, Rules(), timeout, Observers()), size_of))
+            found.append(advise_target(sweep_of(target, Rules(), timeout, Observers()), size_of))
     if proxy:
         with busy(f"asking AWS about {proxy} ..."):
-            found.append(consult_proxy(proxy, Deadline.after(timeout)))
+            found.append(advise_rds_proxy(proxy, Deadline.after(timeout)))
     if as_json:
         print_json({"trigger": Trigger.MANUAL, "advice": [advice.to_json() for advice in found]})
     else:

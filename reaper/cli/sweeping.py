@@ -88,12 +88,12 @@ def kill_one(target: SweepTarget, rules: Rules, timeout: float, yes: bool) -> Re
         progress.start()
         return True
 
-    def struck(done: int, of: int) -> None:
+    def show_progress(done: int, of: int) -> None:
         progress.update(task, completed=done, total=of)
 
     try:
         return sweep_of(
-            target, rules, timeout, Observers(approve=approve, struck=struck), stopwatch
+            target, rules, timeout, Observers(approve=approve, on_progress=show_progress), stopwatch
         ).run()
     finally:
         if progress.live.is_started:

@@ -21,12 +21,12 @@ from lab import ROOT
 from lab.artifact import SAM
 from lab.cloudformation import Resource, Stack, environ_of, source
 from lab.samples import report
-from reaper.client.emf import emf
+from reaper.client.emf import NAMESPACE, emf
 from reaper.client.events import Event, EventKind
 from reaper.client.faults import Fault
 from reaper.discovery import Discovery
 from reaper.environment import targets_from_environ
-from reaper.metrics import NAMESPACE, Tally, embedded, embedded_tally
+from reaper.metrics import Tally, report_document, tally_document
 from reaper.request.events import SweepRequest, Trigger, parse
 from reaper.request.plan import choose
 from reaper.rules import InTransaction, Rules
@@ -578,8 +578,8 @@ def published(of_target: TargetMetrics) -> Iterator[tuple[str, str, tuple[str, .
     emf(write=lines.append)(Event(EventKind.REFUSED, "orders", Fault.TOO_MANY))
     full = replace(report(), pressure_remains=True, first_freed_seconds=1.0)
     for document in (
-        embedded(full, "reaper", of_target),
-        embedded_tally(Tally(1), "reaper"),
+        report_document(full, "reaper", of_target),
+        tally_document(Tally(1), "reaper"),
         *map(json.loads, lines),
     ):
         for directive in document["_aws"]["CloudWatchMetrics"]:

@@ -26,7 +26,7 @@ from reaper.client.events import GivenUp
 from reaper.client.target import EngineName
 from reaper.report import Report
 from reaper.seat import Seat
-from reaper.sweep import Sightings
+from reaper.sweep import IdleHistory
 from tests.harness import sweep
 
 # Who takes the slots; the sweeps leave it alone, or there would soon be room again
@@ -179,7 +179,7 @@ class Storm:
         transactions.
         """
         dice = random.Random(f"{self._seed} sweeps")
-        server, sightings = self._server, Sightings()
+        server, history = self._server, IdleHistory()
         first = sweep(server)
         seat = Seat(first.target.target, driver_for(EngineName(server.engine)))
         lowest = {"idle_seconds": 0, "pressure_idle_seconds": 0, "in_transaction_seconds": 0}
@@ -192,7 +192,7 @@ class Storm:
                 sweep(server, trigger="schedule", in_transaction=in_transaction, **rules),
                 deadline=Deadline.after(5),
                 seat=seat,
-                sightings=sightings,
+                history=history,
             ).run()
             self.reports.append(swept)
             self._sweeps(**_shown(swept))

@@ -26,7 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from lab.servers import Server, until
 from reaper.model import Outcome
 from reaper.report import Report
-from reaper.sweep import SECOND_LOOK, Sightings
+from reaper.sweep import SECOND_LOOK, IdleHistory
 from tests.conftest import Servers
 from tests.hardening.clients import DEEDS, Session
 from tests.hardening.oracle import Sight, Swept, may_go, must_go
@@ -109,7 +109,7 @@ class Model(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.sessions: list[Session] = []
-        self.sightings = Sightings()
+        self.history = IdleHistory()
         self.last_sweep = -inf
 
     @initialize(whose=st.lists(WHO, min_size=6, max_size=12))
@@ -176,7 +176,7 @@ class Model(RuleBasedStateMachine):
         """Sweep while the clients go on with their work, and hold what happened against the
         oracle.
         """
-        order = replace(sweep(self.server, trigger="schedule", **rules), sightings=self.sightings)
+        order = replace(sweep(self.server, trigger="schedule", **rules), history=self.history)
         with ThreadPoolExecutor(1) as pool, self.watched():
             began = time.monotonic()
             sweeping = pool.submit(order.run)

@@ -19,7 +19,7 @@ from lab import ROOT
 from lab.context import Context
 from lab.servers import Proxy, Server, Sessions
 from lab.targets import target
-from reaper import consult, fleet, handler
+from reaper import advising, fleet, handler
 from reaper.advice import Advice
 from reaper.client.target import ConfigurationError
 from reaper.engines import engine_for
@@ -83,7 +83,9 @@ class Spied:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
         monkeypatch.setattr(Sweep, "run", self._note)
-        monkeypatch.setattr(consult, "consult", lambda sweep: Advice(sweep.target.name, "postgres"))
+        monkeypatch.setattr(
+            advising, "advise_target", lambda sweep: Advice(sweep.target.name, "postgres")
+        )
         nobody = {"engine": "postgres", "host": "127.0.0.1", "port": 1, "user": "reaper"}
         names = ("orders", "billing")
         self.set(REAPER_TARGETS=json.dumps([nobody | {"name": name, "id": name} for name in names]))

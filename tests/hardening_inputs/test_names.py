@@ -329,7 +329,7 @@ def test_dimensions_are_what_cloudwatch_takes(
     """
     assert dimension(name) == value
     report = Report(name, "mysql", "manual", dry_run=True)
-    document = metrics.embedded(report, name)
+    document: Any = metrics.report_document(report, name)
     assert (document["Stack"], document["Target"]) == (value, value)
     (directive,) = document["_aws"]["CloudWatchMetrics"]
     assert sorted(map(sorted, directive["Dimensions"])) == [["Stack"], ["Stack", "Target"]]

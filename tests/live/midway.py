@@ -29,7 +29,7 @@ def main() -> None:
         rules=Rules.from_json(order["rules"]),
         trigger="schedule",
         deadline=Deadline.after(120),
-        observers=Observers(looked=wait),
+        observers=Observers(on_snapshot=wait),
     )
     print(json.dumps(sweep.run().to_json()), flush=True)
 

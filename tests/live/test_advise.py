@@ -20,8 +20,8 @@ from lab.servers import Server, Sessions, Unavailable, free_port, start
 from lab.targets import target
 from reaper import cli
 from reaper.advice import Advice, Rule
+from reaper.advising import advise_rds_proxy, advise_target
 from reaper.client.deadline import Deadline
-from reaper.consult import consult, consult_proxy
 from reaper.model import Outcome, SweepTarget
 from reaper.sizing import GIB
 from tests.aws import Asked, aws
@@ -56,7 +56,7 @@ def advised(server: Server, user: str = "reaper", memory: float | None = None) -
     with Sessions(server) as sessions:
         sessions.sleeping(1)
         sessions.sleeping(1, user="other")
-        advice = consult(sweep(server, user), memory)
+        advice = advise_target(sweep(server, user), memory)
     assert advice.error is None
     return advice
 
@@ -134,7 +134,7 @@ def test_an_account_that_others_use(server: Server) -> None:
     """
     with Sessions(server) as sessions:
         sessions.sleeping(6, user="reaper", database="shop" if server.engine == "postgres" else "")
-        first = consult(sweep(server)).findings[0]
+        first = advise_target(sweep(server)).findings[0]
         assert first.rule == "own_account_shared"
         command, another = first.statement, "reaper_own"
         assert f" --user {another}" in command
@@ -163,8 +163,8 @@ def test_a_host_that_is_a_proxy(server: Server, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PGHOSTADDR", server.host)
     direct = sweep(server)
     behind = replace(direct, target=SweepTarget.from_mapping(target(server, host=name, tls="off")))
-    assert rules(consult(behind)) - rules(consult(direct)) == {"target_is_proxy"}
-    assert "target_is_proxy" not in rules(consult(direct))
+    assert rules(advise_target(behind)) - rules(advise_target(direct)) == {"target_is_proxy"}
+    assert "target_is_proxy" not in rules(advise_target(direct))
 
 
 def test_a_kept_seat_reads_the_server_s_settings(server: Server, function: Lambda) -> None:
@@ -257,7 +257,7 @@ def test_a_proxy_as_it_comes(aws: Asked) -> None:
     """
     make_proxy(IdleClientTimeout=28800)
     count(DatabaseConnections=10, DatabaseConnectionsCurrentlySessionPinned=8)
-    advice = consult_proxy("orders", Deadline.after(60))
+    advice = advise_rds_proxy("orders", Deadline.after(60))
     assert rules(advice) == {
         "proxy_idle_client_timeout", "proxy_borrow_timeout", "proxy_max_connections",
         "proxy_pinning",
@@ -276,6 +276,6 @@ def test_a_proxy_set_well(aws: Asked, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_a_proxy_that_is_not_there(aws: Asked) -> None:
     """AWS's own word for it stands in the error."""
-    error = consult_proxy("ordres", Deadline.after(60)).error
+    error = advise_rds_proxy("ordres", Deadline.after(60)).error
     assert error is not None
     assert (error.kind, "ordres" in error.message) == ("configuration", True)

@@ -100,7 +100,7 @@ def test_a_target_that_came_with_its_message_is_swept(shop: Shop, function: Lamb
     assert function.metrics["shop-1"]["Terminated"] == 1
     assert tallies(function) == []
     assert not running.SEATS
-    assert not running.SIGHTINGS
+    assert not running.IDLE_HISTORIES
 
 
 def test_a_proxys_sessions_are_spared_and_the_report_says_so(

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "reaper"
 FLOORS = (
     {"__main__"},
     {"cli", "handler"},
-    {"consult", "running"},
+    {"advising", "running"},
     {"fleet", "sweep", "grants"},
     {"metrics", "request", "discovery", "advice", "sizing", "policy", "engines", "seat"},
     {"settings"},

@@ -8,7 +8,7 @@ import pytest
 
 from lab.samples import server, sleeper
 from reaper.model import Mark, Session, State
-from reaper.sweep import Sightings, confirm
+from reaper.sweep.history import IdleHistory, confirm
 
 HOST = "10.0.1.15:43210"
 
@@ -54,19 +54,19 @@ def test_confirm(before: Session, confirmed: bool) -> None:
     )
 
 
-def test_sightings_are_one_servers() -> None:
+def test_an_idle_history_is_of_one_server() -> None:
     """A sleep is remembered as it was first seen; after a failover nothing of the former server's
     counts.
     """
-    sightings = Sightings()
+    history = IdleHistory()
     for at_most, where in ((950.0, "a"), (952.0, "a"), (954.0, "b")):
-        sightings.remember(server(doubtful(idle_at_most=at_most), server=where))
+        history.remember(server(doubtful(idle_at_most=at_most), server=where))
         first = {"a": 950.0, "b": 954.0}[where]
-        assert (sightings.server, sightings[1].idle_at_most) == (where, first)
-    sightings.remember(server(doubtful(since=5000.0, idle_at_most=1.0), server="b"))
-    assert sightings[1].idle_at_most == 1.0
-    sightings.remember(server(server="b"))
-    assert not sightings
+        assert (history.server, history[1].idle_at_most) == (where, first)
+    history.remember(server(doubtful(since=5000.0, idle_at_most=1.0), server="b"))
+    assert history[1].idle_at_most == 1.0
+    history.remember(server(server="b"))
+    assert not history
 
 
 def test_what_is_known_is_left_alone() -> None:

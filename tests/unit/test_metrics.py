@@ -12,7 +12,7 @@ import pytest
 
 from lab.samples import report, server, sleeper, struck
 from reaper.client.target import ConfigurationError
-from reaper.metrics import FEW, embedded, publish
+from reaper.metrics import FEW, Tally, publish_report, publish_tally, report_document
 from reaper.model import Outcome
 from reaper.report import ErrorKind, Report, SweepError
 from reaper.settings import StackSettings, TargetMetrics
@@ -42,7 +42,7 @@ WHERE_SEEN = {
 
 def values(report_: Report) -> dict[str, float]:
     """The metrics that the document declares, each with the one value it carries."""
-    document = embedded(report_, "prod")
+    document: Any = report_document(report_, "prod")
     found = {}
     for metric in document["_aws"]["CloudWatchMetrics"][0]["Metrics"]:
         (found[metric["Name"]],) = document[metric["Name"]]
@@ -57,13 +57,13 @@ def failed(kind: ErrorKind, **facts: Any) -> Report:
 def test_two_dimension_sets_and_no_others(
     service: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[Stack, Target] and [Stack]: with a `service` added, which Powertools likes to do, no alarm
-    would find them.
+    """[Stack, Target] and [Stack]: with a `service` added, which Powertools' own metrics do, no
+    alarm would find them.
     """
     monkeypatch.delenv("POWERTOOLS_SERVICE_NAME", raising=False)
     if service:
         monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", service)
-    document = embedded(report(), "prod")
+    document: Any = report_document(report(), "prod")
     (directive,) = document["_aws"]["CloudWatchMetrics"]
     assert sorted(sorted(dimensions) for dimensions in directive["Dimensions"]) == [
         ["Stack"],
@@ -75,9 +75,9 @@ def test_two_dimension_sets_and_no_others(
 
 
 def test_one_document_does_not_leak_into_the_next() -> None:
-    """Powertools keeps dimensions and metrics in the class unless told otherwise."""
-    embedded(report(), "prod")
-    document = embedded(failed(ErrorKind.LOCKED_OUT), "test")
+    """Dimensions and metrics of one report are in no other's document."""
+    report_document(report(), "prod")
+    document: Any = report_document(failed(ErrorKind.LOCKED_OUT), "test")
     assert document["Stack"] == "test"
     assert values(failed(ErrorKind.LOCKED_OUT)).keys() == ALWAYS
 
@@ -117,7 +117,8 @@ def test_names_and_values() -> None:
 
 def test_units() -> None:
     """A share is sent as Percent, times as Seconds, the rest as Count."""
-    metrics = embedded(report(), "prod")["_aws"]["CloudWatchMetrics"][0]["Metrics"]
+    document: Any = report_document(report(), "prod")
+    metrics = document["_aws"]["CloudWatchMetrics"][0]["Metrics"]
     units = {metric["Name"]: metric["Unit"] for metric in metrics}
     assert units == dict.fromkeys(ALWAYS | WHERE_SEEN, "Count") | {
         "Utilization": "Percent",
@@ -181,14 +182,14 @@ def test_a_target_may_have_few_metrics() -> None:
     """Then the stack has all of them still, and the target those few: one document with a directive
     for each.
     """
-    document = embedded(report(), "prod", TargetMetrics.FEW)
+    document: Any = report_document(report(), "prod", TargetMetrics.FEW)
     found = {
         tuple(dimensions): [metric["Name"] for metric in directive["Metrics"]]
         for directive in document["_aws"]["CloudWatchMetrics"]
         for dimensions in directive["Dimensions"]
     }
     assert found == {("Stack",): list(values(report())), ("Stack", "Target"): list(FEW)}
-    everything = embedded(report(), "prod")
+    everything: Any = report_document(report(), "prod")
     assert {key: document[key] for key in document if key != "_aws"} == {
         key: everything[key] for key in everything if key != "_aws"
     }
@@ -196,7 +197,7 @@ def test_a_target_may_have_few_metrics() -> None:
 
 def test_the_few_are_told_of_a_failed_sweep_too() -> None:
     """A failure is seen in the metric of its own target, whatever was not read."""
-    document = embedded(failed(ErrorKind.UNREACHABLE), "prod", TargetMetrics.FEW)
+    document: Any = report_document(failed(ErrorKind.UNREACHABLE), "prod", TargetMetrics.FEW)
     (_, of_target) = document["_aws"]["CloudWatchMetrics"]
     assert [metric["Name"] for metric in of_target["Metrics"]] == ["Freed", "SweepFailed"]
     assert document["SweepFailed"] == [1.0]
@@ -217,6 +218,15 @@ def test_how_many_is_all_or_few() -> None:
 
 def test_publish_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """CloudWatch Logs takes the document from standard output, one line each."""
-    publish(report(), "prod")
+    publish_report(report(), "prod")
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["Zombies"] == [2.0]
+
+
+def test_a_tally_is_the_stacks_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, one dimension; what was not counted is left out, and zeros are told."""
+    publish_tally(Tally(failed=2), "prod")
+    document = json.loads(capsys.readouterr().out)
+    (directive,) = document.pop("_aws")["CloudWatchMetrics"]
+    assert directive["Dimensions"] == [["Stack"]]
+    assert document == {"Stack": "prod", "TargetsFailed": [2.0], "TargetsSkipped": [0.0]}

@@ -302,7 +302,7 @@ def test_a_live_sweep_holds_the_lock_and_lets_go() -> None:
     database = FakeDatabase()
     database.sleeping(2)
     held: list[bool] = []
-    watch = Observers(struck=lambda done, of: held.append(database.locked))
+    watch = Observers(on_progress=lambda done, of: held.append(database.locked))
     assert sweep(database, rules={"dry_run": True}).run().zombies == 2
     assert held == []
     assert sweep(database, observers=watch).run().freed == 2
@@ -368,7 +368,7 @@ def test_under_pressure_a_second_strike_makes_up_for_the_first() -> None:
                 client.statements, client.idle = client.statements + 1, 0.0
                 woken.append(client.id)
 
-    report = sweep(database, observers=Observers(struck=wake)).run()
+    report = sweep(database, observers=Observers(on_progress=wake)).run()
     assert report.outcomes == {Outcome.TERMINATED: 30, Outcome.CHANGED: 5}
     assert sum(client.alive() for client in clients) == 60
     assert report.spared[Reason.TARGET_REACHED] == 55
@@ -466,7 +466,7 @@ def test_a_third_look_confirms_by_the_first() -> None:
         for client in asleep[20:22] if done == 8 else ():
             client.statements, client.idle, client.at_most = client.statements + 1, 0.0, None
 
-    report = sweep(database, doze=sleep, observers=Observers(struck=wake)).run()
+    report = sweep(database, doze=sleep, observers=Observers(on_progress=wake)).run()
     assert report.outcomes == {Outcome.TERMINATED: 30, Outcome.CHANGED: 2}
     assert [nap for nap in naps if nap] == [2.0]
     assert all(client.alive() for client in busy)
@@ -484,7 +484,7 @@ def test_what_holds_the_slots_is_what_was_seen_last() -> None:
         if len(database.clients) == 18:
             database.sleeping(16, idle=0.0)
 
-    report = sweep(database, observers=Observers(struck=come)).run()
+    report = sweep(database, observers=Observers(on_progress=come)).run()
     assert report.freed == 16
     assert report.pressure_remains
     assert report.holding == {Reason.NOT_IDLE_LONG_ENOUGH: 18}

@@ -1,4 +1,4 @@
-"""Advice on one target: a dry look at it, and on the way its settings; and on an RDS Proxy."""
+"""Advice on one target, from a dry run and the server's settings; and on an RDS Proxy."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from reaper.policy import judge
 from reaper.report import ErrorKind, SweepError
 from reaper.rules import Rules
 from reaper.sizing import limit_of_memory
-from reaper.sweep import Observers, Sightings, Sweep
+from reaper.sweep import IdleHistory, Observers, Sweep
 
-# Whose settings are not the operator's to advise on, or who has slots apart.
+# Sessions that are left out of the advice: their settings are not the operator's to change, or
+# they do not take a client's slot.
 _NO_CLIENTS = frozenset(
     {
         Reason.OWN_ACCOUNT,
@@ -31,21 +32,21 @@ _NO_CLIENTS = frozenset(
 _PINNED_WITHIN = datetime.timedelta(hours=1)
 
 
-def consult(sweep: Sweep, memory: float | None = None) -> Advice:
-    """What to change about a sweep's target; terminates nobody, whatever the sweep was meant to do.
+def advise_target(sweep: Sweep, memory: float | None = None) -> Advice:
+    """What to change about a sweep's target. It terminates nobody, whatever the sweep's rules say.
 
-    `memory` of the server, in bytes, is what max_connections is held against.
+    `memory` is the server's, in bytes; max_connections is compared with what fits into it.
     """
     settings: dict[str, Any] = {}
     report = replace(
         sweep,
         rules=Rules(dry_run=True),
         two_looks=False,
-        sightings=Sightings(),
-        observers=Observers(met=lambda server: settings.update(server.settings())),
+        history=IdleHistory(),
+        observers=Observers(on_server=lambda server: settings.update(server.settings())),
     ).run()
     target = sweep.target.target
-    # Which is a finding
+    # That an account is blind is a finding, not an error.
     is_blind = report.error is not None and report.error.kind is ErrorKind.BLIND
     if report.snapshot is None or (report.error and not is_blind):
         return Advice(target.name, target.engine, error=report.error)
@@ -65,8 +66,8 @@ def consult(sweep: Sweep, memory: float | None = None) -> Advice:
 
 
 def _clients(snapshot: Snapshot) -> frozenset[tuple[str, str | None]]:
-    """Who is connected, by user and database; PostgreSQL shows that much to a blind account as
-    well.
+    """Which users are connected to which databases; PostgreSQL shows that much even to a blind
+    account.
     """
     return frozenset(
         (verdict.session.user, verdict.session.database)
@@ -75,11 +76,11 @@ def _clients(snapshot: Snapshot) -> frozenset[tuple[str, str | None]]:
     )
 
 
-def consult_proxy(name: str, deadline: Deadline) -> Advice:
+def advise_rds_proxy(name: str, deadline: Deadline) -> Advice:
     """What to change about an RDS Proxy, by its settings and what CloudWatch counted in the last
-    hour.
+    hour. What AWS refuses is the advice's error.
     """
-    # Heavy, like boto3 itself
+    # Imported here because it is as slow to load as boto3 itself.
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     try:
@@ -110,7 +111,7 @@ def _proxy(name: str, deadline: Deadline) -> Proxy:
 
 
 def _pinned(name: str, deadline: Deadline) -> float | None:
-    """Which part of the proxy's connections was pinned, on average."""
+    """The share of the proxy's connections that were pinned, on average; None where it had none."""
     now = datetime.datetime.now(datetime.UTC)
     answer = aws_client("cloudwatch", deadline).get_metric_data(
         MetricDataQueries=[

@@ -70,6 +70,10 @@ class Account:
             raise ConfigurationError(
                 f"--auth iam is Amazon's; with it say --flavour, one of {amazons}"
             )
+        self._check_names()
+        self._check_engine()
+
+    def _check_names(self) -> None:
         # Quoting differs with sql_mode, and no account worth having needs more.
         if not re.fullmatch(r"[\w.$-]{1,63}", self.user):
             raise ConfigurationError(
@@ -79,6 +83,8 @@ class Account:
             raise ConfigurationError(
                 f"--host is {self.host!r}; give an address or a pattern such as 10.0.%"
             )
+
+    def _check_engine(self) -> None:
         if self.engine is EngineName.POSTGRES and self.host is not None:
             raise ConfigurationError(
                 "--host is MySQL's; on PostgreSQL pg_hba.conf says who may come from where"

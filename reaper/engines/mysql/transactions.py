@@ -91,7 +91,7 @@ class Transactions:
         """
         if self._facts.is_mariadb:
             # No such table without the plugin, and no right to read it without PROCESS.
-            rows = query_if_allowed(self._connection, _GET_MYROCKS) or []
+            rows: list[Fetched] | None = query_if_allowed(self._connection, _GET_MYROCKS) or []
         else:
             rows = self._proven() if self._facts.sees_statements else []
         if rows is None:

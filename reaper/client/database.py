@@ -401,7 +401,7 @@ class Database:
         if not rows:
             raise ConfigurationError(
                 "the token differs from another only by spaces at its end, and the table of tokens "
-                "is one that takes them for the same; see the README for the ALTER TABLE"
+                "is one that takes them for the same; make both of its columns VARBINARY(255) (ALTER TABLE)"
             )
         return tokens.from_text(rows[0]["result"])
 

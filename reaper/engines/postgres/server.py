@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
@@ -139,8 +140,20 @@ class _AnyText(Loader):
         try:
             return str(data, "utf-8")
         except UnicodeDecodeError:
-            encoding = self.connection.info.encoding if self.connection else "ascii"
-            return str(data, encoding, "replace")
+            return str(data, self._encoding(), "replace")
+
+    def _encoding(self) -> str:
+        """That of the database that the connection is to, by Python's name for it; nothing is
+        converted on the way.
+        """
+        told = (
+            self.connection.pgconn.parameter_status(b"server_encoding") if self.connection else None
+        )
+        name = (told or b"").decode().replace("WIN", "cp")
+        try:
+            return codecs.lookup(name).name
+        except LookupError:
+            return "ascii"
 
 
 class Postgres:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from operator import attrgetter
 from typing import NamedTuple
@@ -55,14 +55,15 @@ _HOLDING_REASONS = {
 # Tuples: members of an enum are found in them by identity.
 _NO_CLIENTS = (State.REPLICATION, State.BACKGROUND, State.HANDSHAKE)
 _CONDEMNED = (Reason.IDLE, Reason.IDLE_IN_TRANSACTION, Reason.PRESSURE)
-# 0.6 * 95 is not quite 57 in binary
+# Slots by which a threshold may be missed: in binary 0.6 * 95 is not quite 57.
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdicts, the victims as they were chosen, then the spared by id; and the mode they were
-    reached in.
+    """The verdicts, and whether they were reached under pressure.
+
+    First come the victims, in the order in which they were chosen, then the spared by id.
     """
 
     mode: Mode
@@ -70,6 +71,7 @@ class Judgement:
 
     @property
     def victims(self) -> tuple[Verdict, ...]:
+        """The verdicts of those that are to be terminated."""
         return tuple(verdict for verdict in self.verdicts if verdict.action is Action.TERMINATE)
 
 
@@ -83,35 +85,36 @@ class Scope(NamedTuple):
 _SERVER = Scope("server")
 
 
-def judge(snapshot: Snapshot, rules: Rules, pressed: Collection[Scope] = ()) -> Judgement:
+def judge(snapshot: Snapshot, rules: Rules, already_pressed: Collection[Scope] = ()) -> Judgement:
     """Give every session of the snapshot its verdict. Same snapshot and rules, same answer.
 
-    What an earlier look found `pressed` stays so until the target is reached.
+    Scopes that were under pressure at an earlier look stay so until target_utilization is reached.
     """
-    excess = find_pressure(snapshot, rules, pressed)
+    excess = find_pressure(snapshot, rules, already_pressed)
     repeated = {
         id_
         for id_, count in Counter(session.id for session in snapshot.sessions).items()
         if count > 1
     }
     youngest = _youngest(snapshot.sessions, rules.min_idle_per_user)
-    exclusions = _Exclusions(rules)
+    # Thousands of sessions share a few names; each combination is compared with the patterns once.
+    exclusion = cache(partial(_exclusion, rules))
     routine: list[Verdict] = []
-    wanted: list[Verdict] = []
+    for_pressure: list[Verdict] = []
     spared: list[Verdict] = []
     for session in snapshot.sessions:
-        reason = _reason(session, snapshot, rules, excess, repeated, exclusions)
+        reason = _reason(session, snapshot, rules, excess, repeated, exclusion)
         if reason not in _CONDEMNED:
             spared.append(Verdict(session, Action.SPARE, reason))
         elif session.id in youngest:
             spared.append(Verdict(session, Action.SPARE, Reason.MIN_IDLE_PER_USER))
         else:
-            (wanted if reason is Reason.PRESSURE else routine).append(
+            (for_pressure if reason is Reason.PRESSURE else routine).append(
                 Verdict(session, Action.TERMINATE, reason)
             )
-    for condemned in (routine, wanted):
+    for condemned in (routine, for_pressure):
         condemned.sort(key=lambda verdict: _longest_idle_first(verdict.session))
-    chosen, left_over = _until_relieved(routine, wanted, excess)
+    chosen, left_over = _until_relieved(routine, for_pressure, excess)
     victims, over_the_cap = chosen[: rules.max_kills], chosen[rules.max_kills :]
     spared += _spare(left_over, Reason.TARGET_REACHED) + _spare(over_the_cap, Reason.MAX_KILLS)
     spared.sort(key=attrgetter("session.id"))
@@ -123,34 +126,42 @@ def _spare(condemned: Iterable[Verdict], reason: Reason) -> list[Verdict]:
 
 
 def find_pressure(
-    snapshot: Snapshot, rules: Rules, pressed: Collection[Scope] = ()
+    snapshot: Snapshot, rules: Rules, already_pressed: Collection[Scope] = ()
 ) -> dict[Scope, float]:
-    """What is under pressure, each with the number of slots that must come free to reach the
-    target.
+    """The scopes under pressure, each with the number of slots that must come free to reach
+    target_utilization.
 
-    A user or a database at its own limit is pressure for its sessions only. Superusers pass
-    PostgreSQL's limits.
+    A user or a database at its own limit means pressure for its sessions only. Scopes that were
+    under pressure at an earlier look stay so until the target is reached.
     """
-    has_limits = snapshot.user_limits or snapshot.database_limits
-    clients = (session for session in snapshot.sessions if has_limits and session.is_client)
-    taken = Counter(scope for session in clients for scope in _scopes(session))
-    limits: list[tuple[Scope, float, float]] = []
-    if snapshot.used is not None and snapshot.usable is not None:
-        limits.append((_SERVER, snapshot.used, snapshot.usable))
-    for user, limit in snapshot.user_limits.items():
-        if user not in snapshot.superusers:
-            limits.append((Scope("user", user), taken[Scope("user", user)], limit))
-    for database, limit in snapshot.database_limits.items():
-        limits.append((Scope("database", database), taken[Scope("database", database)], limit))
 
     def trigger(scope: Scope) -> float:
-        return rules.target_utilization if scope in pressed else rules.trigger_utilization
+        return rules.target_utilization if scope in already_pressed else rules.trigger_utilization
 
     return {
         scope: used - rules.target_utilization * limit
-        for scope, used, limit in limits
+        for scope, used, limit in _usage(snapshot)
         if used > 0 and used >= trigger(scope) * limit - _ROUNDING
     }
+
+
+def _usage(snapshot: Snapshot) -> Iterator[tuple[Scope, int, int]]:
+    """Every scope that has a limit, with the slots that are used in it, and the limit.
+
+    PostgreSQL's limits do not apply to superusers.
+    """
+    if snapshot.used is not None and snapshot.usable is not None:
+        yield _SERVER, snapshot.used, snapshot.usable
+    limits = {
+        Scope("user", user): limit
+        for user, limit in snapshot.user_limits.items()
+        if user not in snapshot.superusers
+    }
+    limits |= {Scope("database", name): limit for name, limit in snapshot.database_limits.items()}
+    clients = (session for session in snapshot.sessions if limits and session.is_client)
+    used = Counter(scope for session in clients for scope in _scopes(session))
+    for scope, limit in limits.items():
+        yield scope, used[scope], limit
 
 
 def pressure_remains(snapshot: Snapshot, rules: Rules, freed: Collection[int]) -> bool:
@@ -166,22 +177,23 @@ def _reason(
     rules: Rules,
     excess: Mapping[Scope, float],
     repeated: set[int],
-    exclusions: _Exclusions,
+    exclusion: Callable[..., Reason | None],
 ) -> Reason:
     if session.id in repeated:
         return Reason.UNKNOWN
-    under_pressure = bool(excess) and any(scope in excess for scope in _scopes(session))
-    return (
-        _protection(session, snapshot)
-        or exclusions[session.user, session.database, session.application, session.host]
-        or (_in_transaction if session.state is State.IDLE_IN_TRANSACTION else _idle)(
-            session, rules, under_pressure
-        )
+    spared = _protection(session, snapshot) or exclusion(
+        session.user, session.database, session.application, session.host
     )
+    if spared:
+        return spared
+    under_pressure = bool(excess) and any(scope in excess for scope in _scopes(session))
+    if session.state is State.IDLE_IN_TRANSACTION:
+        return _in_transaction(session, rules, under_pressure)
+    return _idle(session, rules, under_pressure)
 
 
 def _protection(session: Session, snapshot: Snapshot) -> Reason | None:
-    """The built-in protections: no rule reaches them."""
+    """The built-in protections, which no rule can switch off."""
     return (
         _whose(session, snapshot)
         or _STATE_REASONS.get(session.state)
@@ -212,40 +224,27 @@ def _in_doubt(session: Session, snapshot: Snapshot) -> Reason | None:
     return next(reason for held, reason in _HOLDING_REASONS.items() if held in session.holds)
 
 
-_Names = tuple[str | None, str | None, str | None, str | None]
+def _exclusion(
+    rules: Rules, user: str | None, database: str | None, application: str | None, host: str | None
+) -> Reason | None:
+    """Why protect_* and allow_* spare a session of these names, None where they do not.
 
-
-class _Exclusions(dict[_Names, Reason | None]):
-    """What protect_* and allow_* say of a user, database, application and host; each four are
-    compared once.
-
-    Protection wins, and what cannot be told is spared.
+    Protection takes precedence, and where a protection cannot be decided the session is spared.
     """
-
-    def __init__(self, rules: Rules) -> None:
-        self._rules = rules
-
-    def __missing__(self, names: _Names) -> Reason | None:
-        self[names] = found = self._found(names)
-        return found
-
-    def _found(self, names: _Names) -> Reason | None:
-        rules = self._rules
-        user, database, application, host = names
-        checks = (
-            (user, rules.protect_users, rules.allow_users, matches_name),
-            (database or "", rules.protect_databases, rules.allow_databases, matches_name),
-            (application, rules.protect_applications, rules.allow_applications, matches_name),
-            (host, rules.protect_hosts, rules.allow_hosts, matches_host),
-        )
-        protected = [matches(value, protect) for value, protect, _, matches in checks if protect]
-        if True in protected:
-            return Reason.PROTECTED
-        if None in protected:
-            return Reason.UNKNOWN
-        if not all(matches(value, allow) for value, _, allow, matches in checks if allow):
-            return Reason.NOT_ALLOWED
-        return None
+    checks = (
+        (user, rules.protect_users, rules.allow_users, matches_name),
+        (database or "", rules.protect_databases, rules.allow_databases, matches_name),
+        (application, rules.protect_applications, rules.allow_applications, matches_name),
+        (host, rules.protect_hosts, rules.allow_hosts, matches_host),
+    )
+    protected = [matches(value, protect) for value, protect, _, matches in checks if protect]
+    if True in protected:
+        return Reason.PROTECTED
+    if None in protected:
+        return Reason.UNKNOWN
+    if not all(matches(value, allow) for value, _, allow, matches in checks if allow):
+        return Reason.NOT_ALLOWED
+    return None
 
 
 def _in_transaction(session: Session, rules: Rules, under_pressure: bool) -> Reason:
@@ -255,8 +254,7 @@ def _in_transaction(session: Session, rules: Rules, under_pressure: bool) -> Rea
         return Reason.ROLLBACK_TOO_LARGE
     if session.transaction_seconds is None:
         return Reason.UNKNOWN
-    # MySQL counts Time from the start of the last statement, so the transaction it began may be
-    # younger.
+    # MySQL's Time begins with the last statement, and the transaction that it began may be younger.
     idle = min(_at_most(session), session.transaction_seconds)
     if idle < rules.in_transaction_seconds:
         return Reason.NOT_IDLE_LONG_ENOUGH
@@ -280,16 +278,16 @@ def _idle(session: Session, rules: Rules, under_pressure: bool) -> Reason:
 
 
 def _until_relieved(
-    routine: list[Verdict], pressed: list[Verdict], excess: Mapping[Scope, float]
+    routine: list[Verdict], for_pressure: list[Verdict], excess: Mapping[Scope, float]
 ) -> tuple[list[Verdict], list[Verdict]]:
-    """All routine victims, then of those that only pressure condemns as many as the target takes;
-    and the others.
+    """The chosen: all routine victims, then of those that only pressure condemns as many as are
+    needed to reach the target. And those that are left over.
     """
     if not excess:
         return routine, []
     needed = dict(excess)
     chosen, left_over = [], []
-    for verdict in [*routine, *pressed]:
+    for verdict in [*routine, *for_pressure]:
         scopes = [scope for scope in _scopes(verdict.session) if scope in needed]
         if verdict.reason is Reason.PRESSURE and all(
             needed[scope] <= _ROUNDING for scope in scopes
@@ -323,7 +321,9 @@ def _scopes_of(user: str | None, database: str | None) -> tuple[Scope, ...]:
 
 
 def _at_most(session: Session) -> float:
-    """The longest the session can have been idle; protections saw to it that something is known."""
+    """The longest that the session can have been idle; 0 where nothing is known, which the built-in
+    protections spare.
+    """
     known = session.idle_seconds if session.idle_seconds is not None else session.idle_at_most
     return known or 0.0
 
@@ -333,8 +333,8 @@ def _longest_idle_first(session: Session) -> tuple[float, int]:
 
 
 def matches_name(name: str | None, patterns: Iterable[str]) -> bool | None:
-    """Whether a name equals a pattern or fits it as a glob; None where the name is not known and it
-    matters.
+    """Whether a name equals a pattern or fits it as a glob; None where there are patterns and the
+    name is not known.
     """
     if name is None:
         return None if any(patterns) else False
@@ -344,7 +344,7 @@ def matches_name(name: str | None, patterns: Iterable[str]) -> bool | None:
 def matches_host(host: str | None, patterns: Iterable[str]) -> bool | None:
     """Whether a host fits an address, a network or a glob; None where that cannot be told.
 
-    A host the server shows by name fits no address or network, nor is it known not to.
+    A host that the server shows by name may or may not have an address in a network.
     """
     if host is None:
         return None if any(patterns) else False
@@ -353,7 +353,7 @@ def matches_host(host: str | None, patterns: Iterable[str]) -> bool | None:
 
 
 def _matches_one_host(host: str, pattern: str) -> bool | None:
-    # a name or a glob
+    # Without networks the pattern is a name or a glob.
     if not (networks := _networks(pattern)):
         return fnmatchcase(host.lower(), pattern.lower())
     if host.lower() == pattern:
@@ -363,7 +363,7 @@ def _matches_one_host(host: str, pattern: str) -> bool | None:
     return any(address in network for address in addresses for network in networks)
 
 
-# Thousands of sessions are compared with the same hundreds of patterns, and reading an address
+# Thousands of sessions are compared with the same hundreds of patterns, and parsing an address
 # takes microseconds.
 _remembered = lru_cache(maxsize=4096)
 
@@ -379,9 +379,9 @@ def _networks(pattern: str) -> tuple[IPv4Network | IPv6Network, ...]:
 
 @_remembered
 def _addresses(host: str) -> tuple[IPv4Address | IPv6Address, ...]:
-    """The addresses a host spells: an IPv4 client on an IPv6 socket is shown as ::ffff:10.0.1.15.
+    """The addresses that a host spells, none for a name.
 
-    None for a name.
+    An IPv4 client on an IPv6 socket is shown as ::ffff:10.0.1.15, which is two of them.
     """
     try:
         address = ip_address("127.0.0.1" if host == "localhost" else host)

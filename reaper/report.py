@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TypeVar
 
 from reaper.model import (
     Action,
@@ -20,10 +20,15 @@ from reaper.model import (
     Verdict,
 )
 
+_Word = TypeVar("_Word", bound=StrEnum)
+
+# Victims that a report's JSON lists; a log line has a maximum size.
 VICTIMS_SHOWN = 100
 
 
 class ErrorKind(StrEnum):
+    """Why a sweep failed; the README's table of errors says what to do about each."""
+
     LOCKED_OUT = "locked_out"
     BLIND = "blind"
     BUSY = "busy"
@@ -47,22 +52,26 @@ class Entry(StrEnum):
 
 @dataclass(frozen=True)
 class SweepError:
+    """Why a sweep failed, and a message for people; never SQL or a secret."""
+
     kind: ErrorKind
     message: str
 
 
 @dataclass(frozen=True)
 class Victim:
-    """A condemned session and what became of it; None where it was not reached."""
+    """A session chosen to be terminated, and what became of it; None where it was not reached."""
 
     verdict: Verdict
     outcome: Outcome | None = None
 
     @property
     def session(self) -> Session:
+        """The session as it was when it was chosen."""
         return self.verdict.session
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
+        """The victim as reports and log lines carry it."""
         session = self.session
         return {
             "id": session.id,
@@ -85,13 +94,13 @@ class Report:
     trigger: str
     dry_run: bool
     entry: Entry | None = None
-    # Logins, or one look at the seat
+    # To log in; 1 where the kept connection was used
     attempts: int = 0
     mode: Mode = Mode.ROUTINE
     method: KillMethod | None = None
     snapshot: Snapshot | None = field(default=None, repr=False)
     verdicts: Sequence[Verdict] = field(default=(), repr=False)
-    # Those of the look after the strike, if any
+    # Those of the last look, where there was more than one
     last_verdicts: Sequence[Verdict] = field(default=(), repr=False)
     victims: Sequence[Victim] = field(default=(), repr=False)
     warnings: Sequence[str] = ()
@@ -103,53 +112,55 @@ class Report:
 
     @property
     def saw(self) -> Snapshot | None:
-        """The snapshot where it is to be believed: a blind account saw nothing."""
+        """The snapshot, or None where it cannot be believed: a blind account saw nothing."""
         return None if self.snapshot is None or self.snapshot.blind else self.snapshot
 
     @property
     def zombies(self) -> int:
-        """All that the rules condemn, those beyond max_kills included."""
+        """The number of sessions that the rules condemn, those beyond max_kills included."""
         return sum(
             v.action is Action.TERMINATE or v.reason is Reason.MAX_KILLS for v in self.verdicts
         )
 
     @property
     def outcomes(self) -> Counter[Outcome]:
+        """How many victims had each outcome."""
         return Counter(victim.outcome for victim in self.victims if victim.outcome is not None)
 
     @property
     def freed(self) -> int:
-        """Slots seen to be free again; never a difference of counts, which newcomers move."""
+        """The number of slots seen to become free. A difference of two counts would be falsified by
+        new sessions.
+        """
         return self.outcomes[Outcome.TERMINATED]
 
     @property
     def spared(self) -> Counter[Reason]:
+        """How many sessions were spared for each reason."""
         return Counter(v.reason for v in self.verdicts if v.action is Action.SPARE)
 
     @property
     def oldest_idle_seconds(self) -> float | None:
-        idle = (
-            [s.idle_seconds for s in self.saw.in_state(State.IDLE) if s.idle_seconds is not None]
-            if self.saw
-            else []
-        )
-        return max(idle, default=None)
+        """The longest known idle time outside a transaction, None where none is known."""
+        idle = self.saw.in_state(State.IDLE) if self.saw else []
+        known = [session.idle_seconds for session in idle if session.idle_seconds is not None]
+        return max(known, default=None)
 
     def count(self, *states: State) -> int | None:
+        """How many sessions were in these states, None where they were not seen."""
         return None if self.saw is None else len(self.saw.in_state(*states))
 
     @property
     def total(self) -> int | None:
-        return (
-            None
-            if self.saw is None
-            else sum(s.state is not State.BACKGROUND for s in self.saw.sessions)
-        )
+        """How many sessions there were besides the server's own, None where they were not seen."""
+        if self.saw is None:
+            return None
+        return sum(session.state is not State.BACKGROUND for session in self.saw.sessions)
 
     @property
     def holding(self) -> Counter[Reason]:
-        """Where pressure remains: who holds the slots, by the reason why they were left or could
-        not be taken.
+        """Where pressure remains: how many sessions hold their slots, by the reason why each was
+        spared or condemned.
         """
         if not self.pressure_remains:
             return Counter()
@@ -160,13 +171,14 @@ class Report:
         }
         for victim in self.victims:
             if victim.outcome is Outcome.SIGNALLED:
-                # MySQL lists no session that is rolling back
+                # MySQL does not list a session that is rolling back.
                 left[victim.session.id] = victim.verdict.reason
             elif victim.outcome is Outcome.TERMINATED:
                 left.pop(victim.session.id, None)
         return Counter(left.values())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
+        """The report as the function answers it and the log carries it."""
         saw = self.saw
         return {
             "target": self.target,
@@ -206,11 +218,12 @@ class Report:
 
 
 def rounded(seconds: float | None) -> float | None:
+    """Seconds to the millisecond, or a share to three decimals."""
     return None if seconds is None else round(seconds, 3)
 
 
 def span(seconds: float | None) -> str:
-    """A time as people say it: 42s, 15m 3s, 2h 5m, 3d 4h."""
+    """Seconds as people say them, in the two largest units: 42s, 15m 3s, 2h 5m, 3d 4h."""
     if seconds is None:
         return "?"
     left = int(seconds)
@@ -220,5 +233,5 @@ def span(seconds: float | None) -> str:
     return " ".join(f"{count}{unit}" for count, unit in units[first : first + 2] if count) or "0s"
 
 
-def _by_name(counts: Counter[Any]) -> dict[str, int]:
+def _by_name(counts: Counter[_Word]) -> dict[str, int]:
     return {str(name): counts[name] for name in sorted(counts)}

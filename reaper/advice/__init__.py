@@ -14,7 +14,7 @@ __all__ = ["Advice", "Finding", "Proxy", "Rule", "Seen", "Severity", "advise", "
 
 
 def advise(seen: Seen) -> tuple[Finding, ...]:
-    """Everything to change about a server, the gravest first; nothing where it is set well."""
+    """Everything to change about a server, the most severe first; nothing where it is set well."""
     checks = (
         *rights.CHECKS,
         *(postgres.CHECKS if seen.is_postgres else mysql.CHECKS),

@@ -1,4 +1,4 @@
-"""The nouns of advice, and what several of its rules share."""
+"""What advice consists of, and what several of its rules share."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from reaper.client.target import Auth, EngineName
 from reaper.model import Flavour, KillMethod, Snapshot
 from reaper.report import SweepError, span
 
-# Seconds. A function uses its connection again after `max_idle` at most, so slightly above that the
-# server may end it; half an hour is as long as a slot should wait for nobody.
+# Seconds. No function uses its connection again after `max_idle`, so a server may end it slightly
+# later. Beyond half an hour an idle connection wastes its slot.
 IDLE = round(1.1 * DEFAULTS.max_idle)
 LONGEST_IDLE = 1800
 
@@ -24,14 +24,16 @@ AWS_MANUAL = "https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/"
 
 
 class Severity(StrEnum):
-    # The database fills up, or the reaper cannot help it
+    """How urgent a finding is."""
+
+    # The database fills up, or the reaper cannot help it.
     HIGH = "high"
     MEDIUM = "medium"
     LOW = "low"
 
 
 class Rule(StrEnum):
-    """What is looked at, in the order in which findings of one severity are told."""
+    """What is checked, in the order in which findings of one severity are reported."""
 
     BLIND = "blind"
     NO_RIGHT_TO_TERMINATE = "no_right_to_terminate"
@@ -59,8 +61,9 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to change. `statement` is SQL, an entry of a parameter group or option file, or a
-    command.
+    """One thing to change, with the evidence for it and the page that says so.
+
+    `statement` is SQL, an entry of a parameter group or of an option file, or a command.
     """
 
     rule: Rule
@@ -71,6 +74,7 @@ class Finding:
     source: str
 
     def to_json(self) -> dict[str, str]:
+        """The finding as an answer carries it."""
         return {
             "rule": self.rule,
             "severity": self.severity,
@@ -83,7 +87,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Advice:
-    """What there is to change about one target, or why nobody knows."""
+    """What to change about one target, or the error that kept it from being found out."""
 
     target: str
     engine: str
@@ -91,7 +95,8 @@ class Advice:
     findings: tuple[Finding, ...] = ()
     error: SweepError | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
+        """The advice as an answer carries it."""
         return {
             "target": self.target,
             "engine": self.engine,
@@ -105,12 +110,12 @@ class Advice:
 
 @dataclass(frozen=True)
 class Seen:
-    """What advice is judged by.
+    """What was seen of a server, by which advice is given.
 
-    `settings` are the server's, by its own names, times in seconds; what it did not tell is not in
-    there. `clients` are the users and databases of those who are connected, but for the reaper, the
-    provider and superusers. `fitting` is the max_connections that the memory is enough for, where
-    somebody said how much that is.
+    `settings` are the server's, by its own names, times in seconds; what the server did not tell is
+    missing. `clients` are the users and databases of the connected sessions, except those of the
+    reaper, the provider and superusers. `fitting` is the max_connections that fits into the memory,
+    where the memory is known.
     """
 
     settings: Mapping[str, Any]
@@ -124,40 +129,44 @@ class Seen:
 
     @property
     def is_postgres(self) -> bool:
+        """Whether it is PostgreSQL, Aurora's included."""
         return self.snapshot.engine is EngineName.POSTGRES
 
     @property
     def is_mariadb(self) -> bool:
+        """Whether it is MariaDB."""
         return self.snapshot.flavour is Flavour.MARIADB
 
     @property
     def is_managed(self) -> bool:
-        """Whether settings are a parameter group's, on RDS."""
+        """Whether its settings come from a parameter group, as on RDS."""
         return bool(self.settings.get("managed"))
 
     @property
     def can_grant_connection_admin(self) -> bool:
-        """RDS's own administrator has that right on Aurora only."""
+        """Whether its administrator can grant that right. RDS's own has it on Aurora only."""
         return not self.is_managed or self.snapshot.flavour is Flavour.AURORA_MYSQL
 
     @property
     def users(self) -> list[str]:
+        """The names of the connected users, sorted."""
         return sorted({user for user, _ in self.clients})
 
     @property
     def grantee(self) -> str:
+        """The reaper's account as SQL names it."""
         return self.quoted(self.account)
 
     def quoted(self, user: str) -> str:
-        """A user as SQL names it; MySQL's with the host that accounts usually have."""
+        """A user as SQL names it; on MySQL with the host % that accounts usually have."""
         if self.is_postgres:
             return '"' + user.replace('"', '""') + '"'
         return "'" + user.replace("\\", "\\\\").replace("'", "''") + "'@'%'"
 
     @property
     def connection_admin(self) -> tuple[str, str]:
-        """The right to KILL, which is also one to a slot beyond max_connections; and where that is
-        written.
+        """The right to KILL, which includes one slot beyond max_connections; and the page that says
+        so.
         """
         if self.is_mariadb:
             return "CONNECTION ADMIN", f"{MARIADB_MANUAL}grant/#connection-admin"
@@ -168,24 +177,25 @@ Check = Callable[[Seen], Iterator[Finding]]
 
 
 def is_slightly_above(seconds: float) -> bool:
-    """Whether a limit on idleness ends what nobody will use again, and nothing else."""
+    """Whether a limit on idle time ends only connections that no function will use again."""
     return DEFAULTS.max_idle < seconds <= LONGEST_IDLE
 
 
 def idle_severity(seconds: float) -> Severity:
+    """How urgent it is to change a limit on idle time; 0 means no limit."""
     return Severity.HIGH if not seconds or seconds > 2 * LONGEST_IDLE else Severity.MEDIUM
 
 
 def idle_advice(seconds: float) -> str:
+    """What a limit on idle time does to frozen functions and to the retry client; 0 means none."""
     again = span(DEFAULTS.max_idle)
     if 0 < seconds <= DEFAULTS.max_idle:
         return (
             f"The retry client uses a connection again for {again}; one that ends earlier has to "
-            f"be opened anew."
+            "be opened anew."
         )
     kept = f"for {span(seconds)}" if seconds else "for ever"
     return (
         f"A frozen function's connection holds its slot {kept}. The retry client uses none again "
-        f"after {again}; "
-        "a limit slightly above that ends only what is left behind."
+        f"after {again}; a limit slightly above that ends only what is left behind."
     )

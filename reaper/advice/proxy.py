@@ -17,11 +17,11 @@ from reaper.advice.base import (
 from reaper.client.kept import DEFAULTS
 from reaper.report import span
 
-# Seconds; API Gateway has given its caller up by then
+# Seconds, after which API Gateway has answered its caller with a timeout
 LONGEST_BORROW = 30
 BORROW = round(DEFAULTS.timeout)
 MOST_PERCENT = 90
-# Of its connections pinned: then it multiplexes little
+# The share of pinned connections beyond which a proxy multiplexes little
 MOSTLY = 0.5
 
 
@@ -29,8 +29,8 @@ MOSTLY = 0.5
 class Proxy:
     """An RDS Proxy's settings, by AWS's own names, times in seconds.
 
-    `pinned` is the part of its connections that belonged to one client each of late; None where it
-    had none.
+    `pinned` is the share of its connections that lately belonged to one client each, None where it
+    had no connections.
     """
 
     name: str
@@ -63,8 +63,7 @@ def _borrow_timeout(proxy: Proxy) -> Iterator[Finding]:
             Severity.LOW,
             f"ConnectionBorrowTimeout = {value} ({span(value) if value else 'no limit'})",
             "A function that waits longer than its caller works for nobody, and is paid for. An "
-            "early refusal can be "
-            "tried again.",
+            "early refusal can be tried again.",
             _pool(proxy, f"ConnectionBorrowTimeout={BORROW}"),
             f"{_PAGE}.connectionborrowtimeout",
         )
@@ -106,9 +105,8 @@ def _pinning(proxy: Proxy) -> Iterator[Finding]:
 
 def _pool(proxy: Proxy, setting: str) -> str:
     return (
-        f"aws rds modify-db-proxy-target-group --db-proxy-name {proxy.name} --target-group-name "
-        f"default "
-        f"--connection-pool-config {setting}"
+        f"aws rds modify-db-proxy-target-group --db-proxy-name {proxy.name} "
+        f"--target-group-name default --connection-pool-config {setting}"
     )
 
 

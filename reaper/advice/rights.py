@@ -1,4 +1,4 @@
-"""What the reaper may see and do, and whether it looks in the right place."""
+"""What the reaper may see and do, and whether its target is the database itself."""
 
 from __future__ import annotations
 
@@ -62,9 +62,8 @@ def _own_account_shared(seen: Seen) -> Iterator[Finding]:
             Severity.HIGH,
             f"others are logged in as {seen.account}",
             "Sessions of the reaper's own account are all spared, and these are the "
-            "application's. Give the reaper an "
-            "account of its own, which the SQL that the command prints makes, and let the "
-            "target's user be that.",
+            "application's. Give the reaper an account of its own, which the SQL that the command "
+            "prints makes, and let the target's user be that.",
             _grants_command(seen),
             f"{POSTGRES_MANUAL}sql-createrole.html"
             if seen.is_postgres
@@ -73,8 +72,8 @@ def _own_account_shared(seen: Seen) -> Iterator[Finding]:
 
 
 def _grants_command(seen: Seen) -> str:
-    """What prints the SQL of another account on this server, with what this one has beyond the
-    usual.
+    """The command that prints the SQL of another account on this server, with the options that
+    this one was made with.
     """
     flavour = _flavour(seen)
     options = (
@@ -91,7 +90,7 @@ def _grants_command(seen: Seen) -> str:
 
 
 def _flavour(seen: Seen) -> str:
-    """What `reaper grants` calls this server, empty where that is the engine's own."""
+    """What `reaper grants` calls this server; empty for the engine's own product."""
     if seen.snapshot.flavour.is_aurora:
         return "aurora"
     return "-".join(["rds"] * seen.is_managed + ["mariadb"] * seen.is_mariadb)
@@ -104,16 +103,14 @@ def _target_is_proxy(seen: Seen) -> Iterator[Finding]:
             Severity.HIGH,
             f"host = {seen.host}",
             "Behind the proxy the reaper sees and ends the proxy's pooled connections. Let the "
-            "target's host be the "
-            "endpoint of the instance itself, which the command shows, and put the proxy's "
-            "addresses into "
-            "protect_hosts.",
+            "target's host be the endpoint of the instance itself, which the command shows, and "
+            "put the proxy's addresses into protect_hosts.",
             f"aws rds describe-db-proxy-targets --db-proxy-name {seen.host.split('.')[0]}",
             f"{AWS_MANUAL}rds-proxy-connections.html",
         )
 
 
-# The account that the command makes where no other name is said, and one for when that is taken.
+# The account that the command makes by default, and another for where that one is taken.
 _USUAL, _ANOTHER = "reaper", "reaper_own"
 
 _PREDEFINED_ROLES = f"{POSTGRES_MANUAL}predefined-roles.html"

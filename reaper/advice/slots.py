@@ -1,8 +1,8 @@
-"""Whether the slots are as many as the memory is enough for, and one is left for the reaper."""
+"""Whether max_connections fits into the memory, and whether a slot is left for the reaper."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from reaper.advice.base import (
     AWS_MANUAL,
@@ -17,7 +17,7 @@ from reaper.advice.base import (
 from reaper.advice.mysql import set_global
 from reaper.model import KillMethod, SweepWarning
 
-# For the reaper, and for the people who look why it is needed
+# Slots to leave free, for the reaper and for people who look into the problem
 _SLOTS_LEFT = 3
 
 
@@ -40,34 +40,39 @@ def _max_connections(seen: Seen) -> Iterator[Finding]:
 
 
 def _connection_limit(seen: Seen) -> Iterator[Finding]:
-    usable, free = seen.snapshot.usable, _unlimited(seen)
+    usable = seen.snapshot.usable
     limits_are_hidden = seen.settings.get(f"sees_{SweepWarning.USER_LIMITS_UNSEEN}") is False
-    if (
-        not seen.clients
-        or usable is None
-        or limits_are_hidden
-        or _has_own_slot(seen)
-        or _leaves_a_slot(seen)
-    ):
+    if usable is None or limits_are_hidden or not seen.clients:
         return
-    kind = "CONNECTION LIMIT" if seen.is_postgres else "MAX_USER_CONNECTIONS"
-    too_many = f"the limits add up to {_most(seen, seen.users)}"
-    wrong = free or seen.users
-    others = _most(seen, [user for user in seen.users if user not in wrong])
-    share = max(1, (usable - _SLOTS_LEFT - others) // len(wrong))
+    if _has_own_slot(seen) or _leaves_a_slot(seen):
+        return
+    unlimited = _unlimited(seen)
     yield Finding(
         Rule.CONNECTION_LIMIT,
         Severity.MEDIUM,
-        f"{f'no {kind} for ' + ', '.join(free) if free else too_many}; {usable} connections in all",
+        f"{_lacking_limit(seen, unlimited)}; {usable} connections in all",
         "Nothing keeps a slot free for the reaper. Limits that add up to less than all slots do, "
-        "and no user can take "
-        "what the others need."
+        "and no user can take what the others need."
         + ("" if seen.is_postgres else " The host in the account's name may be another."),
-        "\n".join(_limit_statement(seen, user, share) for user in wrong),
+        _limit_statements(seen, unlimited or seen.users, usable),
         f"{POSTGRES_MANUAL}sql-alterrole.html"
         if seen.is_postgres
         else f"{MYSQL_MANUAL}user-resources.html",
     )
+
+
+def _lacking_limit(seen: Seen, unlimited: Sequence[str]) -> str:
+    if not unlimited:
+        return f"the limits add up to {_most(seen, seen.users)}"
+    kind = "CONNECTION LIMIT" if seen.is_postgres else "MAX_USER_CONNECTIONS"
+    return f"no {kind} for {', '.join(unlimited)}"
+
+
+def _limit_statements(seen: Seen, users: Sequence[str], usable: int) -> str:
+    """Limits for these users: the same part each of what the others leave."""
+    others = _most(seen, [user for user in seen.users if user not in users])
+    share = max(1, (usable - _SLOTS_LEFT - others) // len(users))
+    return "\n".join(_limit_statement(seen, user, share) for user in users)
 
 
 def _limit_statement(seen: Seen, user: str, share: int) -> str:
@@ -81,7 +86,8 @@ def _reserved_slot(seen: Seen) -> Iterator[Finding]:
         return
     if seen.is_postgres:
         yield from _reserved_in_postgres(seen)
-    # Not where a procedure was chosen to do without that right, and where it is told already.
+    # Not where a procedure was chosen in order to do without that right, nor where the account
+    # cannot terminate at all, since that finding names the same right.
     elif seen.method is KillMethod.RDS_KILL and seen.can_grant_connection_admin:
         right, source = seen.connection_admin
         yield Finding(
@@ -96,12 +102,10 @@ def _reserved_slot(seen: Seen) -> Iterator[Finding]:
 
 
 def _reserved_in_postgres(seen: Seen) -> Iterator[Finding]:
-    reserved, may_use = (
-        seen.settings.get("reserved_connections"),
-        seen.settings.get("can_use_reserved"),
-    )
+    reserved = seen.settings.get("reserved_connections")
+    may_use = seen.settings.get("can_use_reserved")
+    # Before PostgreSQL 16 there are none, and on RDS only the provider can reserve any.
     if reserved is None or may_use is None or (seen.is_managed and not reserved):
-        # Before PostgreSQL 16, or where only the provider reserves
         return
     statements = [] if reserved else ["ALTER SYSTEM SET reserved_connections = 2;"]
     if not may_use:
@@ -110,7 +114,7 @@ def _reserved_in_postgres(seen: Seen) -> Iterator[Finding]:
         Rule.RESERVED_SLOT,
         Severity.MEDIUM,
         f"reserved_connections = {reserved}; {seen.account} {'may' if may_use else 'may not'} use "
-        f"such slots",
+        "such slots",
         "A reserved slot lets the reaper in when the database is full."
         + ("" if reserved else " reserved_connections needs a restart."),
         "\n".join(statements),
@@ -131,13 +135,13 @@ def _has_own_slot(seen: Seen) -> bool:
 
 
 def _limit_of(seen: Seen, user: str) -> int:
-    """How many connections a user may have at once, 0 for any number."""
+    """How many simultaneous connections a user may have, 0 for any number."""
     return seen.snapshot.user_limits.get(user) or seen.settings.get("max_user_connections") or 0
 
 
 def _unlimited(seen: Seen) -> list[str]:
-    """Who is connected and may take every slot: limited neither itself nor in all of its
-    databases.
+    """The connected users that may take every slot: they have no limit of their own, and use a
+    database that has none.
     """
     limited = seen.snapshot.database_limits
     return sorted(
@@ -150,7 +154,7 @@ def _unlimited(seen: Seen) -> list[str]:
 
 
 def _most(seen: Seen, users: Collection[str]) -> int:
-    """The slots that these can take together by their limits and by those of their databases."""
+    """The slots that these users can take together, by their limits and by their databases'."""
     databases = {
         database for user, database in seen.clients if user in users and not _limit_of(seen, user)
     }
@@ -161,7 +165,7 @@ def _most(seen: Seen, users: Collection[str]) -> int:
 
 
 def _leaves_a_slot(seen: Seen) -> bool:
-    """Whether those who are connected cannot take every slot."""
+    """Whether the connected users together cannot take every slot."""
     if not seen.clients or _unlimited(seen) or seen.snapshot.usable is None:
         return False
     return _most(seen, seen.users) < seen.snapshot.usable

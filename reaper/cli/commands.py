@@ -10,10 +10,11 @@ from decimal import Decimal
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from reaper.advice import Advice
 from reaper.advising import advise_rds_proxy, advise_target
 from reaper.cli.options import (
     TARGET,
@@ -40,6 +41,7 @@ from reaper.cli.render import (
     show_sizing,
     verdict_json,
 )
+from reaper.cli.size_options import flavour_of, limit_of, load_of
 from reaper.cli.sweeping import jobs_for, kill_one, scan_one, sweep_of, target_of
 from reaper.client.deadline import Deadline
 from reaper.client.target import Auth, ConfigurationError, EngineName
@@ -47,17 +49,13 @@ from reaper.engines import engine_for
 from reaper.engines.mysql.kill_if_idle import LEAST_IDLE
 from reaper.engines.snapshot_file import RawSnapshot
 from reaper.grants import Account, Product, script, statements, usual_product
-from reaper.model import Flavour
+from reaper.model import SweepTarget
 from reaper.policy import judge
 from reaper.report import ErrorKind, Report
 from reaper.request.events import SweepRequest, Trigger
 from reaper.rules import Rules, RulesPatch
 from reaper.sizing import (
     OTHERS,
-    Load,
-    Step,
-    limit_of_capacity,
-    limit_of_memory,
     memory_of,
     reserved_slots,
 )
@@ -235,12 +233,10 @@ def advise(
     """Say what to change about the server's settings, why, and how. Changes nothing."""
     if not targets and not proxy:
         raise ConfigurationError("nothing to look at; give a TARGET, or --proxy NAME")
-    size_of = memory_of(instance_class) if instance_class and memory is None else memory
-    asked = [target_of(name) for name in targets or ()]
-    found = []
-    for target in asked:
-        with busy(f"looking at {target.name} ..."):
-            found.append(advise_target(sweep_of(target, Rules(), timeout, Observers()), size_of))
+    if instance_class and memory is None:
+        memory = memory_of(instance_class)
+    known = [target_of(name) for name in targets or ()]
+    found = [_advise_one(target, timeout, memory) for target in known]
     if proxy:
         with busy(f"asking AWS about {proxy} ..."):
             found.append(advise_rds_proxy(proxy, Deadline.after(timeout)))
@@ -249,6 +245,11 @@ def advise(
     else:
         show_all(found)
     raise typer.Exit(SWEEP_FAILED if any(advice.error for advice in found) else DONE)
+
+
+def _advise_one(target: SweepTarget, timeout: float, memory: float | None) -> Advice:
+    with busy(f"looking at {target.name} ..."):
+        return advise_target(sweep_of(target, Rules(), timeout, Observers()), memory)
 
 
 @app.command()
@@ -288,28 +289,11 @@ def size(
     as_json: AsJson = False,
 ) -> None:
     """Work out connections, alarms, concurrency and pool sizes. Needs no database."""
-    which = _which(engine, flavour)
-    said = [
-        *([limit_of_memory(which, memory)] if memory is not None else ()),
-        *(
-            [limit_of_memory(which, memory_of(instance_class))]
-            if instance_class is not None
-            else ()
-        ),
-        *([limit_of_capacity(which, max_acu, min_acu)] if max_acu is not None else ()),
-        *(
-            [Step("max_connections", max_connections, "as you say")]
-            if max_connections is not None
-            else ()
-        ),
-    ]
-    if len(said) != 1:
-        raise ConfigurationError(
-            "say how large it is: one of --memory, --instance-class, --max-acu, --max-connections"
-        )
-    loads = [_load(text) for text in function or ()]
+    which = flavour_of(engine, flavour)
+    limit = limit_of(which, memory, instance_class, (max_acu, min_acu), max_connections)
+    loads = [load_of(text) for text in function or ()]
     found = sized(
-        said[0],
+        limit,
         reserved_slots(which) if reserved is None else reserved,
         others,
         loads,
@@ -321,45 +305,9 @@ def size(
         show_sizing(found)
 
 
-_SIZED = {
-    (EngineName.MYSQL, Product.MYSQL): Flavour.MYSQL,
-    (EngineName.MYSQL, Product.RDS): Flavour.MYSQL,
-    (EngineName.MYSQL, Product.AURORA): Flavour.AURORA_MYSQL,
-    (EngineName.MYSQL, Product.MARIADB): Flavour.MARIADB,
-    (EngineName.MYSQL, Product.RDS_MARIADB): Flavour.MARIADB,
-    (EngineName.POSTGRES, Product.POSTGRES): Flavour.POSTGRES,
-    (EngineName.POSTGRES, Product.RDS): Flavour.POSTGRES,
-    (EngineName.POSTGRES, Product.AURORA): Flavour.AURORA_POSTGRES,
-}
-
-
-def _which(engine: EngineName, flavour: Product | None) -> Flavour:
-    flavour = flavour or usual_product(engine)
-    if (engine, flavour) not in _SIZED:
-        known = [known for of_engine, known in _SIZED if of_engine is engine]
-        raise ConfigurationError(f"--flavour is {flavour}; {engine} has {', '.join(known)}")
-    return _SIZED[engine, flavour]
-
-
-def _load(text: str) -> Load:
-    name, _, rest = text.partition("=")
+def _save(file: Path, document: Mapping[str, object]) -> None:
     try:
-        rate, duration, *response = rest.split(",")
-        load = Load(
-            name, float(rate.removesuffix("/s")), seconds(duration), *map(seconds, response)
-        )
-    except (ValueError, TypeError, typer.BadParameter):
-        load = None
-    if not load or not name or not 0 < load.rate < 10**6 or not load.duration:
-        raise ConfigurationError(
-            f"--function is {text!r}; write checkout=50,200ms, or checkout=50,200ms,20ms"
-        )
-    return load
-
-
-def _save(file: Path, document: Mapping[str, Any]) -> None:
-    try:
-        # Who, and their SQL
+        # For its owner alone, since it tells who runs which SQL.
         with open(file, "w", encoding="utf-8", opener=partial(os.open, mode=0o600)) as saved:
             saved.write(json.dumps(document, default=_plain, indent=1) + "\n")
     except OSError as problem:

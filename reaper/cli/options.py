@@ -1,4 +1,4 @@
-"""The options of the command line: what they are called, how they are read, what they mean."""
+"""The options of the command line: their names, their values, and what they mean."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(text: object) -> float:
-    """`200ms`, `90`, `90s`, `15m`, `2h`, `1d` in seconds; Typer sends defaults through here as
-    well.
+    """`200ms`, `90`, `90s`, `15m`, `2h` or `1d` in seconds. Typer parses defaults with this as
+    well, which need not be texts.
+
+    Raises typer.BadParameter for anything else.
     """
     found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)(ms|[smhd]?)", str(text).strip())
     if not found:
@@ -30,7 +32,10 @@ def seconds(text: object) -> float:
 
 
 def gibibytes(text: object) -> float:
-    """`8GiB`, `8G`, `8` or `512MiB` in bytes."""
+    """`8GiB`, `8G`, `8` or `512MiB` in bytes.
+
+    Raises typer.BadParameter for anything else.
+    """
     found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?) ?([gm])?(?:i?b)?", str(text).strip().lower())
     if not found or not float(found[1]):
         raise typer.BadParameter(f"{text!r} is no memory; write 8GiB or 512MiB")
@@ -38,12 +43,12 @@ def gibibytes(text: object) -> float:
 
 
 def _names_of_targets() -> list[str]:
-    """For the shell's completion; AWS is not asked while somebody types."""
+    """For the shell's completion, which does not ask AWS while somebody types."""
     try:
         return [
             target.name for target in targets_from_environ({TARGETS: os.environ.get(TARGETS, "")})
         ]
-    # Told when the command runs
+    # The command itself will report it.
     except ConfigurationError:
         return []
 
@@ -104,7 +109,8 @@ InstanceClass = Annotated[
 ]
 
 
-# The options that `scan` and `kill` share, by the rule that each sets; "rules" is any of them.
+# The options that `scan` and `kill` share: for each parameter the rule that it sets, its annotation
+# and its default. `rules` can set any rule.
 _RULE_OPTIONS: Mapping[str, tuple[str, Any, Any]] = {
     "idle": ("idle_seconds", Idle, None),
     "pressure_idle": ("pressure_idle_seconds", PressureIdle, None),
@@ -120,7 +126,11 @@ _RULE_OPTIONS: Mapping[str, tuple[str, Any, Any]] = {
 
 
 def takes_rules(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options of the rules, which it gets as one argument, `patch`."""
+    """The command with the shared options added after its first parameter. It gets their values as
+    one argument, `patch`.
+
+    Typer reads a command's options from its signature, so that has to name them all.
+    """
 
     def run(**given: Any) -> None:
         chosen = {name: given.pop(name) for name in _RULE_OPTIONS}
@@ -138,22 +148,26 @@ def takes_rules(command: Callable[..., None]) -> Callable[..., None]:
     parameters = [own[0], *shared, *own[1:]]
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__annotations__ = {each.name: each.annotation for each in parameters}
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
+    signature = inspect.Signature(parameters)
+    run.__signature__ = signature  # type: ignore[attr-defined]  # functions have one all the same
     return run
 
 
 def rules_patch(chosen: Mapping[str, Any]) -> RulesPatch:
-    """The rules that the options name; one of its own takes precedence over --rules."""
+    """The rules that the options set; an option of its own takes precedence over --rules.
+
+    Raises ConfigurationError for rules that are not understood.
+    """
     given = rules_option(chosen["rules"])
     for name, (rule, _, default) in _RULE_OPTIONS.items():
-        # Not by truth: 0 seconds is an answer.
+        # Compared with the default, since 0 seconds is a value that somebody chose.
         if rule and chosen[name] is not default and chosen[name] != []:
             given[rule] = chosen[name]
     return RulesPatch.from_json(given, "command line")
 
 
 def rules_option(text: str | None) -> dict[str, Any]:
-    """What --rules holds, an object; raise ConfigurationError for anything else."""
+    """The object that --rules holds; raise ConfigurationError for anything else."""
     found = json_of(text, "--rules") if text else {}
     if not isinstance(found, dict):
         given = shown("--rules", found)
@@ -164,7 +178,7 @@ def rules_option(text: str | None) -> dict[str, Any]:
 
 
 def json_of(text: str, where: str) -> Any:
-    """A text's JSON; raise ConfigurationError, naming where it stands, for what is none."""
+    """The JSON of a text; raise ConfigurationError, naming where the text stands, for others."""
     try:
         return parse_json(text)
     except ValueError as problem:

@@ -1,12 +1,13 @@
-"""What people see: within 80 columns, coloured on a terminal alone; and the JSON documents."""
+"""What people see, within 80 columns and coloured on a terminal only; and the JSON documents."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from textwrap import fill
-from typing import Any
+from typing import TypeVar
 
 from rich.console import Console
 from rich.status import Status
@@ -21,29 +22,30 @@ from reaper.policy import Judgement
 from reaper.report import Report, Victim, rounded, span
 from reaper.sizing import Sizing, Step
 
+_Word = TypeVar("_Word", bound=StrEnum)
+
 _STYLES = {Severity.HIGH: "bold red", Severity.MEDIUM: "yellow", Severity.LOW: "cyan"}
 
 
 def show_paragraph(console: Console, text: str, style: str = "") -> None:
-    """Indented and wrapped, without the spaces at the ends of lines that rich would put there."""
+    """Print a text indented and wrapped, without the trailing spaces that rich would add."""
     filled = fill(text, console.width, initial_indent="  ", subsequent_indent="  ")
     console.print(Text(filled, style=style), soft_wrap=True)
 
 
 def show_advice(advice: Advice) -> None:
-    """Each finding as a paragraph.
+    """Print each finding as a paragraph.
 
-    Statement and source stand on lines of their own, to be copied whole.
+    Statement and source stand on lines of their own, so that they can be copied whole.
     """
     console = Console(highlight=False)
-    count = len(advice.findings)
-    said = (
-        "nothing to change"
-        if not count
-        else "1 thing to change"
-        if count == 1
-        else f"{count} things to change"
-    )
+    match len(advice.findings):
+        case 0:
+            said = "nothing to change"
+        case 1:
+            said = "1 thing to change"
+        case count:
+            said = f"{count} things to change"
     console.print(Text(f"{clean(advice.target)}: {said}", style="bold"))
     for finding in advice.findings:
         _show_finding(console, finding)
@@ -61,6 +63,7 @@ def _show_finding(console: Console, finding: Finding) -> None:
 
 
 def show_sizing(sizing: Sizing) -> None:
+    """Print the arithmetic as tables, then its sources."""
     console = Console(highlight=False)
     console.print(_sum(sizing.steps))
     for share in sizing.shares:
@@ -86,6 +89,7 @@ def _sum(steps: Sequence[Step]) -> Table:
 
 
 def show_all(found: Sequence[Advice]) -> None:
+    """Print the advice on each target; errors go to standard error."""
     for place, advice in enumerate(found):
         if advice.error:
             complain(f"{advice.target}: {advice.error.kind}: {advice.error.message}")
@@ -95,7 +99,7 @@ def show_all(found: Sequence[Advice]) -> None:
 
 
 def show_report(report: Report) -> None:
-    """One sweep for people: the victims, then what was seen in one paragraph."""
+    """Print one sweep: its victims, then in short what was seen, its warnings, its error."""
     console = Console()
     if report.victims:
         console.print(victims_table(report.victims))
@@ -110,30 +114,33 @@ def show_report(report: Report) -> None:
         complain(f"{report.target}: {report.error.kind}: {report.error.message}")
 
 
+# What each warning means, for people.
 WARNINGS = {
-    SweepWarning.IDLE_UPPER_BOUND: "idle times are upper bounds; two looks two seconds apart "
-    "confirm them",
-    SweepWarning.NAMED_LOCKS_UNSEEN: "holders of GET_LOCK and LOCK TABLES cannot be seen, so they "
-    "are not "
-    "spared",
-    SweepWarning.TRANSACTIONS_UNSEEN: "who has begun a transaction and run nothing in it cannot "
-    "be seen, so "
-    "is not spared",
-    SweepWarning.TRANSACTIONS_STALE: "somebody reads innodb_trx all the time, so transactions "
-    "cannot be seen "
-    "and nobody is taken",
-    SweepWarning.OWN_ACCOUNT_SHARED: "the application uses the reaper's account, so all its "
-    "sessions are "
-    "spared",
-    SweepWarning.USER_LIMITS_UNSEEN: "per-user limits cannot be read, so a user at its own limit "
-    "goes "
-    "unnoticed",
+    SweepWarning.IDLE_UPPER_BOUND: (
+        "idle times are upper bounds; two looks two seconds apart confirm them"
+    ),
+    SweepWarning.NAMED_LOCKS_UNSEEN: (
+        "holders of GET_LOCK and LOCK TABLES cannot be seen, so they are not spared"
+    ),
+    SweepWarning.TRANSACTIONS_UNSEEN: (
+        "who has begun a transaction and run nothing in it cannot be seen, so is not spared"
+    ),
+    SweepWarning.TRANSACTIONS_STALE: (
+        "somebody reads innodb_trx all the time, so transactions cannot be seen and nobody is taken"
+    ),
+    SweepWarning.OWN_ACCOUNT_SHARED: (
+        "the application uses the reaper's account, so all its sessions are spared"
+    ),
+    SweepWarning.USER_LIMITS_UNSEEN: (
+        "per-user limits cannot be read, so a user at its own limit goes unnoticed"
+    ),
     SweepWarning.NO_RIGHT_TO_TERMINATE: "this account could not terminate anybody",
-    SweepWarning.RDS_PROXY_PROTECTED: "an RDS Proxy stands in front, so all sessions from its "
-    "addresses are spared",
-    SweepWarning.RDS_PROXY_SUBNETS_PROTECTED: "the RDS Proxy's addresses are not known, so all "
-    "from its subnets are "
-    "spared",
+    SweepWarning.RDS_PROXY_PROTECTED: (
+        "an RDS Proxy stands in front, so all sessions from its addresses are spared"
+    ),
+    SweepWarning.RDS_PROXY_SUBNETS_PROTECTED: (
+        "the RDS Proxy's addresses are not known, so all from its subnets are spared"
+    ),
 }
 
 
@@ -149,15 +156,14 @@ def _summary(report: Report, saw: Snapshot) -> tuple[str, ...]:
     )
 
 
-def _counted(counts: Mapping[Any, int]) -> str:
-    return (
-        f": {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}"
-        if counts
-        else ""
-    )
+def _counted(counts: Mapping[_Word, int]) -> str:
+    if not counts:
+        return ""
+    return f": {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}"
 
 
 def victims_table(victims: Sequence[Victim]) -> Table:
+    """The victims as a table, one line each."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     names = ("user", "from", "database", "application")
     for column in ("id", *names, "idle", "why", "what happened"):
@@ -175,11 +181,12 @@ def victims_table(victims: Sequence[Victim]) -> Table:
 
 
 def _cut(name: str | None) -> Text:
-    """A name that gives way where the line is too short for all."""
+    """A name that is cut where the line is too short for all columns."""
     return Text(clean(name or "-"), no_wrap=True, overflow="ellipsis")
 
 
 def show_judgement(judgement: Judgement) -> None:
+    """Print the verdict on every session, then how many would be terminated."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("id", "user", "idle", "action", "why"):
         table.add_column(column, no_wrap=column != "user")
@@ -195,11 +202,12 @@ def show_judgement(judgement: Judgement) -> None:
     Console().print(table)
     Console().print(
         f"{judgement.mode}: {len(judgement.victims)} of {len(judgement.verdicts)} would be "
-        f"terminated"
+        "terminated"
     )
 
 
-def verdict_json(verdict: Verdict) -> dict[str, Any]:
+def verdict_json(verdict: Verdict) -> dict[str, object]:
+    """One verdict of a replay."""
     return {
         "id": verdict.session.id,
         "action": verdict.action,
@@ -208,19 +216,25 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def print_json(document: Mapping[str, Any]) -> None:
+def print_json(document: Mapping[str, object]) -> None:
+    """Print a document on standard output, indented."""
     print(json.dumps(document, indent=2))
 
 
 def complain(message: str) -> None:
-    # A word that was taken for an option or a command may have been a DSN.
+    """Print one line on standard error.
+
+    Passwords are hidden: a word that was taken for an option or a command may have been a DSN.
+    """
     print(f"reaper: {clean(hide_passwords(message))}", file=sys.stderr)
 
 
 def errors() -> Console:
+    """A console on standard error."""
     return Console(stderr=True)
 
 
 def busy(what: str) -> Status:
-    """Shown on a terminal meanwhile; as Text, for a plain string would be read as markup."""
+    """A spinner for a terminal, with the text beside it."""
+    # As Text, since rich would read a plain string as markup.
     return errors().status(Text(clean(what)))

@@ -1,4 +1,4 @@
-"""One sweep from the command line: its targets, its question before the kills, its progress."""
+"""One sweep from the command line: its target, the question before the kills, the progress."""
 
 from __future__ import annotations
 
@@ -24,23 +24,30 @@ from reaper.sweep import Observers, Sweep
 
 
 def jobs_for(named: Sequence[str], request: SweepRequest) -> list[Job]:
-    """Every target with its final rules, all checked before the first connection."""
+    """A job for each target, with its final rules.
+
+    Raises ConfigurationError before the first connection if any of them is not understood.
+    """
     targets = [target_of(name) for name in named]
     return plan_command(request, targets, RulesPatch.from_environ(os.environ))
 
 
 def target_of(named: str) -> SweepTarget:
+    """The target of a DSN, or the one that is configured by this name.
+
+    Raises ConfigurationError for a name that is not configured.
+    """
     if "://" in named:
         return SweepTarget.from_dsn(named)
     targets = {target.name: target for target in targets_from_environ(os.environ)}
     if named not in targets:
-        # Perhaps a broken DSN
+        # Redacted, since it may be a mistyped DSN with a password.
         raise ConfigurationError(f"unknown target {redact(named)!r}{hint(named, targets)}")
     return targets[named]
 
 
 class _Stopwatch:
-    """The monotonic clock, standing still while the operator thinks."""
+    """The monotonic clock, which stands still while the operator thinks."""
 
     def __init__(self) -> None:
         self._paused = 0.0
@@ -62,6 +69,7 @@ def sweep_of(
     observers: Observers,
     clock: Clock = time.monotonic,
 ) -> Sweep:
+    """A sweep of the target that must end within `timeout` seconds."""
     deadline = Deadline.after(timeout, clock)
     return Sweep(
         target, rules, Trigger.MANUAL, deadline, two_looks=True, observers=observers, clock=clock
@@ -69,11 +77,16 @@ def sweep_of(
 
 
 def scan_one(sweep: Sweep) -> Report:
+    """Run a sweep, with a spinner on a terminal."""
     with busy(f"looking at {sweep.target.name} ..."):
         return sweep.run()
 
 
 def kill_one(target: SweepTarget, rules: Rules, timeout: float, yes: bool) -> Report:
+    """Sweep a target, asking before the kills unless `yes`, with a progress bar on a terminal.
+
+    The time that the operator takes to answer does not count towards the timeout.
+    """
     progress = Progress(console=errors(), transient=True)
     task = progress.add_task("terminating", total=None)
     stopwatch = _Stopwatch()
@@ -103,6 +116,6 @@ def kill_one(target: SweepTarget, rules: Rules, timeout: float, yes: bool) -> Re
 def _agreed(question: str) -> bool:
     try:
         return typer.confirm(question, err=True)
-    # Ctrl-C is a no
+    # Ctrl-C at the question means no.
     except typer.Abort:
         return False

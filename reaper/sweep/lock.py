@@ -47,7 +47,7 @@ class SweepLock:
         if self.is_held:
             try:
                 self.server.unlock()
-            except Exception:  # noqa: BLE001  the sweep itself is done, and its report has everything
+            except Exception:  # noqa: BLE001  the sweep is done, and its report complete
                 return False
         return True
 

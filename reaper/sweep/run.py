@@ -66,7 +66,7 @@ class Observers:
     approve: Callable[[Sequence[Verdict]], bool] = approve_all
     on_server: Callable[[Server], None] = lambda _: None
     on_snapshot: Callable[[RawSnapshot], None] = lambda _: None
-    on_progress: Callable[[int, int], None] = lambda done, of: None  # noqa: ARG005  named for the caller
+    on_progress: Callable[[int, int], None] = lambda _done, _of: None
 
 
 @dataclass(frozen=True)

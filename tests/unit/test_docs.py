@@ -291,7 +291,7 @@ def test_the_event_example_is_understood() -> None:
 def test_the_report_example_has_every_key() -> None:
     """The report that the README shows has the keys of a report and of a victim, in their order."""
     _, shown = json_blocks()
-    real = report().to_json()
+    real: Any = report().to_json()
     assert list(shown) == list(real)
     assert list(shown["victims"][0]) == list(real["victims"][0])
     assert [list(shown[key]) for key in ("connections", "sessions")] == [

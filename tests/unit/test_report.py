@@ -103,7 +103,7 @@ def test_a_blind_sweep_saw_nothing() -> None:
     the server's.
     """
     snapshot = server(sleeper(), blind=True)
-    found = Report("orders", "mysql", "manual", dry_run=True, snapshot=snapshot).to_json()
+    found: Any = Report("orders", "mysql", "manual", dry_run=True, snapshot=snapshot).to_json()
     assert found["sessions"] == {
         "total": None,
         "active": None,
@@ -138,7 +138,7 @@ def test_connections(facts: dict[str, Any], expected: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("count", "shown"), [(99, 99), (100, 100), (101, 100), (500, 100)])
 def test_victims_are_capped_at_a_hundred(count: int, shown: int) -> None:
     """A log line has limits: the first hundred are listed, all are counted."""
-    found = report(victims=struck(*[Outcome.TERMINATED] * count)).to_json()
+    found: Any = report(victims=struck(*[Outcome.TERMINATED] * count)).to_json()
     assert [v["id"] for v in found["victims"]] == list(range(shown))
     assert (found["outcomes"], found["freed"]) == ({"terminated": count}, count)
 

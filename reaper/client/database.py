@@ -401,7 +401,8 @@ class Database:
         if not rows:
             raise ConfigurationError(
                 "the token differs from another only by spaces at its end, and the table of tokens "
-                "is one that takes them for the same; make both of its columns VARBINARY(255) (ALTER TABLE)"
+                "takes them for the same; make its columns name and token VARBINARY(255) NOT NULL "
+                "(ALTER TABLE)"
             )
         return tokens.from_text(rows[0]["result"])
 

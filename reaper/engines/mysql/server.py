@@ -77,11 +77,14 @@ class MySQLServer:
 
     def look(self) -> RawSnapshot:
         """All sessions and the facts around them, as the server gives them now."""
+        # Made first, since that settles the session: a server-wide sql_select_limit cuts what SHOW
+        # returns as well.
+        lists = self._lists
         counters = read_counters(self._connection)
-        rows = self._lists.read_for_marks()
+        rows = lists.read_for_marks()
         if len(rows) < counters["Threads_connected"] and self._facts.sees_statements:
             # performance_schema has no room for more threads, and does not list the others.
-            rows = self._lists.read_for_marks(complete=True)
+            rows = lists.read_for_marks(complete=True)
         with_own_query_id = _with_own_query_id(rows) if self._kills_by_query_id else ()
         ends = self._statements.read() if self._facts.sees_statements else {}
         context = self._context(counters, self._transactions.look())

@@ -1,30 +1,36 @@
-"""What kind of statement a text is, as far as its safety needs to know."""
+"""What kind of statement a text is, as far as its safety needs to know.
+
+Where the server's settings decide how a text is read, it is read each way; what the lexer is not
+sure of is no read.
+"""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
-_READS = frozenset({"SELECT", "SHOW", "VALUES", "EXPLAIN", "WITH"})
-_WRITES = re.compile(r"\b(INSERT|(?<!FOR )(?<!KEY )UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
-# What else EXPLAIN ANALYZE does
-_RUNS = re.compile(r"\b(CREATE|EXECUTE|REFRESH)\b", re.IGNORECASE)
-# a SELECT that makes a table, a file or a variable
-_INTO = re.compile(r"\bINTO\b", re.IGNORECASE)
+from reaper.client.lexer import (
+    FILLER,
+    MYSQL,
+    POSTGRES,
+    Doubt,
+    Lexed,
+    leading,
+    lex,
+    readings,
+    split,
+    word_of,
+)
 
-# Literals, quoted names and comments, as each engine reads them. What stands in /*! */ or /*M! */
-# is run by MySQL or MariaDB, so it is left in place. A doubled quote ends one literal and begins
-# the next, which comes to the same.
-_PLAIN = r"'[^']*'|\"[^\"]*\""
-_ESCAPED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
-_COMMENT = r"|/\*(?!M?!).*?\*/"
-_POSTGRES = _COMMENT + r"|--[^\n]*|(?<![\w$])\$(\w*)\$.*?\$\1\$"
-_MYSQL = _COMMENT + r"|`[^`]*`|--(?=\s|$)[^\n]*|#[^\n]*"
-_STANDARD = re.compile(r"\b[Ee]'(?:[^'\\]|\\.)*'|" + _PLAIN + _POSTGRES, re.DOTALL)
-# Whether a backslash escapes is a setting of the server's on either engine: a read has to be one
-# both ways.
-_ON_POSTGRES = (_STANDARD, re.compile(_ESCAPED + _POSTGRES, re.DOTALL))
-_ON_MYSQL = tuple(re.compile(quotes + _MYSQL, re.DOTALL) for quotes in (_ESCAPED, _PLAIN))
+_READS = frozenset({"SELECT", "SHOW", "VALUES", "EXPLAIN", "WITH"})
+# FOR is reserved, so that no name can end in these words.
+_WRITES = re.compile(
+    r"\b(INSERT|(?<!\bFOR )(?<!\bFOR NO KEY )UPDATE|DELETE|MERGE)\b", re.IGNORECASE
+)
+# What else EXPLAIN ANALYZE does.
+_RUNS = re.compile(r"\b(CREATE|EXECUTE|REFRESH)\b", re.IGNORECASE)
+# A SELECT that makes a table, a file or a variable; the word may follow a number without a space.
+_INTO = re.compile(r"\b(?:\d\w*)?INTO\b", re.IGNORECASE)
 
 # Statements that end or begin a transaction by themselves.
 _ENDS_TRANSACTION = frozenset({"BEGIN", "START", "COMMIT", "ROLLBACK", "END", "ABORT"})
@@ -36,12 +42,13 @@ _COMMITS_ON_MYSQL = frozenset({
 })  # fmt: skip
 # Among the assignments of one SET; @autocommit would be a variable of the user's.
 _AUTOCOMMIT = re.compile(r"(?<![\w@])(@@)?AUTOCOMMIT\s*:?=", re.IGNORECASE)
-
-
-def bare(sql: str, quoted: re.Pattern[str] = _STANDARD) -> str:
-    """The statement without literals, quoted names and comments: what is left cannot be data."""
-    return quoted.sub(" ", sql).strip(" \t\r\n(;")
-
+# Replication's START, and MariaDB's compound statement.
+_OTHER_BEGINNINGS = re.compile(r"START\s+(?!TRANSACTION\b)|BEGIN\s+NOT\s+ATOMIC\b", re.IGNORECASE)
+# What neither engine lets commit, not even by a trigger or a function that it calls.
+_KEEPS_TRANSACTION = frozenset({
+    "SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN",
+    "DESCRIBE", "DESC", "USE", "SAVEPOINT", "RELEASE", "ROLLBACK", "DECLARE", "FETCH", "MERGE",
+})  # fmt: skip
 
 # An application has few statements and sends them often; what is known of one is worth a few
 # kilobytes.
@@ -49,31 +56,66 @@ _remembered = lru_cache(maxsize=256)
 
 
 @_remembered
+def first_word(sql: str) -> str:
+    """The first word, upper case; empty where none is first, or where it depends on the engine."""
+    words = {word_of(sql, is_mysql) for is_mysql in (True, False)} - {""}
+    return words.pop() if len(words) == 1 else ""
+
+
 def kind(sql: str) -> str:
     """The first word, upper case; all of a statement that an error or an event may show."""
-    found = re.match(r"[A-Za-z]{1,32}", bare(sql))
-    return found[0].upper() if found else "?"
+    return first_word(sql) or "?"
+
+
+def listens(sql: str) -> bool:
+    """Whether one of its statements is PostgreSQL's LISTEN, or UNLISTEN of one channel, after which
+    others may remain.
+    """
+    if "listen" not in sql.lower():
+        return False
+    return any(map(_leaves_a_listener, split(lex(sql, POSTGRES[0]).code)))
+
+
+def _leaves_a_listener(statement: str) -> bool:
+    word = leading(statement)
+    if word != "UNLISTEN":
+        return word == "LISTEN"
+    return not statement[len(word) :].strip().startswith("*")
 
 
 @_remembered
 def only_reads(sql: str, is_mysql: bool) -> bool:
-    """Whether it is one read: SELECT, SHOW, VALUES, or an EXPLAIN or WITH that holds no write."""
-    readings = _ON_MYSQL if is_mysql else _ON_POSTGRES
-    return kind(sql) in _READS and all(_is_one_read(bare(sql, quoted)) for quoted in readings)
+    """Whether it is, for certain, one read: SELECT, SHOW, VALUES, or an EXPLAIN or WITH that holds
+    no write.
+    """
+    found = readings(sql, is_mysql)
+    return _is_certain(found) and all(_is_one_read(lexed.code) for lexed in found)
 
 
-def _is_one_read(text: str) -> bool:
-    explains = text[:7].upper() == "EXPLAIN"
-    if ";" in text or _INTO.search(text) or (explains and _RUNS.search(text)):
+def _is_certain(found: list[Lexed]) -> bool:
+    """Whether a server either reads it as the lexer does, or refuses it for a quote that has no
+    end.
+    """
+    doubts = frozenset[Doubt]().union(*(lexed.doubts for lexed in found))
+    return doubts <= {Doubt.OPEN_QUOTE} and not all(lexed.doubts for lexed in found)
+
+
+def _is_one_read(code: str) -> bool:
+    statements = split(code)
+    if len(statements) != 1:
         return False
-    return not ((explains or text[:4].upper() == "WITH") and _WRITES.search(text))
+    text = " ".join(statements[0].split())
+    word = leading(text)
+    if word not in _READS or _INTO.search(text) or (word == "EXPLAIN" and _RUNS.search(text)):
+        return False
+    return not (word in ("EXPLAIN", "WITH") and _WRITES.search(text))
 
 
 def is_atomic(statement: str) -> bool:
     """Whether a statement of this kind, run on its own, is undone by its error: procedures may
-    commit on the way.
+    commit on the way, and what has no known kind may be one.
     """
-    return statement not in ("CALL", "DO")
+    return statement not in ("CALL", "DO", "?")
 
 
 @_remembered
@@ -86,19 +128,20 @@ def ends_transaction(sql: str, is_mysql: bool) -> str:
 
 
 def _statements(sql: str, is_mysql: bool) -> list[str]:
-    """The statements of a text, bare; what belongs to a routine's body is none of them.
+    """The statements of a text, as the server reads it by default; what belongs to a routine's body
+    is none of them.
 
     The client's connections to MySQL take one statement a packet.
     """
-    text = bare(sql)
-    if is_mysql or re.search(r"\bBEGIN\s+ATOMIC\b", text, re.IGNORECASE):
+    code = lex(sql, (MYSQL if is_mysql else POSTGRES)[0]).code
+    if is_mysql or re.search(r"\bBEGIN\s+ATOMIC\b", code, re.IGNORECASE):
+        text = code.strip(FILLER)
         return [text] if text else []
-    return [part for part in map(bare, text.split(";")) if part]
+    return split(code)
 
 
 def _ends_transaction(text: str, is_mysql: bool) -> str:
-    found = re.match(r"[A-Za-z]{1,32}", text)
-    word = found[0].upper() if found else ""
+    word = leading(text)
     if word == "SET":
         return "SET autocommit" if _AUTOCOMMIT.search(text) else ""
     if re.match(r"ROLLBACK\s+(WORK\s+|TRANSACTION\s+)?TO\b", text, re.IGNORECASE):
@@ -127,20 +170,14 @@ def controls_transaction(sql: str, is_mysql: bool) -> str:
     return ""
 
 
-# Replication's START, and MariaDB's compound statement.
-_OTHER_BEGINNINGS = re.compile(r"START\s+(?!TRANSACTION\b)|BEGIN\s+NOT\s+ATOMIC\b", re.IGNORECASE)
-# What neither engine lets commit, not even by a trigger or a function that it calls.
-_KEEPS_TRANSACTION = frozenset({
-    "SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN",
-    "DESCRIBE", "DESC", "USE", "SAVEPOINT", "RELEASE", "ROLLBACK", "DECLARE", "FETCH", "MERGE",
-})  # fmt: skip
-
-
 @_remembered
-def keeps_transaction(sql: str) -> bool:
+def keeps_transaction(sql: str, is_mysql: bool) -> bool:
     """Whether it is certain that it leaves the transaction it runs in as it is: one statement of a
     kind that cannot commit, in no comment that a server might run.
     """
-    if ";" in bare(sql) or re.search(r"/\*M?!", sql):
-        return False
-    return kind(sql) in _KEEPS_TRANSACTION
+    found = readings(sql, is_mysql)
+    return _is_certain(found) and all(_keeps(split(lexed.code)) for lexed in found)
+
+
+def _keeps(statements: list[str]) -> bool:
+    return len(statements) == 1 and leading(statements[0]) in _KEEPS_TRANSACTION

@@ -75,7 +75,7 @@ class Transaction:
         # The work went on after an error that has undone what it did before.
         if self.lost is not None:
             raise self.lost
-        is_certain = keeps_transaction(sql)
+        is_certain = keeps_transaction(sql, self._is_mysql)
         if not is_certain:
             self._connection.mark_transaction()
         try:

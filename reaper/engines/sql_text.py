@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from reaper.client import statements
 
 HIDDEN_SQL = "<insufficient privilege>"
 
@@ -26,15 +26,7 @@ def listens(sql: object) -> bool:
     """Whether one of the statements is LISTEN, or UNLISTEN of one channel, after which others may
     remain.
     """
-    text = str(sql or "")
-    return "listen" in text.lower() and any(map(_leaves_a_listener, text.split(";")))
-
-
-def _leaves_a_listener(statement: str) -> bool:
-    word = first_word(statement)
-    if word != "UNLISTEN":
-        return word == "LISTEN"
-    return not _bare(_bare(statement)[len(word) :]).startswith("*")
+    return statements.listens(str(sql or ""))
 
 
 # Before and since PostgreSQL 15
@@ -53,29 +45,4 @@ def begins_backup(sql: object) -> bool:
 
 def first_word(sql: object) -> str:
     """The first word of a statement, upper case, comments skipped."""
-    found = re.match("[A-Za-z]{1,32}", _bare(str(sql or "")))
-    return found[0].upper() if found else ""
-
-
-def _bare(sql: str) -> str:
-    """The text from its first word on."""
-    rest = _without_space(sql)
-    while rest.startswith(("--", "/*")):
-        rest = _without_space(
-            rest.partition("\n")[2] if rest.startswith("--") else _after_comment(rest)
-        )
-    return rest
-
-
-def _without_space(sql: str) -> str:
-    return sql.lstrip("( \t\r\n;")
-
-
-def _after_comment(sql: str) -> str:
-    """What follows the comment that a text begins with; PostgreSQL's comments nest."""
-    depth = 0
-    for edge in re.finditer(r"/\*|\*/", sql):
-        depth += 1 if edge[0] == "/*" else -1
-        if depth == 0:
-            return sql[edge.end() :]
-    return ""
+    return statements.first_word(str(sql or ""))

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from reaper.client.statements import ends_transaction, is_atomic, kind, only_reads
+from reaper.client.lexer import MYSQL, POSTGRES, Doubt, lex
+from reaper.client.statements import (
+    controls_transaction,
+    ends_transaction,
+    first_word,
+    is_atomic,
+    keeps_transaction,
+    kind,
+    listens,
+    only_reads,
+)
 
 # What may stand around a write, and what may hide one or look like one.
 AFTER = "WITH a AS (SELECT 1{}) DELETE FROM t{}"
@@ -142,7 +154,8 @@ def test_a_word_in_a_text_is_no_write(where: str, sql: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "expected"), [("CALL", False), ("DO", False), ("SELECT", True), ("INSERT", True)]
+    ("word", "expected"),
+    [("CALL", False), ("DO", False), ("?", False), ("SELECT", True), ("INSERT", True)],
 )
 def test_is_atomic(word: str, expected: bool) -> None:
     """A procedure or a block may commit half and then fail."""
@@ -233,3 +246,202 @@ def test_ends_transaction(sql: str, on_mysql: bool, on_postgres: bool) -> None:
 def test_kind(sql: str, word: str) -> None:
     """The first word is all that is ever shown of a statement."""
     assert kind(sql) == word
+
+
+# Where the two engines read one text differently, or where a text does not say how it is read.
+TRICKY = [
+    # PostgreSQL's comments nest; MySQL's do not.
+    ("/* /* */ SELECT 1 */ DELETE FROM t", False, False),
+    ("/* /* */ SELECT 1", True, False),
+    ("/* /* */ */ SELECT 1", False, True),
+    ("SELECT 1 /* /* */ INTO t */", False, True),
+    ("/*/* */*/ SELECT 1", False, True),
+    ("/*/ SELECT 1 */ DELETE FROM t", False, False),
+    ("/***/ SELECT 1", True, True),
+    ("SELECT 1 //* a */ 1", True, True),
+    ("WITH a AS (SELECT 1) /* /* */ DELETE FROM t -- */", False, True),
+    # Without an end.
+    ("SELECT 1 /* DELETE", False, False),
+    ("/* SELECT 1", False, False),
+    ("SELECT 'a", False, False),
+    ('SELECT "a', False, False),
+    ("SELECT `a", False, True),
+    ("SELECT $$a", False, False),
+    ("SELECT 1 */ 2", False, False),
+    ("SELECT 1 */* a */ 2", True, True),
+    # Run by MySQL or by MariaDB.
+    ("SELECT 1 /*! INTO @a */", False, False),
+    ("SELECT 1 /*!50000 , 2 */", False, False),
+    ("SELECT 1 /*M! , 2 */", False, False),
+    ("/*M!100000 DELETE FROM t */", False, False),
+    ("SELECT '/*! a */'", True, True),
+    ("SELECT 1 -- /*! a */", True, True),
+    # Only the first of them may be a comment's beginning.
+    ("SELECT 1 --- 2\n", True, True),
+    ("SELECT 1--\x01 2\n", True, True),
+    ("SELECT 1--\xa02\n", False, True),
+    ("SELECT 1 -- a\r INTO t", True, False),
+    # A hint's grammar is not the lexer's.
+    ("SELECT /*+ MAX_EXECUTION_TIME(5) */ 1", True, True),
+    ("SELECT /*+ a(`*/ INTO @a`) */ 1", False, False),
+    ("SELECT /*+ a(`b`) */ 1", False, True),
+    # A number or a parameter ends where the version says.
+    ("SELECT 1$$a$$", False, False),
+    ("SELECT $1$$a$$", False, False),
+    ("SELECT 1e'a'", True, False),
+    ("SELECT 1INTO t", False, False),
+    ("SELECT 1.5INTO t", False, False),
+    ("SELECT a$$ FROM t", True, True),
+    ("SELECT $a$ FROM t", False, False),
+    ("SELECT 'a'$$b$$", False, True),
+    ("SELECT $$a$$$$b$$", False, True),
+    ("SELECT 1 AS a\xa0$$ INTO t -- $$", False, False),
+    # A backslash escapes in '', in "" as well, or nowhere.
+    (r"SELECT 1 AS '\'' INTO OUTFILE 'a' -- '", False, False),
+    (r'SELECT "\" INTO OUTFILE "a\""', False, False),
+    (r"SELECT E'\''", True, True),
+    (r"SELECT E'a''\' INTO t -- '", False, True),
+    (r"SELECT B'\' INTO t -- '", False, False),
+    # A literal goes on behind a line's end, by the rules it began with.
+    ("SELECT E'a'\n'\\' INTO t -- '", False, True),
+    ("SELECT E'a' -- it's\n '\\' INTO t -- '", False, True),
+    ("SELECT E'a' '\\' INTO t -- '", False, False),
+    ("SELECT 1 \\", True, False),
+    ("SELECT 1\0 INTO t", False, False),
+    ("SELECT 1\0", False, False),
+    # One statement only, whatever surrounds it.
+    (";; SELECT 1; ;", True, True),
+    ("SELECT 1; -- a", True, True),
+    ("SELECT 1; SELECT 2", False, False),
+    ("# a\nSELECT 1", True, False),
+    ("'a' SELECT 1", False, False),
+    ("WITH a AS (SELECT 1) SELECT 1 FOR\n NO KEY  UPDATE", True, True),
+    # UPDATE may follow a name, but no name is FOR.
+    ("WITH a AS (SELECT 1) SEARCH DEPTH FIRST BY b SET key UPDATE t SET b = 1", False, False),
+    ("WITH a AS (SELECT 1) SELECT 1 AS before UPDATE", False, False),
+]
+
+
+@pytest.mark.parametrize(("sql", "on_mysql", "on_postgres"), TRICKY)
+def test_what_is_not_certain_is_no_read(sql: str, on_mysql: bool, on_postgres: bool) -> None:
+    """Each engine's own comments and quotes count, and a text that may be read otherwise is no
+    read.
+    """
+    assert (only_reads(sql, True), only_reads(sql, False)) == (on_mysql, on_postgres)
+
+
+@pytest.mark.parametrize(
+    ("sql", "word"),
+    [
+        ("/* /* */ SELECT 1 */ DELETE FROM t", "?"),
+        ("/* /* */ SELECT 1 */ SELECT 2", "SELECT"),
+        ("# a\nCALL pay()", "CALL"),
+        ("/*! CALL pay() */ SELECT 1", "?"),
+        ("/* never closed", "?"),
+        ("-- a\rSELECT 1\nDELETE FROM t", "?"),
+        ("\f\v;(\nselect 1", "SELECT"),
+    ],
+)
+def test_kind_is_the_same_on_either_engine(sql: str, word: str) -> None:
+    """A first word that depends on who reads it is not shown, and is taken for a procedure's."""
+    assert kind(sql) == word
+    assert first_word(sql) == word.strip("?")
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT ';LISTEN a'", False),
+        ("SELECT $$; LISTEN a$$", False),
+        ("SELECT 1; /* /* */ */ listen a", True),
+        ('SELECT "a;" ; LISTEN b', True),
+        ("SELECT 'cut off; LISTEN a", False),
+    ],
+)
+def test_listens(sql: str, expected: bool) -> None:
+    """A LISTEN within a literal is none, nor is what the cut end of a long text leaves open."""
+    assert listens(sql) is expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "on_mysql", "on_postgres"),
+    [
+        ("# a\nCOMMIT", "COMMIT", ""),
+        ("/* /* */ COMMIT */ SELECT 1", "COMMIT", ""),
+        ("SELECT 'a;\\'; COMMIT; --'", "", "COMMIT"),
+        ("SELECT 1; COMMIT", "", "COMMIT"),
+        ("SELECT $$; COMMIT$$", "", ""),
+        ("START SLAVE", "", ""),
+        ("XA START 'a'", "XA", ""),
+    ],
+)
+def test_controls_transaction(sql: str, on_mysql: str, on_postgres: str) -> None:
+    """The statements of a text are those that its engine would find."""
+    found = controls_transaction(sql, is_mysql=True), controls_transaction(sql, is_mysql=False)
+    assert found == (on_mysql, on_postgres)
+
+
+@pytest.mark.parametrize(
+    ("sql", "on_mysql", "on_postgres"),
+    [
+        ("INSERT INTO t VALUES (1);", True, True),
+        (r"INSERT INTO t VALUES ('it\'s')", True, True),
+        ("INSERT INTO t VALUES ('/*! a */')", True, True),
+        ("INSERT INTO t VALUES (1) /*! a */", False, False),
+        ("SELECT 1; SELECT 2", False, False),
+        ("/* /* */ CALL pay() /* */ */ SELECT 1", False, True),
+        ("CALL pay()", False, False),
+        ("", False, False),
+    ],
+)
+def test_keeps_transaction(sql: str, on_mysql: bool, on_postgres: bool) -> None:
+    """What may commit is not certain to leave the transaction as it is."""
+    assert (keeps_transaction(sql, True), keeps_transaction(sql, False)) == (on_mysql, on_postgres)
+
+
+# Pieces of which each engine is certain when its settings are the defaults.
+POSTGRES_PIECES = [
+    "'it''s'", r"'\'", r"E'\''", "E'a'''", '"a""b"', "$$'$$", "$a$ $b$ $a$", "/* ' */",
+    "/* /* */ ' */", "-- '\n", "--'\r", r"B'\'", '"\\"',
+]  # fmt: skip
+MYSQL_PIECES = [
+    "'it''s'", r"'\''", r"'\\'", r'"\""', "`a``b`", r"`\`", "/* ' */", "/* /* ' */", "-- '\n",
+    "# '\n", "--\t`\n",
+]  # fmt: skip
+CODE = ["a", "1", ",", ";", "- 1", "/ 2"]
+
+
+def texts(pieces: list[str]) -> st.SearchStrategy[list[str]]:
+    """Pieces between which there is always some code: two literals may be one."""
+    pairs = st.tuples(st.sampled_from(pieces), st.sampled_from(CODE))
+    return st.lists(pairs, max_size=6).map(lambda found: [part for pair in found for part in pair])
+
+
+def code_of(part: str) -> list[str]:
+    """What the lexer should leave of a piece."""
+    if part in CODE:
+        return part.split()
+    if part.startswith(("/*", "--", "#")):
+        return []
+    return [part[:1].strip("'\"`$") + "''"]
+
+
+@pytest.mark.parametrize("is_mysql", [True, False])
+@given(data=st.data())
+def test_code_is_what_stands_between(is_mysql: bool, data: st.DataObject) -> None:
+    """Whatever literals, names and comments a text is made of, each is found where it ends."""
+    parts = data.draw(texts(MYSQL_PIECES if is_mysql else POSTGRES_PIECES))
+    lexed = lex(" ".join(parts), (MYSQL if is_mysql else POSTGRES)[0])
+    assert lexed.code.split() == [word for part in parts for word in code_of(part)]
+    assert not lexed.doubts
+
+
+@given(st.text(alphabet="ab1E$'\"`\\/*-#!M; \n\r\xa0", max_size=60), st.booleans())
+def test_any_text_has_an_end(sql: str, is_mysql: bool) -> None:
+    """Whatever stands behind a read: with a doubt in any reading, or without an end in all of them,
+    it is none.
+    """
+    text = f"SELECT 1 {sql}"
+    doubts = [lex(text, reading).doubts for reading in (MYSQL if is_mysql else POSTGRES)]
+    if all(doubts) or any(found - {Doubt.OPEN_QUOTE} for found in doubts):
+        assert not only_reads(text, is_mysql)

@@ -43,7 +43,7 @@ _COMMITS_ON_MYSQL = frozenset({
 # Among the assignments of one SET; @autocommit would be a variable of the user's.
 _AUTOCOMMIT = re.compile(r"(?<![\w@])(@@)?AUTOCOMMIT\s*:?=", re.IGNORECASE)
 # Replication's START, and MariaDB's compound statement.
-_OTHER_BEGINNINGS = re.compile(r"START\s+(?!TRANSACTION\b)|BEGIN\s+NOT\s+ATOMIC\b", re.IGNORECASE)
+_OTHER_BEGINNINGS = re.compile(r"START\s++(?!TRANSACTION\b)|BEGIN\s+NOT\s+ATOMIC\b", re.IGNORECASE)
 # What neither engine lets commit, not even by a trigger or a function that it calls.
 _KEEPS_TRANSACTION = frozenset({
     "SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN",
@@ -135,8 +135,7 @@ def _statements(sql: str, is_mysql: bool) -> list[str]:
     """
     code = lex(sql, (MYSQL if is_mysql else POSTGRES)[0]).code
     if is_mysql or re.search(r"\bBEGIN\s+ATOMIC\b", code, re.IGNORECASE):
-        text = code.strip(FILLER)
-        return [text] if text else []
+        return [code.strip(FILLER)]
     return split(code)
 
 

@@ -291,6 +291,7 @@ TRICKY = [
     ("SELECT 1e'a'", True, False),
     ("SELECT 1INTO t", False, False),
     ("SELECT 1.5INTO t", False, False),
+    ("SELECT 1e5INTO t", False, False),
     ("SELECT a$$ FROM t", True, True),
     ("SELECT $a$ FROM t", False, False),
     ("SELECT 'a'$$b$$", False, True),
@@ -302,6 +303,7 @@ TRICKY = [
     (r"SELECT E'\''", True, True),
     (r"SELECT E'a''\' INTO t -- '", False, True),
     (r"SELECT B'\' INTO t -- '", False, False),
+    (r"SELECT '\' /*! , 2 */ --'", False, False),
     # A literal goes on behind a line's end, by the rules it began with.
     ("SELECT E'a'\n'\\' INTO t -- '", False, True),
     ("SELECT E'a' -- it's\n '\\' INTO t -- '", False, True),
@@ -356,6 +358,8 @@ def test_kind_is_the_same_on_either_engine(sql: str, word: str) -> None:
         ("SELECT 1; /* /* */ */ listen a", True),
         ('SELECT "a;" ; LISTEN b', True),
         ("SELECT 'cut off; LISTEN a", False),
+        (r"SELECT '\'; LISTEN a; --'", True),
+        ("SELECT 1", False),
     ],
 )
 def test_listens(sql: str, expected: bool) -> None:
@@ -372,7 +376,16 @@ def test_listens(sql: str, expected: bool) -> None:
         ("SELECT 1; COMMIT", "", "COMMIT"),
         ("SELECT $$; COMMIT$$", "", ""),
         ("START SLAVE", "", ""),
-        ("XA START 'a'", "XA", ""),
+        ("START  TRANSACTION", "START", "START"),
+        ("start\n slave", "", ""),
+        ("START TRANSACTIONS", "", ""),
+        ("begin  not\n atomic SELECT 1; END", "", "END"),
+        ("BEGIN NOT ATOMICALLY", "BEGIN", "BEGIN"),
+        ("BEGIN ATOMIC", "BEGIN", "BEGIN"),
+        ("xa START 'a'", "XA", ""),
+        ("XANADU", "", ""),
+        # MySQL commits, and what it begins is over at once.
+        ("CREATE TABLE t (a int)", "", ""),
     ],
 )
 def test_controls_transaction(sql: str, on_mysql: str, on_postgres: str) -> None:
@@ -382,9 +395,44 @@ def test_controls_transaction(sql: str, on_mysql: str, on_postgres: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("sql", "word"),
+    [
+        ("SELECT 1; COMMIT", "COMMIT"),
+        ("SET autocommit = 1", "SET autocommit"),
+        ("PREPARE TRANSACTION 'a'", "PREPARE TRANSACTION"),
+        ("", ""),
+        # A routine's body is no statement of the text's; whole words only.
+        ("CREATE FUNCTION f() begin\n atomic SELECT 1; END", ""),
+        ("CREATE FUNCTION f() BEGIN ATOMIC SELECT 1; END", ""),
+        ("SELECT a_BEGIN ATOMIC; COMMIT", "COMMIT"),
+        ("SELECT BEGIN ATOMICS; COMMIT", "COMMIT"),
+        ("SELECT BEGIN; COMMIT", "COMMIT"),
+        ("SELECT ATOMIC; COMMIT", "COMMIT"),
+    ],
+)
+def test_the_word_that_ends_a_transaction(sql: str, word: str) -> None:
+    """On PostgreSQL each statement of a text counts, and is told by its word."""
+    assert ends_transaction(sql, is_mysql=False) == word
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "VALUES", "TABLE", "SHOW",
+        "EXPLAIN", "DESCRIBE", "DESC", "USE", "SAVEPOINT", "RELEASE", "ROLLBACK", "DECLARE",
+        "FETCH", "MERGE",
+    ],
+)  # fmt: skip
+def test_what_cannot_commit(word: str) -> None:
+    """None of these ends a transaction by itself, nor by a function or a trigger that it calls."""
+    assert keeps_transaction(f"{word} a", is_mysql=True)
+
+
+@pytest.mark.parametrize(
     ("sql", "on_mysql", "on_postgres"),
     [
         ("INSERT INTO t VALUES (1);", True, True),
+        (r"SELECT 'a\'; b'", False, False),
         (r"INSERT INTO t VALUES ('it\'s')", True, True),
         ("INSERT INTO t VALUES ('/*! a */')", True, True),
         ("INSERT INTO t VALUES (1) /*! a */", False, False),

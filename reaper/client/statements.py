@@ -69,11 +69,12 @@ def kind(sql: str) -> str:
 
 def listens(sql: str) -> bool:
     """Whether one of its statements is PostgreSQL's LISTEN, or UNLISTEN of one channel, after which
-    others may remain.
+    others may remain, in any way in which the server may read it.
     """
     if "listen" not in sql.lower():
         return False
-    return any(map(_leaves_a_listener, split(lex(sql, POSTGRES[0]).code)))
+    found = readings(sql, is_mysql=False)
+    return any(_leaves_a_listener(text) for lexed in found for text in split(lexed.code))
 
 
 def _leaves_a_listener(statement: str) -> bool:

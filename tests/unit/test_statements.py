@@ -359,6 +359,9 @@ def test_kind_is_the_same_on_either_engine(sql: str, word: str) -> None:
         ('SELECT "a;" ; LISTEN b', True),
         ("SELECT 'cut off; LISTEN a", False),
         (r"SELECT '\'; LISTEN a; --'", True),
+        (r"SELECT '\''; LISTEN a", True),
+        ("UNLISTEN/* a */ *", False),
+        ("UNLISTEN a", True),
         ("SELECT 1", False),
     ],
 )

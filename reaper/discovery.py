@@ -10,17 +10,16 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Self, TypeVar
 
-from reaper.client.target import (
-    Auth,
+from reaper.client.fields import (
     ConfigurationError,
-    EngineName,
-    Target,
-    Tls,
+    are_names,
+    flag_from_tag,
     parse_json,
     reject_unknown_keys,
-    shown,
     text,
 )
+from reaper.client.redaction import shown
+from reaper.client.target import Auth, EngineName, Target, Tls
 from reaper.message import DiscoveredTarget, Notice
 from reaper.model import SweepTarget
 from reaper.rds import QUIET_MINUTES, Aws, AwsRefused, Facts, Proxy
@@ -137,7 +136,9 @@ class Discovery:
             vpc=text(found, "vpc", where),
             role=text(found, "role", where),
             user=text(found, "user", where) or cls.user,
-            master_secrets=_flag(found.get("master_secrets") or False, f"{where}: master_secrets"),
+            master_secrets=flag_from_tag(
+                found.get("master_secrets") or False, f"{where}: master_secrets"
+            ),
         )
         if not discovery.tag and not discovery.ids:
             raise ConfigurationError(
@@ -170,17 +171,11 @@ def _tag(given: Mapping[str, Any], where: str) -> tuple[str, str] | None:
 
 def _ids(given: Mapping[str, Any], where: str) -> tuple[str, ...]:
     value = given.get("ids") or []
-    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+    if not are_names(value):
         raise ConfigurationError(
             f"{where}: ids is {shown('ids', value)}; give a list of instances and clusters"
         )
     return tuple(value)
-
-
-def _flag(value: object, where: str) -> bool:
-    if value not in (True, False, "true", "false"):
-        raise ConfigurationError(f"{where} is {value!r}; say true or false")
-    return value in (True, "true")
 
 
 @dataclass(frozen=True)
@@ -268,7 +263,7 @@ def _errand(instance: Instance, wanted: Discovery) -> DiscoveredTarget:
 def _rules(settings: Mapping[str, str]) -> RulesPatch:
     """The rules that tags set, each as an environment variable would."""
     texts: dict[str, str] = {}
-    _flag(settings.get(_WAKE, "false"), _WAKE_TAG)
+    flag_from_tag(settings.get(_WAKE, "false"), _WAKE_TAG)
     for name, value in settings.items():
         tag = _tag_of(name)
         check_delegated([name], tag, also=(_SECRET, _WAKE))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from reaper.client.credentials import aws_client
 from reaper.client.deadline import Deadline
-from reaper.client.target import ConfigurationError, parse_json
+from reaper.client.fields import ConfigurationError, parse_json
 from reaper.model import SweepTarget
 
 TARGETS, TARGETS_PARAMETER = "REAPER_TARGETS", "REAPER_TARGETS_PARAMETER"

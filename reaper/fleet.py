@@ -14,7 +14,7 @@ from typing import Any
 
 from reaper.client.credentials import aws_client
 from reaper.client.deadline import Deadline, LambdaContext
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError
 from reaper.discovery import Discovery, Findings, Skipped, Why, discover
 from reaper.environment import TARGETS, TARGETS_PARAMETER, stack_name, targets_from_environ
 from reaper.invocation import Invocation

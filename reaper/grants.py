@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reaper.client.target import Auth, ConfigurationError, EngineName
+from reaper.client.fields import ConfigurationError
+from reaper.client.target import Auth, EngineName
 from reaper.engines.mysql import kill_if_idle as procedure
 from reaper.policy import PROVIDER_ACCOUNTS
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from reaper.client.deadline import LambdaContext
-from reaper.client.target import hide_passwords
+from reaper.client.redaction import hide_passwords
 from reaper.invocation import Invocation
 from reaper.log import logged_as, logger
 from reaper.metrics import Tally, publish_report, publish_tally

@@ -12,14 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from reaper.client.target import (
-    Auth,
-    ConfigurationError,
-    choice,
-    reject_unknown_keys,
-    shown,
-    text,
-)
+from reaper.client.fields import ConfigurationError, choice, reject_unknown_keys, text
+from reaper.client.redaction import shown
+from reaper.client.target import Auth
 from reaper.model import SweepTarget, SweepWarning
 from reaper.rules import check_delegated
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
-from reaper.client.target import EngineName, Target, first_label, reject_unknown_keys, text
+from reaper.client.fields import reject_unknown_keys, text
+from reaper.client.target import EngineName, Target, first_label
 from reaper.rules import RulesPatch
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from enum import StrEnum
-from ipaddress import ip_network
 from typing import Any, Self
 
-from reaper.client.target import (
+from reaper.client.fields import (
     ConfigurationError,
-    hint,
-    nearest,
+    count,
+    flag,
+    hosts,
+    names,
     parse_json,
     reject_unknown_keys,
-    shown,
+    seconds,
+    share,
 )
+from reaper.client.redaction import hint, nearest, shown
 
 
 class InTransaction(StrEnum):
@@ -27,71 +30,6 @@ class InTransaction(StrEnum):
 
 # Every type that a rule's value can have
 RuleValue = bool | float | tuple[str, ...] | InTransaction
-
-_MOST = 10**9
-# Each session is compared with each name, within the deadline
-_MOST_NAMES, _LONGEST_NAME = 1000, 255
-
-
-def _flag(value: object, where: str) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{where} is {shown(where, value)}; say true or false")
-    return value
-
-
-def _number(value: object, where: str, unit: str) -> float:
-    # NaN fails every comparison, infinity the upper bound.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST:
-        raise ConfigurationError(
-            f"{where} is {shown(where, value)}; give {unit} as a number, 0 or more"
-        )
-    return value
-
-
-def _seconds(value: object, where: str) -> float:
-    return _number(value, where, "seconds")
-
-
-def _share(value: object, where: str) -> float:
-    number = _number(value, where, "a share of the connections")
-    if number > 1:
-        raise ConfigurationError(
-            f"{where} is {shown(where, value)}; give a share from 0 to 1, such as 0.8 for 80 %"
-        )
-    return number
-
-
-def _count(value: object, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
-        raise ConfigurationError(
-            f"{where} is {shown(where, value)}; give a whole number, 0 or more"
-        )
-    return value
-
-
-def _names(value: object, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(
-        isinstance(name, str) and name for name in value
-    ):
-        raise ConfigurationError(f"{where} is {shown(where, value)}; give a list of names or globs")
-    if len(value) > _MOST_NAMES or any(len(name) > _LONGEST_NAME for name in value):
-        raise ConfigurationError(
-            f"{where} is too long; give at most {_MOST_NAMES} names of {_LONGEST_NAME} letters"
-        )
-    return tuple(value)
-
-
-def _hosts(value: object, where: str) -> tuple[str, ...]:
-    hosts = _names(value, where)
-    for host in hosts:
-        if "/" in host:
-            try:
-                ip_network(host, strict=False)
-            except ValueError:
-                raise ConfigurationError(
-                    f"{where} holds {host!r}, which is no network such as 10.0.0.0/16"
-                ) from None
-    return hosts
 
 
 def _in_transaction(value: object, where: str) -> InTransaction:
@@ -113,30 +51,30 @@ class Rules:
     shares from 0 to 1.
     """
 
-    dry_run: bool = _rule(True, _flag)
-    idle_seconds: float = _rule(900.0, _seconds)
-    only_under_pressure: bool = _rule(False, _flag)
+    dry_run: bool = _rule(True, flag)
+    idle_seconds: float = _rule(900.0, seconds)
+    only_under_pressure: bool = _rule(False, flag)
 
-    trigger_utilization: float = _rule(0.8, _share)
-    pressure_idle_seconds: float = _rule(60.0, _seconds)
-    target_utilization: float = _rule(0.6, _share)
+    trigger_utilization: float = _rule(0.8, share)
+    pressure_idle_seconds: float = _rule(60.0, seconds)
+    target_utilization: float = _rule(0.6, share)
 
-    max_kills: int = _rule(500, _count)
-    min_idle_per_user: int = _rule(0, _count)
-    spread_seconds: float = _rule(0.0, _seconds)
+    max_kills: int = _rule(500, count)
+    min_idle_per_user: int = _rule(0, count)
+    spread_seconds: float = _rule(0.0, seconds)
 
-    allow_users: tuple[str, ...] = _rule((), _names)
-    allow_hosts: tuple[str, ...] = _rule((), _hosts)
-    allow_databases: tuple[str, ...] = _rule((), _names)
-    allow_applications: tuple[str, ...] = _rule((), _names)
-    protect_users: tuple[str, ...] = _rule((), _names)
-    protect_hosts: tuple[str, ...] = _rule((), _hosts)
-    protect_databases: tuple[str, ...] = _rule((), _names)
-    protect_applications: tuple[str, ...] = _rule((), _names)
+    allow_users: tuple[str, ...] = _rule((), names)
+    allow_hosts: tuple[str, ...] = _rule((), hosts)
+    allow_databases: tuple[str, ...] = _rule((), names)
+    allow_applications: tuple[str, ...] = _rule((), names)
+    protect_users: tuple[str, ...] = _rule((), names)
+    protect_hosts: tuple[str, ...] = _rule((), hosts)
+    protect_databases: tuple[str, ...] = _rule((), names)
+    protect_applications: tuple[str, ...] = _rule((), names)
 
     in_transaction: InTransaction = _rule(InTransaction.SPARE, _in_transaction)
-    in_transaction_seconds: float = _rule(3600.0, _seconds)
-    max_rollback_rows: int = _rule(100_000, _count)
+    in_transaction_seconds: float = _rule(3600.0, seconds)
+    max_rollback_rows: int = _rule(100_000, count)
 
     @staticmethod
     def from_json(given: Mapping[str, Any], where: str = "rules") -> Rules:

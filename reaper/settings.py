@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError, flag_from_variable
 from reaper.environment import stack_name, targets_from_environ
 from reaper.model import SweepTarget
 from reaper.rules import Rules
@@ -45,8 +45,8 @@ class StackSettings:
             environ=environ,
             rules=Rules.from_environ(environ),
             stack=stack_name(environ),
-            manual_kill=_flag(environ, "REAPER_MANUAL_KILL", "false"),
-            keep_seat=_flag(environ, "REAPER_KEEP_SEAT", "true"),
+            manual_kill=flag_from_variable(environ, "REAPER_MANUAL_KILL", "false"),
+            keep_seat=flag_from_variable(environ, "REAPER_KEEP_SEAT", "true"),
             target_metrics=_target_metrics(environ),
             ca=environ.get("REAPER_CA") or None,
         )
@@ -59,13 +59,6 @@ class StackSettings:
         target.
         """
         return targets_from_environ(self.environ)
-
-
-def _flag(environ: Mapping[str, str], variable: str, default: str) -> bool:
-    value = environ.get(variable) or default
-    if value not in ("true", "false"):
-        raise ConfigurationError(f"{variable} is {value!r}; say true or false")
-    return value == "true"
 
 
 def _target_metrics(environ: Mapping[str, str]) -> TargetMetrics:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError
 from reaper.model import Flavour
 from reaper.rules import Rules
 

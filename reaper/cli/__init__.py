@@ -11,7 +11,7 @@ from typer.exceptions import TyperException
 
 from reaper.cli.commands import BAD_USAGE, DONE, SWEEP_FAILED, app
 from reaper.cli.render import complain
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError
 
 __all__ = ["BAD_USAGE", "DONE", "SWEEP_FAILED", "app", "main"]
 

@@ -44,7 +44,8 @@ from reaper.cli.render import (
 from reaper.cli.size_options import flavour_of, limit_of, load_of
 from reaper.cli.sweeping import jobs_for, kill_one, scan_one, sweep_of, target_of
 from reaper.client.deadline import Deadline
-from reaper.client.target import Auth, ConfigurationError, EngineName
+from reaper.client.fields import ConfigurationError
+from reaper.client.target import Auth, EngineName
 from reaper.engines import engine_for
 from reaper.engines.mysql.kill_if_idle import LEAST_IDLE
 from reaper.engines.snapshot_file import RawSnapshot

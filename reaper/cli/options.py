@@ -11,7 +11,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from reaper.client.target import ConfigurationError, parse_json, shown
+from reaper.client.fields import ConfigurationError, parse_json
+from reaper.client.redaction import shown
 from reaper.environment import TARGETS, targets_from_environ
 from reaper.rules import InTransaction, RulesPatch
 from reaper.sizing import GIB

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from reaper.advice import Advice, Finding, Severity
-from reaper.client.target import hide_passwords
-from reaper.client.target import printable as clean
+from reaper.client.redaction import hide_passwords
+from reaper.client.redaction import printable as clean
 from reaper.model import Snapshot, SweepWarning, Verdict
 from reaper.policy import Judgement
 from reaper.report import Report, Victim, rounded, span

@@ -5,7 +5,8 @@ from __future__ import annotations
 import typer
 
 from reaper.cli.options import seconds
-from reaper.client.target import ConfigurationError, EngineName
+from reaper.client.fields import ConfigurationError
+from reaper.client.target import EngineName
 from reaper.grants import Product, usual_product
 from reaper.model import Flavour
 from reaper.sizing import Load, Step, limit_of_capacity, limit_of_memory, memory_of

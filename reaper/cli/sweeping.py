@@ -12,8 +12,9 @@ from rich.progress import Progress
 
 from reaper.cli.render import busy, errors, victims_table
 from reaper.client.deadline import Clock, Deadline
-from reaper.client.target import ConfigurationError, hint, redact
-from reaper.client.target import printable as clean
+from reaper.client.fields import ConfigurationError
+from reaper.client.redaction import hint, redact
+from reaper.client.redaction import printable as clean
 from reaper.environment import targets_from_environ
 from reaper.model import SweepTarget, Verdict
 from reaper.report import Report, Victim

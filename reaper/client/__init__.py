@@ -8,8 +8,8 @@ from reaper.client.database import Database
 from reaper.client.deadline import DeadlineExceeded
 from reaper.client.drivers.connection import Result
 from reaper.client.events import Event, EventKind
+from reaper.client.fields import ConfigurationError
 from reaper.client.kept import Settings
-from reaper.client.target import ConfigurationError
 from reaper.client.tokens import DDL as TOKEN_TABLE
 from reaper.client.transaction import Transaction, TransactionEnded, TransactionLeftOpen
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
@@ -13,7 +12,8 @@ from typing import Any
 
 from reaper.client.deadline import Clock, Deadline
 from reaper.client.faults import Fault
-from reaper.client.target import Auth, ConfigurationError, Target
+from reaper.client.fields import ConfigurationError, object_or_empty
+from reaper.client.target import Auth, Target
 
 # Seconds by the wall clock. A token is good for 15 minutes and any number of logins. What stands in
 # the target, or comes from the caller's own function, costs nothing to ask for again.
@@ -201,24 +201,14 @@ def _read(secret: str, deadline: Deadline) -> Mapping[str, Any]:
 
 def _managed(name: str, region: str | None, deadline: Deadline) -> Mapping[str, Any]:
     answer = aws_client("secretsmanager", deadline, region).get_secret_value(SecretId=name)
-    return _object(answer.get("SecretString") or "")
+    return object_or_empty(answer.get("SecretString") or "")
 
 
 def _parameter(name: str, region: str | None, deadline: Deadline) -> Mapping[str, Any]:
     """What an SSM parameter holds: the same object, or just the password."""
     answer = aws_client("ssm", deadline, region).get_parameter(Name=name, WithDecryption=True)
     text = answer["Parameter"]["Value"]
-    return _object(text) or {"password": text}
-
-
-def _object(text: str) -> Mapping[str, Any]:
-    """The JSON object in a text; an empty one where there is none."""
-    try:
-        found = json.loads(text)
-    # Never to be told: it carries the whole secret
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return object_or_empty(text) or {"password": text}
 
 
 def _token(target: Target, deadline: Deadline) -> str:

@@ -30,10 +30,11 @@ from reaper.client.drivers.base import Driver
 from reaper.client.drivers.connection import Connection, Params, Result
 from reaper.client.events import Event, EventKind, GivenUp, Observer, Stats
 from reaper.client.faults import Fault
+from reaper.client.fields import ConfigurationError
 from reaper.client.kept import DEFAULTS, REAL, Clocks, KeptConnection, Settings
 from reaper.client.retry import Effect, Failure, Phase, wait_before_retry
 from reaper.client.statements import controls_transaction, is_atomic, kind, only_reads
-from reaper.client.target import ConfigurationError, EngineName, Target, parse_dsn
+from reaper.client.target import EngineName, Target, parse_dsn
 from reaper.client.transaction import Transaction, TransactionLeftOpen
 from reaper.client.turns import Turns
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from reaper.client.deadline import Clock
 from reaper.client.events import Event, EventKind, GivenUp, Observer
 from reaper.client.faults import Fault
-from reaper.client.target import printable
+from reaper.client.redaction import printable
 
 NAMESPACE = "Reaper"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from reaper.client.deadline import DeadlineExceeded
-from reaper.client.target import printable
+from reaper.client.redaction import printable
 
 _LONGEST_LINE = 500
 

@@ -20,9 +20,10 @@ from reaper.client.drivers.base import Driver
 from reaper.client.drivers.connection import Address, Connection, State
 from reaper.client.events import EventKind, GivenUp
 from reaper.client.faults import Fault
+from reaper.client.fields import ConfigurationError
 from reaper.client.retry import Dice, Patience
 from reaper.client.shutdown import SHUTDOWN_HOOK
-from reaper.client.target import ConfigurationError, Target
+from reaper.client.target import Target
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from reaper.client.database import Database
 from reaper.client.drivers.connection import Connection, out_of_time
 from reaper.client.events import EventKind, GivenUp
 from reaper.client.faults import Fault
+from reaper.client.fields import ConfigurationError
 from reaper.client.retry import Effect, Phase, effect
 from reaper.client.statements import kind
-from reaper.client.target import ConfigurationError, EngineName
+from reaper.client.target import EngineName
 
 try:
     import sqlalchemy

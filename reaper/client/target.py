@@ -4,22 +4,17 @@ DSN.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-
-class ConfigurationError(ValueError):
-    """Something a person configured is wrong; the message says what, with which value, and what to
-    do.
-    """
+from reaper.client.fields import ConfigurationError, choice, reject_unknown_keys, text
+from reaper.client.redaction import redact, shown
 
 
 class EngineName(StrEnum):
@@ -41,7 +36,6 @@ class Tls(StrEnum):
 
 
 DEFAULT_PORTS = {EngineName.MYSQL: 3306, EngineName.POSTGRES: 5432}
-_Kind = TypeVar("_Kind", bound=StrEnum)
 _SCHEMES = {
     "mysql": EngineName.MYSQL,
     "mariadb": EngineName.MYSQL,
@@ -178,25 +172,6 @@ def parse_dsn(dsn: str) -> dict[str, Any]:
     return found | options
 
 
-def redact(dsn: str) -> str:
-    """The DSN without its password, fit for an error message."""
-    hidden = re.sub(
-        r"([?&])([^=&]*)=[^&]*", lambda m: f"{m[1]}{m[2]}=***" if is_secret(m[2]) else m[0], dsn
-    )
-    # Greedy up to the last @: a password typed without percent-encoding may hold one itself.
-    hidden = re.sub(r"(?s)^(.*?):(?!//).*@", r"\1:***@", hidden)
-    # No @ at all: the host was forgotten, and what stands where its port would be is no port.
-    return re.sub(r"(?s)^([^@\[]*?):(?!//|\d*(?:[/?]|$))[^@]*$", r"\1:***", hidden)
-
-
-def hide_passwords(text: str) -> str:
-    """A message without the passwords of DSNs that somebody else put into it; `redact` is for a DSN
-    alone.
-    """
-    hidden = re.sub(r":(?!//)\S*@", ":***@", text)
-    return re.sub(r"(://[^\s:/@\[]*):(?!//|\d*(?:[/?'\"\s]|$))[^\s@]*(?!\S*@)", r"\1:***", hidden)
-
-
 def first_label(host: str) -> str:
     """`orders` of `orders.abc.eu-central-1.rds.amazonaws.com`; an address has no labels and is
     itself.
@@ -214,120 +189,6 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 def is_loopback(host: str) -> bool:
     address = _address(host)
     return host == "localhost" or (address is not None and address.is_loopback)
-
-
-def reject_unknown_keys(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    """Raise ConfigurationError for the first key that is not known, with the nearest one that
-    is.
-    """
-    if not isinstance(given, Mapping):
-        # Not its value: where a target is meant it may be a DSN with a password.
-        raise ConfigurationError(f"{where} is {type(given).__name__}, not an object with keys")
-    names = list(known)
-    for key in given:
-        if key not in names:
-            name, value = shown("key", key), shown(str(key), given[key])
-            raise ConfigurationError(
-                f"{where}: unknown key {name} with value {value}{hint(key, names)}"
-            )
-
-
-def hint(word: object, known: Iterable[str]) -> str:
-    """The end of an error about an unknown word: the nearest known one, else all of them."""
-    near = nearest(word, known)
-    return f"; did you mean {near!r}?" if near else f"; known: {', '.join(known)}"
-
-
-def nearest(word: object, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    # No known word is so long, and to compare one of megabytes takes seconds.
-    found = difflib.get_close_matches(str(word)[:100], list(known), n=1, cutoff=cutoff)
-    return found[0] if found else None
-
-
-def is_secret(key: str) -> bool:
-    """Whether a key names a password, however it is spelt."""
-    return (
-        _SECRET.search(key) is not None
-        or key.lower() == "pw"
-        or nearest(key.lower(), ["password"]) is not None
-    )
-
-
-_SECRET = re.compile("pass|pwd|secret|token|credential", re.IGNORECASE)
-_FROM_A_SECRET_ON = re.compile(rf"(?is)((?:pasw|{_SECRET.pattern})\w*\W{{0,6}}?[:=]).*")
-# Letters, of which at most 60 are shown
-_LOOKED_AT = 2000
-
-
-def shown(key: str, value: object) -> str:
-    """A value as an error message may show it: short, on one line, and never a secret.
-
-    Within it, nothing is shown that follows a key for secrets, nor a DSN's password.
-    """
-    if is_secret(key):
-        return "***"
-    try:
-        found = repr(value[:_LOOKED_AT] if isinstance(value, str) else value)
-    # An integer of more digits than Python prints
-    except ValueError:
-        return f"a huge {type(value).__name__}"
-    except RecursionError:
-        return f"a {type(value).__name__} that is nested too deeply"
-    found = _FROM_A_SECRET_ON.sub(r"\1 ***", found[:_LOOKED_AT])
-    found = hide_passwords(found)
-    return found if len(found) <= 60 else found[:57] + "..."
-
-
-def printable(text: str) -> str:
-    """What somebody else chose to write, safe to show: one line, and nothing that a terminal would
-    obey.
-    """
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def parse_json(text: Any) -> Any:
-    """What a JSON text says; raise ValueError where it is none, is nested too deeply, or gives a
-    key twice.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=_no_key_twice)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"key {shown('key', key)} is given twice")
-        found[key] = value
-    return found
-
-
-def text(given: Mapping[str, Any], key: str, where: str) -> str | None:
-    value = given.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{where}: {key} is {shown(key, value)}; give it as a text")
-    # Whatever it is taken for would be shown again and again
-    if "://" in value and hide_passwords(value) != value:
-        raise ConfigurationError(
-            f"{where}: {key} is {shown(key, value)}; a DSN with its password does not belong here"
-        )
-    return value
-
-
-def choice(given: Mapping[str, Any], key: str, kinds: type[_Kind], where: str) -> _Kind | None:
-    value = given.get(key)
-    if value is None:
-        return None
-    try:
-        return kinds(value)
-    except ValueError:
-        raise ConfigurationError(
-            f"{where}: {key} is {shown(key, value)}; choose {', '.join(kinds)}"
-        ) from None
 
 
 def _password(given: Mapping[str, Any], where: str) -> str | None:

@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from reaper.client.target import ConfigurationError, Target, Tls
+from reaper.client.fields import ConfigurationError
+from reaper.client.target import Target, Tls
 
 _SSLMODES = {Tls.OFF: "disable", Tls.REQUIRE: "require", Tls.VERIFY: "verify-full"}
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from reaper.client.target import ConfigurationError, EngineName
+from reaper.client.fields import ConfigurationError
+from reaper.client.target import EngineName
 
 MAX_RESULT = 64 * 1024
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from reaper.client.drivers.connection import Connection, Params, Result
 from reaper.client.faults import Fault
+from reaper.client.fields import ConfigurationError
 from reaper.client.statements import ends_transaction, keeps_transaction, kind
-from reaper.client.target import ConfigurationError
 
 Run = Callable[[Connection, str, Params], Result]
 

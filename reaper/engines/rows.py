@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from reaper.client.target import ConfigurationError, shown
+from reaper.client.fields import ConfigurationError
+from reaper.client.redaction import shown
 from reaper.model import Mark
 
 Fetched = dict[str, Any]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from reaper.client.target import ConfigurationError, EngineName, choice, reject_unknown_keys
+from reaper.client.fields import ConfigurationError, choice, reject_unknown_keys
+from reaper.client.target import EngineName
 from reaper.engines.rows import Row, mapping, objects
 from reaper.engines.sql_text import sql_kind
 

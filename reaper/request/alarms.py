@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from reaper.client.target import ConfigurationError, shown
-from reaper.request.shapes import object_at, objects_at, optional_object
+from reaper.client.fields import ConfigurationError, object_at, objects_at, optional_object
+from reaper.client.redaction import shown
 
 
 class Dimension(StrEnum):

@@ -10,11 +10,20 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from reaper.client.target import ConfigurationError, nearest, reject_unknown_keys, shown
+from reaper.client.fields import (
+    ConfigurationError,
+    are_names,
+    choice,
+    is_object,
+    json_at,
+    object_at,
+    optional_object,
+    reject_unknown_keys,
+)
+from reaper.client.redaction import nearest, shown
 from reaper.message import DiscoveredTarget
 from reaper.request import alarms
 from reaper.request.alarms import Dimension
-from reaper.request.shapes import is_object, json_at, object_at, optional_object
 from reaper.rules import RulesPatch, check_delegated
 
 
@@ -165,25 +174,14 @@ def _from_advice(event: Mapping[str, Any]) -> AdviceRequest:
 
 
 def _trigger(event: Mapping[str, Any], default: Trigger) -> Trigger:
-    value = event.get("trigger")
-    if value is None:
-        return default
-    if value not in list(Trigger):
-        raise ConfigurationError(
-            f"event: trigger is {shown('trigger', value)}; choose {', '.join(Trigger)}"
-        )
-    return Trigger(value)
+    return choice(event, "trigger", Trigger, "event") or default
 
 
 def _targets(event: Mapping[str, Any]) -> tuple[str, ...] | None:
     if "targets" not in event:
         return None
     value = event["targets"]
-    if (
-        not isinstance(value, list)
-        or not value
-        or not all(isinstance(name, str) and name for name in value)
-    ):
+    if not are_names(value) or not value:
         raise ConfigurationError(
             f"event: targets is {shown('targets', value)}; give a list of names, or leave it out "
             f"for all"

@@ -10,7 +10,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from reaper.client.target import ConfigurationError, hint, shown
+from reaper.client.fields import ConfigurationError
+from reaper.client.redaction import hint, shown
 from reaper.message import DiscoveredTarget, Notice
 from reaper.model import SweepTarget
 from reaper.request.alarms import Dimension

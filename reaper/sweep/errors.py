@@ -5,7 +5,7 @@ from __future__ import annotations
 from reaper.client.credentials import CredentialsUnavailable
 from reaper.client.drivers.base import Driver
 from reaper.client.faults import Fault, first_line
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError
 from reaper.engines.base import Engine
 from reaper.engines.termination import TooSlowToTerminateError
 from reaper.report import ErrorKind, SweepError

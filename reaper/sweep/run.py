@@ -15,8 +15,9 @@ from reaper.client.drivers import driver_for
 from reaper.client.drivers.base import Driver
 from reaper.client.drivers.connection import Connection
 from reaper.client.events import GivenUp
+from reaper.client.fields import ConfigurationError
 from reaper.client.retry import Dice
-from reaper.client.target import ConfigurationError, EngineName
+from reaper.client.target import EngineName
 from reaper.engines import engine_for
 from reaper.engines.base import Engine, Server
 from reaper.engines.snapshot_file import RawSnapshot

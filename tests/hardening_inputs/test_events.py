@@ -21,7 +21,7 @@ from lab.servers import Proxy, Server, Sessions
 from lab.targets import target
 from reaper import advising, fleet, handler
 from reaper.advice import Advice
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError
 from reaper.engines import engine_for
 from reaper.engines.snapshot_file import RawSnapshot
 from reaper.environment import parse_targets

@@ -28,7 +28,7 @@ from reaper import handler, metrics
 from reaper.client.emf import dimension, emf
 from reaper.client.events import Event, EventKind
 from reaper.client.faults import first_line
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError
 from reaper.engines.mysql.rights import may_kill
 from reaper.engines.postgres.server import PostgresServer
 from reaper.handler import AllSweepsFailed

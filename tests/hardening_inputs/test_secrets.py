@@ -33,7 +33,9 @@ from reaper.client.database import Database
 from reaper.client.deadline import DeadlineExceeded
 from reaper.client.emf import emf
 from reaper.client.events import Event, GivenUp
-from reaper.client.target import ConfigurationError, Target, hide_passwords, redact, shown
+from reaper.client.fields import ConfigurationError
+from reaper.client.redaction import hide_passwords, redact, shown
+from reaper.client.target import Target
 from reaper.client.transaction import Transaction
 from reaper.environment import parse_targets
 from tests.aws import Asked, aws

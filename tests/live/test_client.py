@@ -18,8 +18,9 @@ from reaper.client.database import Database
 from reaper.client.deadline import DeadlineExceeded
 from reaper.client.drivers.connection import Connection
 from reaper.client.events import Event, EventKind
+from reaper.client.fields import ConfigurationError
 from reaper.client.kept import Clocks, Settings
-from reaper.client.target import ConfigurationError, EngineName
+from reaper.client.target import EngineName
 from reaper.client.tokens import DDL
 from reaper.client.transaction import Transaction
 from tests.conftest import Servers

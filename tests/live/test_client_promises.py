@@ -23,8 +23,8 @@ from reaper.client.attempt import OutcomeUnknown
 from reaper.client.database import Database
 from reaper.client.deadline import DeadlineExceeded
 from reaper.client.events import Event, EventKind
+from reaper.client.fields import ConfigurationError
 from reaper.client.kept import Clocks, Settings
-from reaper.client.target import ConfigurationError
 from reaper.client.transaction import Transaction
 from tests.live.test_client import fresh_tables, orders
 

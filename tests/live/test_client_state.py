@@ -17,7 +17,7 @@ import pytest
 from lab.context import Context
 from lab.servers import Server
 from reaper.client.database import Database
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError
 from reaper.client.transaction import Transaction
 from tests.live.test_client import fresh_tables, orders
 

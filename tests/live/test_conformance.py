@@ -28,9 +28,9 @@ from reaper.client.attempt import OutcomeUnknown
 from reaper.client.database import Database
 from reaper.client.deadline import RESERVE, DeadlineExceeded
 from reaper.client.events import Event, EventKind
+from reaper.client.fields import ConfigurationError
 from reaper.client.kept import Clocks, Settings
 from reaper.client.retry import Patience
-from reaper.client.target import ConfigurationError
 from reaper.client.transaction import Transaction
 from tests.live.test_client import dead, end, fresh_tables, kept, orders, session
 

@@ -16,7 +16,8 @@ from lab.targets import target
 from reaper.client.deadline import Deadline, DeadlineExceeded
 from reaper.client.drivers import driver_for
 from reaper.client.faults import Fault
-from reaper.client.target import ConfigurationError, EngineName, Target
+from reaper.client.fields import ConfigurationError
+from reaper.client.target import EngineName, Target
 from reaper.model import SweepTarget
 from tests.conftest import Servers
 

@@ -10,7 +10,7 @@ import pytest
 
 from lab.servers import Server, Sessions, free_port
 from lab.targets import target
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError
 from reaper.handler import AllSweepsFailed
 from tests.harness import Lambda, settle
 

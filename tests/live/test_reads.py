@@ -14,7 +14,7 @@ import pytest
 
 from lab.servers import Server
 from reaper.client.database import Database
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError
 from tests.live.test_client_state import defaults
 
 # performance_schema means nothing to the client

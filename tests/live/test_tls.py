@@ -22,7 +22,8 @@ from reaper.client.database import Database
 from reaper.client.deadline import Deadline
 from reaper.client.drivers import driver_for
 from reaper.client.faults import Fault
-from reaper.client.target import ConfigurationError, EngineName, Target
+from reaper.client.fields import ConfigurationError
+from reaper.client.target import EngineName, Target
 from reaper.model import SweepTarget
 from reaper.report import ErrorKind, Report
 from reaper.rules import Rules

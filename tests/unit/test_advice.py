@@ -9,7 +9,8 @@ import pytest
 
 from lab.samples import messages
 from reaper.advice import Finding, Proxy, Rule, Seen, Severity, advise, advise_proxy
-from reaper.client.target import Auth, ConfigurationError, EngineName
+from reaper.client.fields import ConfigurationError
+from reaper.client.target import Auth, EngineName
 from reaper.model import Flavour, KillMethod, Snapshot, SweepWarning
 from reaper.request.events import AdviceRequest, BadMessage, parse
 from tests.live.account import printed

@@ -18,7 +18,8 @@ from reaper.client.credentials import Credentials, CredentialsUnavailable, Login
 from reaper.client.database import Database
 from reaper.client.deadline import Deadline
 from reaper.client.faults import Fault
-from reaper.client.target import ConfigurationError, Target
+from reaper.client.fields import ConfigurationError
+from reaper.client.target import Target
 from reaper.environment import targets_from_environ
 from reaper.model import SweepTarget
 from tests.aws import Asked, aws

@@ -12,7 +12,8 @@ import boto3
 import pytest
 
 from reaper.client.deadline import Deadline
-from reaper.client.target import Auth, ConfigurationError, EngineName, Tls
+from reaper.client.fields import ConfigurationError
+from reaper.client.target import Auth, EngineName, Tls
 from reaper.discovery import Discovery, Findings, Why, discover
 from reaper.message import Notice
 from reaper.rds import Aws

@@ -15,7 +15,7 @@ import pytest
 from lab.context import Context
 from lab.samples import messages
 from reaper import fleet
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError
 from reaper.discovery import TAG_PREFIX, Why
 from reaper.fleet import FleetIncomplete, Message
 from reaper.message import Notice

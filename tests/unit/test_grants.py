@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from reaper.client.target import Auth, ConfigurationError, EngineName
+from reaper.client.fields import ConfigurationError
+from reaper.client.target import Auth, EngineName
 from reaper.engines.mysql import kill_if_idle
 from reaper.grants import Account, Product, script, statements
 from reaper.model import Mark

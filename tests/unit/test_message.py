@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from lab.samples import messages
-from reaper.client.target import ConfigurationError, Tls
+from reaper.client.fields import ConfigurationError
+from reaper.client.target import Tls
 from reaper.message import DiscoveredTarget, Notice
 from reaper.request.events import BadMessage, QueuedSweep, SweepRequest, Trigger, parse
 from reaper.rules import RulesPatch

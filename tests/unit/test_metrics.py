@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab.samples import report, server, sleeper, struck
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError
 from reaper.metrics import FEW, Tally, publish_report, publish_tally, report_document
 from reaper.model import Outcome
 from reaper.report import ErrorKind, Report, SweepError

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from reaper.client.target import ConfigurationError, EngineName
+from reaper.client.fields import ConfigurationError
+from reaper.client.target import EngineName
 from reaper.engines import engine_for
 from reaper.engines.mysql.reading import strip_port
 from reaper.engines.rows import number

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lab.samples import event, messages
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError
 from reaper.model import SweepTarget
 from reaper.request.alarms import Dimension
 from reaper.request.events import (

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lab import ROOT
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError
 from reaper.message import DiscoveredTarget
 from reaper.model import SweepTarget
 from reaper.request.events import (

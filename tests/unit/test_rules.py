@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab import ROOT
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError
 from reaper.rules import DELEGATED_RULES, InTransaction, Rules, RulesPatch, check_delegated
 
 DEFAULTS: dict[str, object] = {

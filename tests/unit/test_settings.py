@@ -10,7 +10,7 @@ import pytest
 from reaper.client import Database
 from reaper.client.commits import CommitOutcome, XactStatusProbe
 from reaper.client.events import Stats
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError
 from reaper.discovery import Discovery
 from reaper.engines.snapshot_file import RawSnapshot
 from reaper.settings import StackSettings

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from reaper.client.target import ConfigurationError
+from reaper.client.fields import ConfigurationError
 from reaper.model import Flavour
 from reaper.rules import Rules
 from reaper.sizing import (

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from reaper.client.target import Auth, ConfigurationError, EngineName, Target, Tls, redact, shown
+from reaper.client.fields import ConfigurationError
+from reaper.client.redaction import redact, shown
+from reaper.client.target import Auth, EngineName, Target, Tls
 from reaper.environment import parse_targets, targets_from_environ
 from reaper.model import SweepTarget
 from reaper.rules import RulesPatch

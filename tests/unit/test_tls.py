@@ -11,7 +11,8 @@ import certifi
 import pytest
 
 from reaper.client import tls
-from reaper.client.target import ConfigurationError, Target
+from reaper.client.fields import ConfigurationError
+from reaper.client.target import Target
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from typing import Protocol
 from reaper.client.deadline import Deadline
 from reaper.client.drivers.connection import Address, Connection
 from reaper.client.faults import Fault
-from reaper.client.target import ConfigurationError, Target, Tls
+from reaper.client.fields import ConfigurationError
+from reaper.client.target import Target, Tls
 
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 10, 5, 3
 USER_TIMEOUT = KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_COUNT

@@ -28,8 +28,9 @@ from reaper.client.drivers.connection import (
 from reaper.client.drivers.mysql_faults import fault
 from reaper.client.drivers.pymysql_internals import GuardedConnection
 from reaper.client.faults import Fault
+from reaper.client.fields import ConfigurationError
 from reaper.client.statements import only_reads
-from reaper.client.target import ConfigurationError, Target
+from reaper.client.target import Target
 
 _AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 _AT_REST = _AUTOCOMMIT | SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from reaper.client.target import ConfigurationError, EngineName, shown
+from reaper.client.fields import ConfigurationError
+from reaper.client.redaction import shown
+from reaper.client.target import EngineName
 from reaper.engines.rows import (
     Row,
     limits,

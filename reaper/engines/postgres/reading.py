@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from reaper.client.target import ConfigurationError, EngineName, shown
+from reaper.client.fields import ConfigurationError
+from reaper.client.redaction import shown
+from reaper.client.target import EngineName
 from reaper.engines.rows import Row, limits, mark_of, name, names, number, values, whole
 from reaper.engines.snapshot_file import RawSnapshot
 from reaper.engines.sql_text import HIDDEN_SQL, begins_backup, listens

@@ -64,12 +64,10 @@ def choice(given: Mapping[str, object], key: str, kinds: type[_Kind], where: str
     value = given.get(key)
     if value is None:
         return None
-    try:
-        return kinds(str(value))
-    except ValueError:
-        raise ConfigurationError(
-            f"{where}: {key} is {shown(key, value)}; choose {', '.join(kinds)}"
-        ) from None
+    for kind in kinds:
+        if kind == value:
+            return kind
+    raise ConfigurationError(f"{where}: {key} is {shown(key, value)}; choose {', '.join(kinds)}")
 
 
 # JSON.

@@ -1,5 +1,5 @@
-"""Which of RDS's databases to sweep: each instance that was meant is a target of its own, or
-skipped with a reason.
+"""Which of RDS's databases to sweep: each instance that the discovery selects is a target of its
+own, or skipped with a reason.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from reaper.rules import DELEGATED_RULES, Rules, RulesPatch, check_delegated
 TAG_PREFIX = "reaper:"
 _SECRET, _WAKE = "secret", "wake"
 _SECRET_TAG, _WAKE_TAG = (f"tag {TAG_PREFIX}{name}" for name in (_SECRET, _WAKE))
-# As the value of the tag reaper:secret
+# As the value of the tag reaper:secret.
 _MASTER = "master"
-# How the names of the secrets begin that RDS keeps for master users
+# The names of the secrets that RDS keeps for master users begin so.
 _MANAGED = "rds!"
 
 _ENGINES = {
@@ -60,7 +60,7 @@ _Made = TypeVar("_Made")
 
 
 class Why(StrEnum):
-    """Why a database that was meant is not swept."""
+    """Why a selected database is not swept."""
 
     MISSING = "missing"
     NAME = "name"
@@ -75,11 +75,14 @@ class Why(StrEnum):
 
 @dataclass(frozen=True)
 class Skipped:
+    """A selected database that is not swept, and why."""
+
     target: str
     why: Why
     detail: str
 
     def to_json(self) -> dict[str, str]:
+        """As the planner's answer shows it."""
         return {"target": self.target, "reason": self.why, "detail": self.detail}
 
 
@@ -91,13 +94,14 @@ class _Skip(Exception):
 
 @dataclass(frozen=True)
 class Findings:
-    """What a discovery found, in the order of the names. `problems` are what AWS would not tell.
+    """What a discovery found, ordered by name. `problems` are the questions that AWS refused to
+    answer.
 
-    `clusters` has the names of the errands' targets that are a cluster's instances, by its
+    `clusters` has the names of the targets that are a cluster's instances, by its
     identifier.
     """
 
-    errands: tuple[DiscoveredTarget, ...] = ()
+    targets: tuple[DiscoveredTarget, ...] = ()
     clusters: Mapping[str, frozenset[str]] = field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
     problems: tuple[str, ...] = ()
@@ -105,9 +109,11 @@ class Findings:
 
 @dataclass(frozen=True)
 class Discovery:
-    """What to look for, and as whom to log in.
+    """Which databases to select, and as whom to log in to them.
 
-    `role` is assumed for looking, in another account for example.
+    Those that carry `tag` are selected, and those whose identifier, or their cluster's, is in
+    `ids`; where `vpc` is given, only those within it. `role` is assumed for asking AWS, in another
+    account for example.
     """
 
     tag: tuple[str, str] | None = ("reaper", "on")
@@ -119,8 +125,9 @@ class Discovery:
 
     @classmethod
     def from_json(cls, given: str, where: str) -> Self:
-        """Read a JSON object, in which an empty text is as good as none; raise ConfigurationError
-        naming the key.
+        """Read a JSON object, in which an empty text counts as null.
+
+        Raises ConfigurationError naming the key.
         """
         try:
             found = parse_json(given)
@@ -146,7 +153,8 @@ class Discovery:
             )
         return discovery
 
-    def means(self, instance: Instance) -> bool:
+    def selects(self, instance: Instance) -> bool:
+        """Whether the instance is among the databases to sweep."""
         if self.vpc and instance.vpc != self.vpc:
             return False
         is_tagged = self.tag is not None and instance.tags.get(self.tag[0]) == self.tag[1]
@@ -187,25 +195,30 @@ class Instance:
 
     @property
     def id(self) -> str:
+        """Its identifier, which is the target's name."""
         return str(self.facts["DBInstanceIdentifier"])
 
     @property
     def cluster_id(self) -> str | None:
+        """The identifier of its cluster, None for an instance without one."""
         return self.facts.get("DBClusterIdentifier")
 
     @property
     def vpc(self) -> str | None:
+        """The VPC that it is in, where RDS says so."""
         return (self.facts.get("DBSubnetGroup") or {}).get("VpcId")
 
     @cached_property
     def tags(self) -> dict[str, str]:
-        """Its own over its cluster's: a reader that Aurora adds by itself has no others."""
+        """Its cluster's, over which its own take precedence. A reader that Aurora adds by itself
+        has none of its own.
+        """
         given = [*self.cluster.get("TagList", []), *self.facts.get("TagList", [])]
         return {tag["Key"]: tag.get("Value", "") for tag in given}
 
     @property
     def settings(self) -> dict[str, str]:
-        """What its tags say to us."""
+        """The tags that begin with `reaper:`, by the rest of their names."""
         ours = [key for key in self.tags if key.startswith(TAG_PREFIX)]
         return {key.removeprefix(TAG_PREFIX): self.tags[key] for key in sorted(ours)}
 
@@ -219,20 +232,23 @@ class Instance:
 
     @property
     def takes_iam(self) -> bool:
+        """Whether an IAM token may be used to log in."""
         return any(
             known.get("IAMDatabaseAuthenticationEnabled") for known in (self.facts, self.cluster)
         )
 
     @property
     def master_secret(self) -> str | None:
-        """The ARN of what RDS keeps for the master user; with Aurora it is the cluster's."""
+        """The ARN of the secret that RDS keeps for the master user, None unless it is ready. With
+        Aurora it belongs to the cluster.
+        """
         found = self.facts.get("MasterUserSecret") or self.cluster.get("MasterUserSecret") or {}
         return (
             found.get("SecretArn") if found.get("SecretStatus") in ("active", "rotating") else None
         )
 
 
-def _errand(instance: Instance, wanted: Discovery) -> DiscoveredTarget:
+def _discovered(instance: Instance, wanted: Discovery) -> DiscoveredTarget:
     """The instance as a target; raise _Skip where it cannot be one. Pure."""
     engine = _ENGINES.get(instance.facts["Engine"])
     if engine is None:
@@ -270,7 +286,7 @@ def _rules(settings: Mapping[str, str]) -> RulesPatch:
         if not value:
             raise ConfigurationError(f"{tag} is empty")
         if name in DELEGATED_RULES:
-            # A tag's value can hold no comma, so that names in it stand apart by spaces.
+            # AWS allows no comma in a tag's value, so names in it are separated by spaces.
             is_list = isinstance(getattr(Rules, name), tuple)
             texts[name] = ",".join(value.split()) if is_list else value
     return RulesPatch.from_texts(texts, _tag_of)
@@ -308,8 +324,10 @@ def _iam(instance: Instance, wanted: Discovery) -> dict[str, str]:
 
 
 def discover(wanted: Discovery, aws: Aws) -> Findings:
-    """Find what is wanted. What AWS would not tell is a problem of the findings; the rest is found
-    all the same.
+    """Find the databases that are wanted.
+
+    A question that AWS refuses to answer becomes a problem of the findings, and the rest is found
+    nevertheless.
     """
     return _Search(wanted, aws).run()
 
@@ -333,11 +351,11 @@ class _Search:
         ]
         if instances is not None:
             self._miss({name for instance in known for name in (instance.id, instance.cluster_id)})
-        meant = ((instance, instance) for instance in known if self.wanted.means(instance))
-        candidates = self._kept(meant, lambda instance, _: _errand(instance, self.wanted))
+        selected = ((instance, instance) for instance in known if self.wanted.selects(instance))
+        candidates = self._kept(selected, lambda instance, _: _discovered(instance, self.wanted))
         found = self._shielded(self._awake(candidates))
         return Findings(
-            tuple(sorted((errand for _, errand in found), key=lambda errand: errand.target.name)),
+            tuple(sorted((target for _, target in found), key=lambda found: found.target.name)),
             _clusters([instance for instance, _ in found]),
             tuple(sorted(self.skipped, key=lambda skipped: skipped.target)),
             tuple(dict.fromkeys(self.problems)),
@@ -371,30 +389,28 @@ class _Search:
         return kept
 
     def _awake(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
-        """All but those that a login would wake, or keep awake.
-
-        With somebody connected none would have slept.
+        """All but those that a login would wake, or keep awake. One to which somebody is connected
+        does not pause, whether or not we log in.
         """
         pausing = [
             one.id for one, _ in candidates if one.pauses and one.settings.get(_WAKE) != "true"
         ]
         in_company = self._told(lambda: self.aws.in_company(pausing)) if pausing else None
 
-        def awake(instance: Instance, errand: DiscoveredTarget) -> DiscoveredTarget:
+        def awake(instance: Instance, target: DiscoveredTarget) -> DiscoveredTarget:
             if instance.id in pausing and instance.id not in (in_company or ()):
                 raise _Skip(
                     Why.ASLEEP,
                     f"it pauses itself, and nobody was connected through the last {QUIET_MINUTES} "
-                    f"minutes; "
-                    f"the {_WAKE_TAG}=true has it swept all the same",
+                    f"minutes; the {_WAKE_TAG}=true has it swept all the same",
                 )
-            return errand
+            return target
 
         return self._kept(candidates, awake)
 
     def _shielded(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
-        """All with the addresses of the proxies in front of them protected: a proxy's pool looks
-        like sleepers.
+        """All, with the addresses of the proxies in front of them protected: the idle connections
+        of a proxy's pool look like abandoned sessions.
         """
         proxies = self._told(self.aws.proxies) if candidates else None
         behind = {name for instance, _ in candidates for name in (instance.id, instance.cluster_id)}
@@ -402,21 +418,21 @@ class _Search:
             (proxy, *self._shield(proxy)) for proxy in proxies or () if proxy.behind & behind
         ]
 
-        def shielded(instance: Instance, errand: DiscoveredTarget) -> DiscoveredTarget:
+        def shielded(instance: Instance, target: DiscoveredTarget) -> DiscoveredTarget:
             if proxies is None:
                 raise _Skip(
                     Why.PROXY, "whether an RDS Proxy stands in front of it could not be asked"
                 )
             for proxy, hosts, notice in shields:
                 if proxy.behind & {instance.id, instance.cluster_id}:
-                    errand = _protected(errand, proxy, hosts, notice)
-            return errand
+                    target = _protected(target, proxy, hosts, notice)
+            return target
 
         return self._kept(candidates, shielded)
 
     def _shield(self, proxy: Proxy) -> tuple[list[str], Notice]:
-        """From where a proxy may connect, and how well that is known; nothing where it cannot be
-        told.
+        """The addresses from which a proxy may connect, empty where they cannot be read, and the
+        notice that says how precisely they are known.
         """
         if hosts := self._told(lambda: self.aws.addresses(proxy)):
             return hosts, Notice.PROXY
@@ -431,12 +447,12 @@ def _clusters(instances: Sequence[Instance]) -> dict[str, frozenset[str]]:
 
 
 def _protected(
-    errand: DiscoveredTarget, proxy: Proxy, hosts: Sequence[str], notice: Notice
+    target: DiscoveredTarget, proxy: Proxy, hosts: Sequence[str], notice: Notice
 ) -> DiscoveredTarget:
     if not hosts:
         raise _Skip(
             Why.PROXY,
             f"the addresses of {proxy.name}, the RDS Proxy in front of it, could not be read",
         )
-    target = replace(errand.target, rules=errand.target.rules.protecting_hosts(hosts))
-    return DiscoveredTarget(target, tuple(dict.fromkeys((*errand.notices, notice))))
+    protected = replace(target.target, rules=target.target.rules.protecting_hosts(hosts))
+    return DiscoveredTarget(protected, tuple(dict.fromkeys((*target.notices, notice))))

@@ -130,8 +130,8 @@ def find_fleet(environ: Mapping[str, str], deadline: Deadline) -> Fleet:
     listed, problems = _listed(environ)
     found = _found(environ, deadline)
     names = {target.name for target in listed}
-    taken = [name for one in found.errands if (name := one.target.name) in names]
-    discovered = {one.target.name: one for one in found.errands if one.target.name not in names}
+    taken = [name for one in found.targets if (name := one.target.name) in names]
+    discovered = {one.target.name: one for one in found.targets if one.target.name not in names}
     targets = [*listed, *(one.target for one in discovered.values())]
     skipped = [
         *found.skipped,

@@ -48,7 +48,7 @@ def found(wanted: Discovery | None = None, seconds: float = 60) -> Findings:
 
 
 def names(findings: Findings) -> list[str]:
-    return [errand.target.name for errand in findings.errands]
+    return [one.target.name for one in findings.targets]
 
 
 def skipped(findings: Findings) -> dict[str, str]:
@@ -56,8 +56,8 @@ def skipped(findings: Findings) -> dict[str, str]:
 
 
 def rules(findings: Findings) -> dict[str, Any]:
-    (errand,) = findings.errands
-    return dict(errand.target.rules.overrides)
+    (one,) = findings.targets
+    return dict(one.target.rules.overrides)
 
 
 def test_a_large_fleet_is_found_whole(aws: Asked) -> None:
@@ -75,7 +75,7 @@ def test_a_large_fleet_is_found_whole(aws: Asked) -> None:
     assert (findings.skipped, findings.problems) == ((), ())
     assert aws["DescribeDBInstances"] >= 3
     assert found() == findings
-    target = findings.errands[7].target
+    target = findings.targets[7].target
     assert (target.id, target.resource, target.target.engine) == (
         "shop-007",
         "shop-007",
@@ -102,11 +102,8 @@ def test_each_instance_of_a_cluster_is_a_target() -> None:
     cluster("tests", ("tests-1",), "aurora-postgresql", {})
     findings = found()
     assert names(findings) == ["shop-reader", "shop-writer"]
-    assert all(
-        errand.target.target.host.startswith(f"{errand.target.name}.")
-        for errand in findings.errands
-    )
-    assert all("cluster" not in errand.target.target.host for errand in findings.errands)
+    assert all(one.target.target.host.startswith(f"{one.target.name}.") for one in findings.targets)
+    assert all("cluster" not in one.target.target.host for one in findings.targets)
     assert findings.clusters == {"shop": {"shop-reader", "shop-writer"}}
     listed = found(Discovery(tag=None, ids=("tests", "shop-writer", "orders")))
     assert names(listed) == ["shop-writer", "tests-1"]
@@ -315,8 +312,8 @@ def test_logins(
     where allowed.
     """
     cluster("shop", ("shop-1",), marks=ON | marks, ManageMasterUserPassword=True)
-    (errand,) = found(wanted).errands
-    target = errand.target.target
+    (one,) = found(wanted).targets
+    target = one.target.target
     user, auth, secret = login
     assert (target.user, target.auth) == (user, auth)
     assert (secret or "") in (target.secret or "")
@@ -364,7 +361,7 @@ def test_a_proxys_pool_is_protected(kind: str) -> None:
     addresses, _ = proxy(
         "shop-proxy", "shop-1" if kind == "DBInstanceIdentifiers" else "shop", kind=kind
     )
-    shop, zoo = found().errands
+    shop, zoo = found().targets
     assert dict(shop.target.rules.overrides)["protect_hosts"] == ("10.9.8.7", *addresses)
     assert shop.notices == (Notice.PROXY,)
     assert (zoo.target.rules.names, zoo.notices) == ((), ())
@@ -375,9 +372,9 @@ def test_a_proxy_without_addresses_has_its_networks_protected() -> None:
     too few.
     """
     _, networks = proxy("shop-proxy", instance("shop"), interfaces=0)
-    (errand,) = found().errands
-    assert dict(errand.target.rules.overrides)["protect_hosts"] == tuple(networks)
-    assert errand.notices == (Notice.PROXY_SUBNETS,)
+    (one,) = found().targets
+    assert dict(one.target.rules.overrides)["protect_hosts"] == tuple(networks)
+    assert one.notices == (Notice.PROXY_SUBNETS,)
 
 
 def test_throttling_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,7 +385,7 @@ def test_throttling_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
         instance(f"shop-{place:03}")
     waits = throttle("rds.DescribeDBInstances", 3, monkeypatch)
     findings = found()
-    assert (len(findings.errands), findings.problems) == (20, ())
+    assert (len(findings.targets), findings.problems) == (20, ())
     assert len(waits) == 3
 
 

@@ -15,6 +15,7 @@ _FOR_THE_PARAMETER = 10.0  # seconds
 
 
 def stack_name(environ: Mapping[str, str]) -> str:
+    """What metrics and logs call this stack."""
     return environ.get("REAPER_STACK") or environ.get("AWS_LAMBDA_FUNCTION_NAME") or "reaper"
 
 
@@ -33,6 +34,10 @@ def targets_from_environ(environ: Mapping[str, str]) -> list[SweepTarget]:
 
 
 def parse_targets(text: str, where: str) -> list[SweepTarget]:
+    """The targets in a JSON list, which has at least one, each with a name of its own.
+
+    Raises ConfigurationError naming `where`, the entry, the key and the value.
+    """
     try:
         given = parse_json(text)
     except ValueError as problem:

@@ -13,12 +13,12 @@ from typing import Any
 
 from reaper.client.deadline import Deadline, DeadlineExceeded
 
-# As AWS gave them
+# An answer of AWS's, unchanged.
 Facts = Mapping[str, Any]
 
-# After no less than that an Aurora Serverless pauses itself
+# The shortest time without a connection after which Aurora Serverless pauses itself.
 QUIET_MINUTES = 5
-# Of one GetMetricData
+# The limit of one GetMetricData call.
 _MOST_QUERIES = 500
 
 
@@ -37,7 +37,10 @@ class Proxy:
 
 
 class Aws:
-    """AWS as the discovery asks it, with the rights of `role` where one is given."""
+    """The questions that the discovery asks AWS, with the permissions of `role` where one is given.
+
+    Each method raises AwsRefused where AWS gives no answer before the deadline.
+    """
 
     def __init__(self, deadline: Deadline, role: str | None = None) -> None:
         self._deadline = deadline
@@ -45,12 +48,15 @@ class Aws:
         self._clients: dict[str, Any] = {}
 
     def instances(self) -> list[Facts]:
+        """Every DB instance of the account and region."""
         return list(self._pages("rds", "describe_db_instances", "DBInstances"))
 
     def clusters(self) -> list[Facts]:
+        """Every DB cluster of the account and region."""
         return list(self._pages("rds", "describe_db_clusters", "DBClusters"))
 
     def proxies(self) -> list[Proxy]:
+        """Every RDS Proxy of the account and region."""
         return [
             Proxy(
                 found["DBProxyName"],
@@ -73,9 +79,11 @@ class Aws:
         )
 
     def addresses(self, proxy: Proxy) -> list[str]:
-        """From where a proxy connects, by its network interfaces; RDS itself does not tell."""
-        # Nowhere documented, but what they have been called for years; should a name follow, it
-        # does no harm.
+        """The addresses from which a proxy connects: those of its network interfaces, since RDS
+        itself does not say.
+        """
+        # AWS documents no description of these interfaces, but this one has been in use for years.
+        # Should AWS append something, the pattern still matches.
         called = f"Network interface for DBProxy {proxy.name}*"
         filters = [
             {"Name": "description", "Values": [called]},
@@ -98,8 +106,8 @@ class Aws:
         return sorted(found)
 
     def in_company(self, instances: Sequence[str]) -> set[str]:
-        """Those to whom somebody was connected in each of the last minutes; the reaper's own login
-        lasts a second.
+        """Those of the instances to which somebody was connected in each of the last minutes. The
+        reaper's own login lasts a second, and so does not count.
         """
         now = datetime.now(UTC)
         found: set[str] = set()
@@ -129,7 +137,7 @@ class Aws:
     def _client(self, service: str) -> Any:
         if service not in self._clients:
             client = self._session.client(service, config=_patience())
-            # Before every attempt, so that trying again ends with the deadline, too.
+            # Checked before every attempt, so that botocore's retries end with the deadline, too.
             client.meta.events.register(
                 "before-send", lambda **_: self._deadline.check("to ask AWS")
             )
@@ -139,7 +147,7 @@ class Aws:
     @cached_property
     def _session(self) -> Any:
         """What makes clients: boto3 itself, or a session with the role's credentials."""
-        # Half a second on a cold start, which importing this module must not cost
+        # Importing boto3 takes half a second on a cold start, so this module imports it late.
         import boto3
 
         if self._role is None:
@@ -150,8 +158,8 @@ class Aws:
 
 
 def _patience() -> Any:
-    """For one call. RDS throttles whoever describes a large fleet, and lets him in a second or two
-    later.
+    """The time-outs and retries of one call. RDS throttles calls that describe a large fleet, and
+    accepts them again a second or two later.
     """
     from botocore.config import Config
 

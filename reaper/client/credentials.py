@@ -1,4 +1,4 @@
-"""Where a target's user and password come from, and for how long they are believed."""
+"""Where a target's user and password come from, and for how long they are used."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from reaper.client.target import Auth, Target
 # the target, or comes from the caller's own function, costs nothing to ask for again.
 _MAX_AGE = {Auth.SECRET: 300.0, Auth.IAM: 600.0, Auth.PASSWORD: 0.0}
 
-# Seconds for AWS's answer
+# Seconds that AWS may take to answer.
 _LONGEST_WAIT = 2.0
-# boto3's session is not thread-safe, and targets are swept side by side
+# boto3's default session is not thread-safe, and targets are swept concurrently.
 _making = threading.Lock()
 
 
@@ -38,6 +38,8 @@ class CredentialsUnavailable(Exception):
 
 @dataclass(frozen=True)
 class Login:
+    """A user and a password; the latter is in no repr."""
+
     user: str
     password: str | None = field(default=None, repr=False)
 
@@ -84,15 +86,14 @@ class Credentials:
         now = self._wall()
         if self._kept is not None:
             login, fetched = self._kept
-            # a clock set back says nothing of the age
+            # A negative age means that the clock was set back, and says nothing.
             if 0 <= now - fetched < _MAX_AGE[self._target.auth]:
                 return login
         login = self._fetched(deadline)
         if not (_can_be_sent(login.user) and _can_be_sent(login.password or "")):
             raise ConfigurationError(
                 f"target {self._target.name!r}: its user or password holds a NUL or half a "
-                f"character, "
-                "which no login can carry; choose another"
+                "character, which no login can carry; choose another"
             )
         self._kept = login, now
         return login
@@ -122,7 +123,7 @@ def aws_client(service: str, deadline: Deadline, region: str | None = None) -> A
     Not kept: the connection it pools would die in a freeze, and a new one takes 3 ms once boto3 is
     loaded.
     """
-    # Half a second on a cold start, so only where AWS is asked
+    # Importing boto3 takes half a second on a cold start, so only where AWS is asked.
     import boto3
     from botocore.config import Config
 
@@ -139,7 +140,7 @@ def aws_client(service: str, deadline: Deadline, region: str | None = None) -> A
 
 @contextmanager
 def _told_by_aws(what: str) -> Iterator[None]:
-    """Raise AWS's errors, and boto3's, as CredentialsUnavailable saying what was to be had."""
+    """Raise AWS's errors, and boto3's, as CredentialsUnavailable saying what was asked for."""
     try:
         from botocore.exceptions import BotoCoreError, ClientError
     except ModuleNotFoundError:
@@ -153,8 +154,8 @@ def _told_by_aws(what: str) -> Iterator[None]:
 
 
 def _fault(problem: Exception) -> Fault:
-    """No route, no answer, throttling and AWS's own failures pass; the rest a person must
-    change.
+    """What trying again can do about it: no route, no answer, throttling and AWS's own failures are
+    temporary; anything else is for a person to change.
     """
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError  # noqa: A004  botocore's name for it
 
@@ -167,11 +168,10 @@ def _fault(problem: Exception) -> Fault:
 
 
 def _from_secret(target: Target, deadline: Deadline) -> Login:
-    """The login in a secret as RDS ({username, password}) or a rotation function (host, port and
-    more) writes it.
+    """The login in a secret, whether RDS wrote it ({username, password}) or a rotation function,
+    which adds host, port and more.
 
-    Nothing else of it is used: where to connect is said by the target alone, whatever the secret's
-    shape.
+    Only the login is used: where to connect is up to the target alone.
     """
     where = f"target {target.name!r}: secret {target.secret!r}"
     with _told_by_aws(f"{where} cannot be read"):

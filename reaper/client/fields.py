@@ -15,7 +15,7 @@ from reaper.client.redaction import hide_passwords, hint, shown
 _Kind = TypeVar("_Kind", bound=StrEnum)
 
 _MOST = 10**9
-# Each session is compared with each name, within the deadline
+# Each session is compared with each name, within the deadline.
 _MOST_NAMES, _LONGEST_NAME = 1000, 255
 
 
@@ -51,7 +51,7 @@ def text(given: Mapping[str, object], key: str, where: str) -> str | None:
         return None
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{where}: {key} is {shown(key, value)}; give it as a text")
-    # Whatever it is taken for would be shown again and again
+    # It would be shown in messages, as whatever it is taken for.
     if "://" in value and hide_passwords(value) != value:
         raise ConfigurationError(
             f"{where}: {key} is {shown(key, value)}; a DSN with its password does not belong here"

@@ -33,6 +33,7 @@ def hint(word: object, known: Iterable[str]) -> str:
 
 
 def nearest(word: object, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known word that is most like this one, None where none is alike."""
     # No known word is so long, and to compare one of megabytes takes seconds.
     found = difflib.get_close_matches(str(word)[:100], list(known), n=1, cutoff=cutoff)
     return found[0] if found else None
@@ -49,7 +50,7 @@ def is_secret(key: str) -> bool:
 
 _SECRET = re.compile("pass|pwd|secret|token|credential", re.IGNORECASE)
 _FROM_A_SECRET_ON = re.compile(rf"(?is)((?:pasw|{_SECRET.pattern})\w*\W{{0,6}}?[:=]).*")
-# Letters, of which at most 60 are shown
+# In characters. At most 60 are shown, but a password is found only where its end is seen as well.
 _LOOKED_AT = 2000
 
 
@@ -62,7 +63,7 @@ def shown(key: str, value: object) -> str:
         return "***"
     try:
         found = repr(value[:_LOOKED_AT] if isinstance(value, str) else value)
-    # An integer of more digits than Python prints
+    # An integer has more digits than Python prints.
     except ValueError:
         return f"a huge {type(value).__name__}"
     except RecursionError:

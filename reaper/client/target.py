@@ -18,18 +18,25 @@ from reaper.client.redaction import redact, shown
 
 
 class EngineName(StrEnum):
-    # MySQL, MariaDB and Aurora MySQL: the flavour is read from the server
+    """The protocol that a server speaks. MySQL stands for MariaDB and Aurora MySQL as well: which
+    of them it is, is read from the server.
+    """
+
     MYSQL = "mysql"
     POSTGRES = "postgres"
 
 
 class Auth(StrEnum):
+    """Where the password comes from: a secret in AWS, an IAM token, or the target itself."""
+
     SECRET = "secret"  # noqa: S105  a way to log in, not a secret
     IAM = "iam"
     PASSWORD = "password"  # noqa: S105  a way to log in, not a password
 
 
 class Tls(StrEnum):
+    """Whether the connection is encrypted, and whether the server's certificate is verified."""
+
     VERIFY = "verify"
     REQUIRE = "require"
     OFF = "off"
@@ -72,7 +79,7 @@ class Target:
         for key in ("host", "user"):
             if not given.get(key):
                 raise ConfigurationError(f"{where}: {key} is missing")
-        # It would become the name
+        # Its first label would become the target's name, which is shown everywhere.
         if isinstance(host := given["host"], str) and re.search(r"[\s@\"'{}=]|://", host):
             value = shown("host", host)
             raise ConfigurationError(
@@ -111,6 +118,7 @@ class Target:
 
     @property
     def effective_tls(self) -> Tls:
+        """What `tls` says, or its default for this host."""
         return self.tls or (Tls.OFF if is_loopback(self.host) and not self.ca else Tls.VERIFY)
 
     def _check(self, where: str) -> None:
@@ -130,7 +138,7 @@ class Target:
             raise ConfigurationError(f"{where}: ca {self.ca!r} is not a file")
 
 
-# It stands in log lines and is a dimension of metrics
+# The name stands in log lines and is a dimension of metrics.
 _LONGEST_NAME = 255
 
 _ENCODE = "write : / ? # @ in a user or password as %3A %2F %3F %23 %40"
@@ -138,12 +146,12 @@ _ENCODE = "write : / ? # @ in a user or password as %3A %2F %3F %23 %40"
 
 def parse_dsn(dsn: str) -> dict[str, Any]:
     """The mapping a DSN stands for, not yet checked against a target's keys."""
-    # Every error below shows the DSN, none its password
+    # Every error below shows the DSN, and none its password.
     shown = redact(dsn)
     try:
         parts = urlsplit(dsn)
         port = parts.port
-    # Its text would show what it took for the port, which may be half a password
+    # The text of urllib's error shows what it took for the port, which may be half a password.
     except ValueError:
         raise ConfigurationError(
             f"DSN {shown!r}: the port is no number from 0 to 65535; {_ENCODE}"
@@ -187,6 +195,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def is_loopback(host: str) -> bool:
+    """Whether the host is this machine, by its name or by its address."""
     address = _address(host)
     return host == "localhost" or (address is not None and address.is_loopback)
 

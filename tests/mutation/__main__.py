@@ -36,7 +36,6 @@ TESTS = {
         "test_request_events.py",
         "test_target.py",
     ),
-    "reaper/client/lexer.py": ("test_statements.py",),
     "reaper/request/plan.py": ("test_request_plan.py", "test_request_events.py"),
     "reaper/message.py": ("test_message.py",),
     "reaper/client/retry.py": ("test_retry.py",),

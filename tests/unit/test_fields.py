@@ -72,6 +72,7 @@ def test_text(value: object) -> None:
 def test_a_dsn_in_a_text() -> None:
     """Refused where it holds a password, which is not shown; any other address is a text."""
     assert fields.text({"a": "mysql://u@h/d"}, "a", "w") == "mysql://u@h/d"
+    assert fields.text({"a": "ops:shift@night"}, "a", "w") == "ops:shift@night"
     with pytest.raises(ConfigurationError, match="does not belong here") as refused:
         fields.text({"a": "mysql://u:hunter2@h/d"}, "a", "w")
     assert "hunter2" not in str(refused.value)
